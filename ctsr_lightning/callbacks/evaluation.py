@@ -1,0 +1,234 @@
+"""Evaluation: every stage, teacher and baseline judged by the same metrics, on one process or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.callbacks.passes import Ownership, agree, check_finite, checked_batch, compute, enlarge, restoring
+from ctsr_lightning.images import quantize
+from ctsr_lightning.metrics.frechet import FeatureNetwork
+from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.plots import control_label
+from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
+
+RESTORED, BICUBIC = "restored", "bicubic"
+
+
+class Evaluation(Callback):
+    """Measures restored images against their ground truth in validation and test.
+
+    An ordinary module is measured by `restore` and logged as `val/psnr_y`; a controllable one by `sweep`, once per
+    control, and logged as `val/psnr_y/t=0.25`, its two ends also as `val/psnr_y/realness` (t = 0) and
+    `val/psnr_y/fidelity` (t = 1), names for checkpoints to monitor. Baselines do not change during a training and are
+    measured in its first validation only: `val/bicubic/psnr_y`, and the module's `references`, `val/T_f/psnr_y`.
+
+    Every image counts once, although distributed samplers repeat some. Images are rounded to 8 bits before any metric.
+    The metrics belong to the callback: they are in no checkpoint.
+
+    Args:
+        metrics: Metrics by name, updated as `update(restored, gt)`; null for `psnr_y` and `ssim_y`.
+        controls: Values of t in [0, 1] to measure controllable modules at.
+        perceptual: A perceptual distance to measure as well, under its own name.
+        fid: A feature network to measure a Fréchet distance over, as `fid_` and its name.
+        baselines: Whether to measure bicubic enlargement and the module's references.
+
+    Raises:
+        ValueError: If a control leaves [0, 1], or none is given, or two metrics have one name.
+    """
+
+    def __init__(
+        self,
+        metrics: dict[str, Metric] | None = None,
+        controls: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        perceptual: PerceptualDistance | None = None,
+        fid: FeatureNetwork | None = None,
+        baselines: bool = True,
+    ) -> None:
+        self.controls = checked_controls(controls)
+        self.perceptual_name = None if perceptual is None else perceptual.name
+        self.baselines = baselines
+        self.results: dict[str, dict[str, float]] = {}
+        """Values of the last completed pass: label (`restored`, `t=0.25`, `bicubic`, `T_f`), then metric."""
+        self._template = restoration_metrics(metrics, perceptual, fid)
+        self._suites: dict[str, MetricCollection] = {}
+        self._keys: list[str] = []
+        self._owned = Ownership(None)
+        self._measured_baselines: dict[str, dict[str, dict[str, float]]] = {}
+
+    @property
+    def higher_is_better(self) -> dict[str, bool | None]:
+        """Direction of each metric."""
+        return higher_is_better(self._template)
+
+    @property
+    def control_labels(self) -> list[str]:
+        """Labels that a controllable module's results have, in the order of t."""
+        return [control_label(control) for control in self.controls]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the baselines, as a new run may bring other data.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            stage: The trainer's function.
+
+        Raises:
+            ValueError: If the module does not restore images.
+        """
+        del trainer, stage
+        if not hasattr(pl_module, "restore"):
+            raise ValueError(
+                f"Evaluation measures restored images, but {type(pl_module).__name__} "
+                "restores none: remove the callback."
+            )
+        self._measured_baselines.clear()
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass over the validation images."""
+        self._begin(trainer, pl_module, trainer.val_dataloaders)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a pass over the test images."""
+        self._begin(trainer, pl_module, trainer.test_dataloaders)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure a batch of validation images."""
+        del outputs, batch_idx
+        self._measure(trainer, pl_module, batch, "val", dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure a batch of test images."""
+        del outputs, batch_idx
+        self._measure(trainer, pl_module, batch, "test", dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the validation results."""
+        self._finish(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the test results."""
+        self._finish(trainer, pl_module, "test")
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, loaders: Any) -> None:
+        """Start from empty metrics; those that the module's kind needs exist also where no image arrives."""
+        del trainer
+        self._suites, self._keys, self._owned = {}, [], Ownership(loaders)
+        for label in self._labels(pl_module):
+            self._suite(label, pl_module)
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, stage: str, dataloader_idx: int
+    ) -> None:
+        checked, gt = checked_batch(batch, dataloader_idx)
+        keep = self._owned.select(len(checked.key))
+        if not keep:
+            return
+        outputs = self._restore(trainer, pl_module, checked, gt, stage)
+        keys = [checked.key[i] for i in keep]
+        self._keys += keys
+        target = quantize(gt[keep].float())
+        for label, images in outputs.items():
+            restored = images[keep].float()
+            check_finite(restored, keys, label, trainer)
+            suite = self._suite(label, pl_module)
+            device = next(iter(suite.values())).device
+            suite.update(quantize(restored).to(device), target.to(device))
+
+    def _restore(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, gt: Tensor, stage: str
+    ) -> dict[str, Tensor]:
+        """All images to measure, by label."""
+        module: Any = pl_module
+        with restoring(trainer, batch.key):
+            restored = module.sweep(batch.lq, self.controls) if module.controllable else [module.restore(batch.lq)]
+            outputs = dict(zip(self._labels(pl_module), restored, strict=True))
+            if self.baselines and stage not in self._measured_baselines:
+                outputs[BICUBIC] = enlarge(batch.lq, gt)
+                outputs.update(module.references(batch))
+        return outputs
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.sanity_checking:
+            self._suites, self._keys = {}, []
+            return
+        labels = agree(list(self._suites), self._keys)
+        values = {label: compute(self._suite(label, pl_module)) for label in labels}
+        own = {label: values[label] for label in self._labels(pl_module)}
+        baselines = {label: values[label] for label in labels if label not in own}
+        baselines = self._measured_baselines.setdefault(stage, baselines)
+        self.results = {**own, **baselines}
+        self._suites = {}
+        self._log(pl_module, own, baselines, stage)
+
+    def _log(
+        self,
+        pl_module: LightningModule,
+        own: Mapping[str, Mapping[str, float]],
+        baselines: Mapping[str, Mapping[str, float]],
+        stage: str,
+    ) -> None:
+        logged: dict[str, float] = {}
+        ends = {control_label(0.0): "realness", control_label(1.0): "fidelity"}
+        for label, values in own.items():
+            for metric, value in values.items():
+                name = f"{stage}/{metric}"
+                logged[name if label == RESTORED else f"{name}/{label}"] = value
+                if label in ends:
+                    logged[f"{name}/{ends[label]}"] = value
+        logged.update(
+            {f"{stage}/{label}/{m}": value for label, values in baselines.items() for m, value in values.items()}
+        )
+        # The values are equal in all processes already; Lightning's own reduction leaves them so, and asks for it.
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+
+    def _labels(self, pl_module: LightningModule) -> list[str]:
+        module: Any = pl_module
+        return self.control_labels if module.controllable else [RESTORED]
+
+    def _suite(self, label: str, pl_module: LightningModule) -> MetricCollection:
+        if label not in self._suites:
+            # Apple's GPU has no float64, in which the metrics accumulate.
+            device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
+            suite = self._template.clone().to(device)
+            suite.reset()
+            self._suites[label] = suite
+        return self._suites[label]
+
+
+def checked_controls(controls: Sequence[float]) -> list[float]:
+    """The controls, ascending and without repetition.
+
+    Args:
+        controls: Values of t.
+
+    Raises:
+        ValueError: If there is none, or one leaves [0, 1].
+    """
+    chosen = sorted({float(control) for control in controls})
+    if not chosen or not all(0.0 <= control <= 1.0 for control in chosen):
+        raise ValueError(f"Expected controls between 0 (realness) and 1 (fidelity), found {list(controls)}.")
+    return chosen

@@ -1,0 +1,299 @@
+"""The LightningDataModule: photos and pairs in, batches out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader, Dataset
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.data.collate import PlannedBatch, collate
+from ctsr_lightning.data.datasets import (
+    LowQualityDataset,
+    MixedDataset,
+    PairDataset,
+    PhotoDataset,
+    RestorationDataset,
+    Sample,
+    WithoutTruth,
+)
+from ctsr_lightning.data.degradation import Degradation
+from ctsr_lightning.data.files import ImageCache, Skipped
+from ctsr_lightning.data.pairs import PairFolder
+from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
+from ctsr_lightning.data.samples import train_samples, val_samples
+from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
+
+Sources = list[str | Path] | str | Path | None
+
+
+class RealESRGANDataModule(LightningDataModule):
+    """Real-world super-resolution data: photos degraded on the fly, real pairs, or both mixed.
+
+    Training crops a photo at random, mirrors it half of the time and degrades the crop by the second-order process of
+    Real-ESRGAN. Validation and test degrade each photo in one way that depends on `seed` and the photo's name only:
+    the same bits for any number of workers, processes and images per batch. Each image is counted once.
+
+    Where no folder is named, the photographs that come with scikit-image are used: eight to train on, two held out.
+    Images that are unreadable, or smaller than the crop, are named once, left out and counted; none is enlarged.
+
+    Args:
+        train: Folders of high-quality photos to train on, searched recursively. Without `train` and `pairs`, the
+            sample photos.
+        pairs: Folders of low-quality and ground-truth pairs to train on, in addition to `train`.
+        val: Folders of high-quality photos to validate on. Without `val` and `val_pairs`, some training photos are held
+            out (see `val_split`), or the held-out sample photos are used if nothing is named at all.
+        val_pairs: Folders of pairs to validate on, in addition to `val`.
+        test: Folders of high-quality photos to test on. Without `test` and `test_pairs`, the validation set.
+        test_pairs: Folders of pairs to test on, in addition to `test`.
+        predict: Folders or files to restore. Without it, the low-quality images of the validation set.
+        scale: Ratio of the ground truth's size to the low-quality size, a whole number of at least 1.
+        crop: Side of the training crop in ground-truth pixels, a multiple of `scale`.
+        val_crop: Side of the central crop for validation and test in ground-truth pixels, a multiple of `scale`; null
+            takes whole photos.
+        val_repeats: Degradations per validation and test photo; all but the first crop at another place.
+        val_split: Photos to hold out for validation where none are named, at most a fifth of them; 0 holds out none.
+            Which ones depends on their names only.
+        batch_size: Training samples per process and step.
+        eval_batch_size: Validation and test images per batch; more than 1 needs images of one size.
+        samples_per_epoch: Training samples per epoch over all processes, rounded up to whole batches; null is one per
+            photo. Small sets need many crops of each photo.
+        num_workers: Loader processes. With 0 the main process loads, which keeps up with small networks on a CPU.
+        degradation: The recipe that makes low-quality images; null is `ctsr_lightning.data.realesrgan`, see also
+            `ctsr_lightning.data.light`.
+        degrade_on: Where training images are degraded: in the loader's `worker`, or in whole batches on the `device`
+            that trains. Both give the same images up to float rounding. Validation and test images are always made in
+            the worker, so that they do not depend on the device.
+        sharpen_gt: Sharpen training photos before they are degraded, as Real-ESRGAN does (unsharp masking); results
+            look crisper and are less faithful. Validation photos stay as they are.
+        seed: Seed of the training stream and of the validation degradations.
+        cache_mb: Memory for decoded images in megabytes per process; 0 decodes each time.
+    """
+
+    def __init__(
+        self,
+        train: Sources = None,
+        pairs: list[PairFolder] | None = None,
+        val: Sources = None,
+        val_pairs: list[PairFolder] | None = None,
+        test: Sources = None,
+        test_pairs: list[PairFolder] | None = None,
+        predict: Sources = None,
+        scale: int = 4,
+        crop: int = 256,
+        val_crop: int | None = None,
+        val_repeats: int = 1,
+        val_split: int = 8,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        samples_per_epoch: int | None = None,
+        num_workers: int = 2,
+        degradation: Degradation | None = None,
+        degrade_on: Literal["worker", "device"] = "worker",
+        sharpen_gt: bool = False,
+        seed: int = 0,
+        cache_mb: int = 512,
+    ) -> None:
+        super().__init__()
+        self.sources = {
+            "train": _listed(train),
+            "val": _listed(val),
+            "test": _listed(test),
+            "predict": _listed(predict),
+        }
+        self.pair_folders = {"train": pairs or [], "val": val_pairs or [], "test": test_pairs or []}
+        for name, value in {"scale": scale, "crop": crop, "val_repeats": val_repeats, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"Expected `{name}` of at least 1, found {value}.")
+        for name, side in {"crop": crop, "val_crop": val_crop}.items():
+            if side is not None and (side < scale or side % scale):
+                nearest = max(1, round(side / scale)) * scale
+                raise ValueError(
+                    f"Expected `{name}` to be a multiple of the scale {scale}, found {side}. Set `{name}: {nearest}`."
+                )
+        if samples_per_epoch is not None and samples_per_epoch < 1:
+            raise ValueError(f"Expected `samples_per_epoch` of at least 1, or null, found {samples_per_epoch}.")
+        if sharpen_gt and pairs and not train:
+            raise ValueError(
+                "Expected photos in `train` with `sharpen_gt`; pairs keep their ground truth. Turn it off."
+            )
+        self.scale = scale
+        self.crop = crop
+        self.val_crop = val_crop
+        self.val_repeats = val_repeats
+        self.val_split = val_split
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.samples_per_epoch = samples_per_epoch
+        self.num_workers = num_workers
+        self.degradation = degradation if degradation is not None else Degradation()
+        self.degrade_on = degrade_on
+        self.sharpen_gt = sharpen_gt
+        self.seed = seed
+        self._cache = ImageCache(cache_mb * 2**20)
+        self._datasets: dict[str, Dataset[Sample]] = {}
+        self._found: dict[str, Files] = {}
+
+    def setup(self, stage: str) -> None:
+        """Find the files that a stage needs.
+
+        Args:
+            stage: `fit`, `validate`, `test` or `predict`.
+
+        Raises:
+            FileNotFoundError: If a folder does not exist or holds no image.
+            ValueError: If no image of a folder can be used, or pairs do not match.
+        """
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
+            if split not in self._datasets:
+                dataset = self._build(split)
+                if dataset is not None:
+                    self._datasets[split] = dataset
+                elif stage == "validate":
+                    raise ValueError("Expected a validation set, found none: name a folder in `val` or `val_pairs`.")
+        if stage == "fit":
+            files = {split: self._scan(split) for split in ("train", "val")}
+            for split, found in files.items():
+                rank_zero_info(f"`{split}`: {len(found.photos)} photos, {len(found.pairs)} pairs.")
+            common = files["train"].paths & files["val"].paths
+            if common:
+                rank_zero_warn(f"{len(common)} files are both trained and validated on, '{min(common)}' among them.")
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches of `batch_size` random crops; a resumed run goes on where the checkpoint was made."""
+        dataset = self._datasets["train"]
+        rank, world_size = self._process
+        together = self.batch_size * world_size
+        wanted = self.samples_per_epoch or _length(dataset)
+        length = math.ceil(wanted / together) * together
+        sampler = TrainingSampler(_length(dataset), length, seed=self.seed, rank=rank, world_size=world_size)
+        return ResumableLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Validation batches, or an empty list where no photo is held out."""
+        return self._evaluation_loader("val", persistent=True) if "val" in self._datasets else []
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Test batches."""
+        return self._evaluation_loader("test") if "test" in self._datasets else []
+
+    def predict_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Low-quality images one by one, whose ground truth is None."""
+        return self._evaluation_loader("predict", batch_size=1) if "predict" in self._datasets else []
+
+    def on_after_batch_transfer(self, batch: Batch | PlannedBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Degrade on the device what was not degraded in a worker."""
+        return batch.apply() if isinstance(batch, PlannedBatch) else batch
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _evaluation_loader(
+        self, split: str, *, batch_size: int | None = None, persistent: bool = False
+    ) -> DataLoader[Any]:
+        dataset = self._datasets[split]
+        rank, world_size = self._process
+        return DataLoader(
+            dataset,
+            batch_size=batch_size or self.eval_batch_size,
+            sampler=EvaluationSampler(_length(dataset), rank=rank, world_size=world_size),
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=persistent and self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _build(self, split: str) -> Dataset[Sample] | None:
+        """Make the dataset of a split; None if there is no validation set."""
+        if split == "predict" and self.sources["predict"]:
+            return LowQualityDataset(self._scan("predict").photos, self._cache)
+        if split in {"test", "predict"} and not self._named(split):
+            doing = {"test": "testing on", "predict": "restoring the low-quality images of"}[split]
+            rank_zero_info(f"`{split}` names no folder: {doing} the validation set.")
+            dataset = self._build("val")
+            if dataset is None:
+                raise ValueError(f"Expected a folder in `{split}`, or a validation set, found none. Name a folder.")
+            return dataset if split == "test" else WithoutTruth(dataset)
+        files = self._scan(split)
+        training = split == "train"
+        crop, repeats = (self.crop, 1) if training else (self.val_crop, self.val_repeats)
+        parts: list[RestorationDataset] = []
+        if files.photos:
+            sharpen, defer = training and self.sharpen_gt, training and self.degrade_on == "device"
+            photos = PhotoDataset(
+                files.photos, self._cache, self.degradation, self.scale, crop, self.seed, repeats,
+                sharpen=sharpen, defer=defer,
+            )  # fmt: skip
+            parts.append(photos)
+        if files.pairs:
+            parts.append(PairDataset(files.pairs, self._cache, self.scale, crop, self.seed, repeats))
+        return MixedDataset(parts) if parts else None
+
+    def _named(self, split: str) -> bool:
+        """Whether the user named a folder for this split."""
+        return bool(self.sources[split] or self.pair_folders.get(split))
+
+    def _scan(self, split: str) -> Files:
+        """The usable files of a split, found once; sample photos or held-out photos where none are named."""
+        if split in self._found:
+            return self._found[split]
+        from_train = self._named("train") and not self._named("val")
+        if split == "val" and from_train:
+            self._scan("train")
+        elif split == "train" and from_train:
+            train, held = hold_out(self._search("train"), self.val_split, self._least("val"))
+            skipped = Skipped(total=len(held))
+            self._found |= {"train": train, "val": verified(held, self._cache, skipped)}
+            self._report("val", skipped)
+        else:
+            self._found[split] = self._search(split)
+        return self._found[split]
+
+    def _search(self, split: str) -> Files:
+        sources = self.sources[split]
+        if not self._named(split):
+            rank_zero_info(f"`{split}` names no folder: using the sample photos of scikit-image.")
+            sources = [str(path) for path in (train_samples() if split == "train" else val_samples())]
+        skipped = Skipped()
+        folders = self.pair_folders.get(split, [])
+        # Evaluation must not meet a damaged file half-way, so its images are all decoded now.
+        verify = split != "train"
+        files = find_files(sources, folders, self.scale, self._least(split), self._cache, skipped, verify=verify)
+        if not files:
+            raise ValueError(
+                f"Expected a usable image for `{split}`, found none. {skipped.message('images')} "
+                "Name a folder of larger or undamaged images, or choose a smaller crop."
+            )
+        self._report(split, skipped)
+        return files
+
+    def _report(self, split: str, skipped: Skipped) -> None:
+        if skipped.reasons:
+            rank_zero_warn(f"`{split}`: {skipped.message('images')}")
+
+    def _least(self, split: str) -> int:
+        """Least height and width that an image must have."""
+        return {"train": self.crop, "predict": 1}.get(split, self.val_crop or self.scale)
+
+
+def _listed(sources: Sources) -> list[str]:
+    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources or []]
+
+
+def _length(dataset: Dataset[Sample]) -> int:
+    return len(dataset)  # type: ignore[arg-type]

@@ -1,0 +1,320 @@
+"""Datasets of photos to be degraded, of pairs, and of images to restore.
+
+A dataset answers two kinds of index. A `Draw` is a training sample: random crop, flip and degradation, all from the
+draw's seed. A whole number is an evaluation sample: a fixed crop, and a degradation drawn from the dataset's seed and
+the image's key, so it is the same whichever process, worker or batch it is made in.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ctsr_lightning.data.degradation import Degradation
+from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
+from ctsr_lightning.data.operators import usm_sharpen
+from ctsr_lightning.data.pairs import PairFiles
+from ctsr_lightning.data.plan import DegradationPlan, one_thread
+from ctsr_lightning.data.samplers import Draw, stable_seed
+from ctsr_lightning.images import UnreadableImageError, quantize
+
+
+class Sample(NamedTuple):
+    """One image as a dataset gives it; what is None is not known or not made yet."""
+
+    lq: Tensor | None
+    """Low-quality image (3, h, w), or None if the plan is still to be applied."""
+    gt: Tensor | None
+    """Ground truth (3, scale * h, scale * w), or None where there is none."""
+    plan: DegradationPlan | None
+    """How to make lq from gt, where lq is None."""
+    key: str
+    """Name of the image."""
+
+
+class Box(NamedTuple):
+    """A crop in pixels."""
+
+    top: int
+    """First row."""
+    left: int
+    """First column."""
+    height: int
+    """Number of rows."""
+    width: int
+    """Number of columns."""
+
+    def times(self, factor: int) -> Box:
+        """The same crop in an image that is larger by a whole factor."""
+        return Box(*(factor * value for value in self))
+
+    @property
+    def rows(self) -> slice:
+        """The crop along the height."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """The crop along the width."""
+        return slice(self.left, self.left + self.width)
+
+
+class RestorationDataset(Dataset[Sample], ABC):
+    """Images that a draw or a whole number picks from.
+
+    Args:
+        scale: Ratio of the ground truth's size to the low-quality size.
+        crop: Side of the square crop in ground-truth pixels, a multiple of the scale; None takes whole images.
+        seed: Seed of the evaluation samples.
+        repeats: Evaluation samples per image; the first is the centre crop, the others lie elsewhere.
+    """
+
+    def __init__(self, scale: int, crop: int | None, seed: int = 0, repeats: int = 1) -> None:
+        self.scale = scale
+        self.crop = crop
+        self.seed = seed
+        self.repeats = repeats
+        self._damaged: set[int] = set()
+
+    @property
+    @abstractmethod
+    def keys(self) -> Sequence[str]:
+        """The image names."""
+
+    @abstractmethod
+    def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
+        """Make a sample of one image.
+
+        Args:
+            index: Position of the image.
+            generator: Source of randomness.
+            place: Whether the crop lies at random, not at the centre.
+            flip: Whether the image may be mirrored.
+        """
+
+    def __len__(self) -> int:
+        return len(self.keys) * self.repeats
+
+    def __getitem__(self, item: Draw | int) -> Sample:
+        with one_thread():
+            return self._draw(item) if isinstance(item, Draw) else self._evaluate(item)
+
+    def _evaluate(self, item: int) -> Sample:
+        """Make an evaluation sample."""
+        if not 0 <= item < len(self):
+            raise IndexError(f"Expected an index below {len(self)}, found {item}.")
+        index, repeat = divmod(item, self.repeats)
+        key = self.keys[index]
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, "evaluation", key, repeat))
+        sample = self.make(index, generator, place=repeat > 0, flip=False)
+        return sample._replace(key=f"{key}_{repeat + 1}") if self.repeats > 1 else sample
+
+    def _draw(self, draw: Draw) -> Sample:
+        """Make a training sample; a file that turns out to be damaged is named once and the next one taken.
+
+        Raises:
+            UnreadableImageError: If no image can be decoded.
+        """
+        count = len(self.keys)
+        for index in ((draw.image + step) % count for step in range(count)):
+            if index in self._damaged:
+                continue
+            try:
+                return self.make(index, torch.Generator().manual_seed(draw.seed), place=True, flip=True)
+            except UnreadableImageError as error:
+                self._damaged.add(index)
+                warnings.warn(f"{error} Training goes on without it ({len(self._damaged)} so far).", stacklevel=2)
+        raise UnreadableImageError(f"None of the {count} training images can be decoded. Check the files.")
+
+    def _box(self, size: tuple[int, int], crop: int | None, generator: torch.Generator, *, place: bool) -> Box:
+        """A crop of an image; without `crop`, all of it."""
+        height, width = (crop, crop) if crop is not None else size
+        if not place:
+            return Box((size[0] - height) // 2, (size[1] - width) // 2, height, width)
+        top = int(torch.randint(size[0] - height + 1, (), generator=generator))
+        left = int(torch.randint(size[1] - width + 1, (), generator=generator))
+        return Box(top, left, height, width)
+
+
+class PhotoDataset(RestorationDataset):
+    """Photos, degraded on the fly: crop first, then degrade.
+
+    Args:
+        photos: The files, each at least as large as the crop.
+        cache: Reads them.
+        degradation: The recipe.
+        scale: Ratio of the ground truth's size to the low-quality size.
+        crop: Side of the crop in pixels; None takes whole photos, cut to a multiple of the scale.
+        seed: Seed of the evaluation samples.
+        repeats: Evaluation samples per photo.
+        sharpen: Sharpen the ground truth first (unsharp masking).
+        defer: Draw the plan but leave its application to the receiver of the sample.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[ImageFile],
+        cache: ImageCache,
+        degradation: Degradation,
+        scale: int,
+        crop: int | None,
+        seed: int = 0,
+        repeats: int = 1,
+        *,
+        sharpen: bool = False,
+        defer: bool = False,
+    ) -> None:
+        super().__init__(scale, crop, seed, repeats)
+        self.photos = list(photos)
+        self.cache = cache
+        self.degradation = degradation
+        self.sharpen = sharpen
+        self.defer = defer
+        self._keys = [photo.key for photo in self.photos]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The photos' names."""
+        return self._keys
+
+    def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
+        """Crop a photo and degrade the crop."""
+        photo = self.photos[index]
+        size = (photo.height // self.scale * self.scale, photo.width // self.scale * self.scale)
+        box = self._box(size, self.crop, generator, place=place)
+        gt = to_tensor(self.cache.pixels(photo.path)[box.rows, box.columns])
+        if flip and _coin(generator):
+            gt = gt.flip(-1)
+        if self.sharpen:
+            gt = usm_sharpen(gt[None])[0]
+        plan = self.degradation.sample(generator, self.scale)
+        if self.defer:
+            return Sample(None, gt, plan, photo.key)
+        return Sample(self.degradation.apply(gt[None], [plan])[0], gt, None, photo.key)
+
+
+class PairDataset(RestorationDataset):
+    """Low-quality images with their ground truth.
+
+    Args:
+        pairs: The files.
+        cache: Reads them.
+        scale: Ratio of the ground truth's size to the native low-quality size.
+        crop: Side of the crop in ground-truth pixels; None takes whole images.
+        seed: Seed of the evaluation samples.
+        repeats: Evaluation samples per pair; more than one needs a crop.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PairFiles],
+        cache: ImageCache,
+        scale: int,
+        crop: int | None,
+        seed: int = 0,
+        repeats: int = 1,
+    ) -> None:
+        super().__init__(scale, crop, seed, repeats if crop is not None else 1)
+        self.pairs = list(pairs)
+        self.cache = cache
+        self._keys = [pair.gt.key for pair in self.pairs]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The pairs' stems."""
+        return self._keys
+
+    def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
+        """Crop both images of a pair at the same place."""
+        pair = self.pairs[index]
+        size = pair.native_size(self.scale)
+        box = self._box(size, None if self.crop is None else self.crop // self.scale, generator, place=place)
+        pixels = self.cache.pixels(pair.lq.path)
+        if pair.upsampled:
+            lq = _native(to_tensor(pixels), size, self.scale)[:, box.rows, box.columns]
+        else:
+            lq = to_tensor(pixels[box.rows, box.columns])
+        outer = box.times(self.scale)
+        gt = to_tensor(self.cache.pixels(pair.gt.path)[outer.rows, outer.columns])
+        if flip and _coin(generator):
+            lq, gt = lq.flip(-1), gt.flip(-1)
+        return Sample(lq.contiguous(), gt, None, pair.gt.key)
+
+
+class MixedDataset(Dataset[Sample]):
+    """Several datasets one after the other, as one.
+
+    Args:
+        parts: The datasets, of one scale.
+    """
+
+    def __init__(self, parts: Sequence[RestorationDataset]) -> None:
+        self.parts = list(parts)
+        self._ends = list(accumulate(len(part) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, item: Draw | int) -> Sample:
+        position = item.image if isinstance(item, Draw) else item
+        if not 0 <= position < len(self):
+            raise IndexError(f"Expected an index below {len(self)}, found {position}.")
+        number = bisect_right(self._ends, position)
+        inner = position - (self._ends[number - 1] if number else 0)
+        return self.parts[number][Draw(inner, item.seed) if isinstance(item, Draw) else inner]
+
+
+class LowQualityDataset(Dataset[Sample]):
+    """Images to restore, whole, without ground truth.
+
+    Args:
+        images: The files.
+        cache: Reads them.
+    """
+
+    def __init__(self, images: Sequence[ImageFile], cache: ImageCache) -> None:
+        self.images = list(images)
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        return Sample(to_tensor(self.cache.pixels(image.path)), None, None, image.key)
+
+
+class WithoutTruth(Dataset[Sample]):
+    """The low-quality images of a dataset, as if their ground truth were not known.
+
+    Args:
+        dataset: The dataset.
+    """
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[index]._replace(gt=None)
+
+
+def _coin(generator: torch.Generator) -> bool:
+    return bool(torch.randint(2, (), generator=generator))
+
+
+def _native(lq: Tensor, size: tuple[int, int], scale: int) -> Tensor:
+    """Undo an enlargement: antialiased bicubic, the usual way such images were made from the native ones."""
+    whole = lq[:, : size[0] * scale, : size[1] * scale]
+    return quantize(F.interpolate(whole[None], size=size, mode="bicubic", antialias=True))[0]

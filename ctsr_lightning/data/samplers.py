@@ -1,0 +1,130 @@
+"""Which image a process takes next: an endless seeded stream for training, every image once for evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+
+class Draw(NamedTuple):
+    """A training sample to make: which image, and the seed of its crop, flip and degradation."""
+
+    image: int
+    """Position in the dataset."""
+    seed: int
+    """Seed of all random choices."""
+
+
+def stable_seed(*parts: object) -> int:
+    """A seed from values, the same on every machine and in every process.
+
+    Args:
+        parts: Anything whose text says what it is.
+    """
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+class TrainingSampler(DistributedSampler[Any]):
+    """An endless, seeded stream of draws; epoch e is its slice from e * length to (e + 1) * length.
+
+    The stream runs through one random order of all images after the other, so images come equally often however long
+    an epoch is. Process r of n takes the draws r, r + n, ...: together they always make the same epoch.
+
+    Args:
+        images: Size of the dataset that is drawn from.
+        length: Draws per epoch over all processes, a multiple of their number.
+        seed: Seed of the stream.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, images: int, length: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        # The base class is what Lightning knows to leave alone; it needs no more of the dataset than its size.
+        super().__init__(range(images), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        if length % world_size:
+            raise ValueError(f"Expected an epoch length divisible by the {world_size} processes, found {length}.")
+        self.images = images
+        self.total_size = length
+        self.num_samples = length // world_size
+        self.skip = 0
+        """Draws of this process to leave out at the start of the next epoch, then forgotten."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        skip, self.skip = self.skip, 0
+        start = self.epoch * self.total_size
+        round_number, order = -1, []
+        for position in range(start + self.rank + skip * self.num_replicas, start + self.total_size, self.num_replicas):
+            if position // self.images != round_number:
+                round_number = position // self.images
+                generator = torch.Generator().manual_seed(stable_seed(self.seed, "order", round_number))
+                order = torch.randperm(self.images, generator=generator).tolist()
+            yield Draw(order[position % self.images], stable_seed(self.seed, "draw", position))
+
+
+class EvaluationSampler(DistributedSampler[Any]):
+    """Every image exactly once over all processes, in order: process r of n takes images r, r + n, ...
+
+    Shares are not padded to equal length. Only a process that would get nothing at all is given a repetition, which
+    the evaluation callbacks do not count: Lightning leaves such a process out of the pass, and the others would wait
+    for it for ever.
+
+    Args:
+        images: Size of the dataset.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, images: int, *, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(range(images), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.positions = range(rank, images, world_size) or range(rank % images, rank % images + 1)
+        self.num_samples = len(self.positions)
+        self.total_size = max(images, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A training loader that continues in the middle of an epoch: checkpoints hold how far it has come.
+
+    Its sampler is a `TrainingSampler`. Lightning saves and restores the state with the loops.
+    """
+
+    _delivered = 0
+    _resume: tuple[int, int] | None = None
+
+    @property
+    def _stream(self) -> TrainingSampler:
+        assert isinstance(self.sampler, TrainingSampler)
+        return self.sampler
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator: nothing is drawn before the first batch is asked for, when the epoch is known for certain.
+        start = 0
+        if self._resume is not None:
+            epoch, batches = self._resume
+            start = batches if epoch == self._stream.epoch and batches < len(self) else 0
+            self._resume = None
+        self._delivered = start
+        assert self.batch_size is not None
+        self._stream.skip = start * self.batch_size
+        for batch in super().__iter__():
+            self._delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and the number of batches delivered in it."""
+        return {"epoch": self._stream.epoch, "batches": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after the batches that a state counts, if its epoch is the one that comes next.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        self._resume = (state["epoch"], state["batches"])

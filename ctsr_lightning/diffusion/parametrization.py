@@ -1,0 +1,79 @@
+"""What a denoiser predicts, and the closed forms that turn one prediction into another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "sample", "v_prediction"]
+"""The noise ε, the clean latent z_0, or v = √ᾱ ε - √(1-ᾱ) z_0 (names as in diffusers)."""
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32: near t = 999 the closed forms amplify rounding by 1/√ᾱ = 14.6."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def clean_from_noise(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """One-step estimate of the clean latent: ẑ_0 = (z_t - √(1-ᾱ) ε) / √ᾱ, in float32 or better.
+
+    Args:
+        noisy: z_t, shape (B, C, h, w).
+        noise: ε or its prediction.
+        alpha_bar: ᾱ_t, broadcastable.
+    """
+    return (wide(noisy) - (1.0 - alpha_bar).sqrt() * wide(noise)) / alpha_bar.sqrt()
+
+
+def noise_from_clean(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise that a clean latent implies: ε = (z_t - √ᾱ z_0) / √(1-ᾱ), in float32 or better.
+
+    Args:
+        noisy: z_t, shape (B, C, h, w).
+        clean: z_0 or its prediction.
+        alpha_bar: ᾱ_t, broadcastable.
+    """
+    return (wide(noisy) - alpha_bar.sqrt() * wide(clean)) / (1.0 - alpha_bar).sqrt()
+
+
+def to_clean(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
+    """Turn a network's output into ẑ_0.
+
+    Args:
+        output: What the network predicts.
+        noisy: Its input z_t.
+        alpha_bar: ᾱ_t, broadcastable.
+        prediction: What the output means.
+    """
+    if prediction == "epsilon":
+        return clean_from_noise(noisy, output, alpha_bar)
+    if prediction == "sample":
+        return wide(output)
+    return alpha_bar.sqrt() * wide(noisy) - (1.0 - alpha_bar).sqrt() * wide(output)
+
+
+def to_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
+    """Turn a network's output into ε̂; arguments as in `to_clean`."""
+    if prediction == "epsilon":
+        return wide(output)
+    if prediction == "sample":
+        return noise_from_clean(noisy, output, alpha_bar)
+    return (1.0 - alpha_bar).sqrt() * wide(noisy) + alpha_bar.sqrt() * wide(output)
+
+
+def training_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
+    """What a network with this parametrization is trained towards.
+
+    Args:
+        clean: z_0.
+        noise: ε.
+        alpha_bar: ᾱ_t, broadcastable.
+        prediction: What the output means.
+    """
+    if prediction == "epsilon":
+        return noise
+    if prediction == "sample":
+        return clean
+    return alpha_bar.sqrt() * noise - (1.0 - alpha_bar).sqrt() * clean

@@ -1,0 +1,196 @@
+"""Image files, 8-bit rounding and the luma channel: the only place that rounds."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+class UnreadableImageError(ValueError):
+    """A file that has an image's suffix but cannot be decoded."""
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, sorted by path.
+
+    Args:
+        folder: The folder; it is searched recursively, hidden files are left out.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds no image.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder of images at '{root}', found {'a file' if root.exists() else 'nothing'}. "
+            "Check the path, relative paths start at the current directory."
+        )
+    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise FileNotFoundError(
+            f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) below '{root}', found none. "
+            "Put photos there or name another folder."
+        )
+    return found
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file as RGB in [0, 1], shape (3, H, W).
+
+    The EXIF orientation is applied, grey becomes three equal channels, 16 bits keep their precision, an alpha
+    channel is composited over white.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImageError: If the file cannot be decoded as an image.
+    """
+    pixels = torch.from_numpy(read_pixels(path)).permute(2, 0, 1).contiguous()
+    return pixels.float().div(255.0) if pixels.dtype == torch.uint8 else pixels
+
+
+def read_pixels(path: str | Path) -> Pixels:
+    """Read an image file as `read_image` does, but as an (H, W, 3) array in the precision of the file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 for eight-bit files, float32 in [0, 1] for deeper ones and those with an alpha channel.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImageError: If the file cannot be decoded as an image.
+    """
+    with _opened(path) as image:
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width that `read_image` will give, from the file's header alone.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImageError: If the header is not that of an image; damage further on shows only when decoding.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
+    return (width, height) if turned else (height, width)
+
+
+# EXIF orientations that swap width and height (EXIF 2.3, tag 0x0112).
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong inside becomes one kind of error that names the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected an image file at '{path}', found {'a folder' if path.exists() else 'nothing'}."
+        )
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"Cannot read '{path}': it is no image, or damaged. Convert or remove it."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"Cannot read '{path}' as an image: {error}. Convert or remove the file.") from error
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    """Convert any Pillow mode to an (H, W, 3) array, uint8 or float32 in [0, 1]."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.clip(np.asarray(image).astype(np.float32) / 65535.0, 0.0, 1.0)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point images have no defined range")
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        rgba = np.array(image.convert("RGBA"))
+        if rgba[..., 3].min() == 255:  # opaque everywhere: eight bits are exact
+            return np.ascontiguousarray(rgba[..., :3])
+        alpha = rgba[..., 3:].astype(np.float32) / 255.0
+        blended: npt.NDArray[np.float32] = rgba[..., :3].astype(np.float32) / 255.0 * alpha + (1.0 - alpha)
+        return blended
+    return np.array(image.convert("RGB"))
+
+
+def quantize(image: Tensor) -> Tensor:
+    """Round an image to the 256 values of an 8-bit file, staying in [0, 1].
+
+    Args:
+        image: RGB in [0, 1], any shape; values outside are clipped.
+    """
+    return image.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Convert an image in [0, 1] of shape (3, H, W) to an (H, W, 3) uint8 array."""
+    return quantize(image.detach().float()).mul(255.0).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def write_image(path: str | Path, image: Tensor) -> None:
+    """Write an image as an 8-bit file; the suffix chooses the format, folders are made as needed.
+
+    Args:
+        path: The file to write.
+        image: RGB in [0, 1], shape (3, H, W).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in {".jpg", ".jpeg"} else {}
+    Image.fromarray(to_uint8(image)).save(path, **options)
+
+
+def rgb_to_y(image: Tensor) -> Tensor:
+    """Luma of ITU-R BT.601 in studio swing, the Y that PSNR-Y and SSIM-Y of the field are taken on.
+
+    Y = (65.481 R + 128.553 G + 24.966 B + 16) / 255, so Y lies in [16/255, 235/255].
+
+    Args:
+        image: RGB in [0, 1], shape (..., 3, H, W).
+
+    Returns:
+        Y, shape (..., 1, H, W).
+    """
+    weights = image.new_tensor([65.481, 128.553, 24.966]).view(3, 1, 1)
+    return ((image * weights).sum(dim=-3, keepdim=True) + 16.0) / 255.0
+
+
+def image_grid(rows: Iterable[Iterable[Tensor]], *, gap: int = 4) -> Tensor:
+    """Lay images of one size per row into one picture, white gaps between, shape (3, H, W).
+
+    Args:
+        rows: Rows of images, each (3, h, w) in [0, 1]; all images of the grid have the same size.
+        gap: Width of the gaps in pixels.
+    """
+    table = [[image.detach().float().clamp(0, 1).cpu() for image in row] for row in rows]
+    _, h, w = table[0][0].shape
+    columns = max(len(row) for row in table)
+    canvas = torch.ones(3, len(table) * (h + gap) - gap, columns * (w + gap) - gap)
+    for r, row in enumerate(table):
+        for c, image in enumerate(row):
+            canvas[:, r * (h + gap) : r * (h + gap) + h, c * (w + gap) : c * (w + gap) + w] = image
+    return canvas

@@ -1,0 +1,1 @@
+"""Image in, image out, without a trainer."""

@@ -1,0 +1,104 @@
+"""From the checkpoint of a training to the networks that restore, without what only training needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ctsr_lightning.networks.pretrained import find_weights, load_weights, read_checkpoint, searching
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
+from ctsr_lightning.networks.velocity import VelocityField
+
+TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
+"""Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""
+
+
+def load_model(path: Path) -> TradeOff | OneStepStudent:
+    """Build the networks that a checkpoint restores with and give them its weights.
+
+    The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
+    `config.yaml` beside `weights.safetensors`. Of these only `student` and, for stage 2, `velocity` and `z0_source` are
+    used; teachers are never built. Weights are strict, averages preferred.
+
+    Args:
+        path: A Lightning checkpoint of stage 1, stage 2 or the one-step teacher, or the `weights.safetensors` of one.
+
+    Returns:
+        Student and velocity field from stage 2, the student otherwise.
+
+    Raises:
+        FileNotFoundError: If it, or a weight file that it builds on, is not there.
+        ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
+    """
+    path = path.expanduser()
+    config = _read_beside(path) if path.suffix == ".safetensors" else read_checkpoint(path).get("hyper_parameters", {})
+    training = str(config.get("_class_path", "an unknown training")).rsplit(".", maxsplit=1)[-1]
+    if "class_path" not in (config.get("student") or {}):
+        raise ValueError(
+            f"Expected a checkpoint of a training with a student (DualTeacher, Controllable or OneStep) at '{path}', "
+            f"found one of {training}. Name the checkpoint of stage 1 or stage 2."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--student", type=OneStepStudent, required=True)
+    parts = {"student": config["student"]}
+    if "velocity" in config:
+        parser.add_argument("--velocity", type=VelocityField, required=True)
+        parser.add_argument("--z0_source", type=Z0Source, default="latent")
+        parts |= {key: config[key] for key in ("velocity", "z0_source") if key in config}
+    _refuse_strangers(parts, path)
+    with searching(*path.resolve().parents):
+        try:
+            instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
+            built = instantiate(parser.parse_object(parts))
+        except ArgumentError as error:
+            raise ValueError(
+                f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
+            ) from error
+        student: OneStepStudent = built.student
+        if "velocity" not in parts:
+            load_weights(student, path, prefix="student.", only_trainable=True)
+            return student
+        velocity: VelocityField = built.velocity
+        load_weights(velocity, path, prefix="velocity.", only_trainable=True)
+        return TradeOff(student, velocity, built.z0_source)
+
+
+def _read_beside(weights: Path) -> dict[str, Any]:
+    """The model's configuration in the `config.yaml` of the training that wrote a weight file."""
+    path = find_weights(weights).with_name("config.yaml")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected the training's config.yaml beside '{weights}', found none: a safetensors file holds weights "
+            "only. Keep both together, or name a checkpoint (.ckpt), which holds both."
+        )
+    model = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("model") or {}
+    return {"_class_path": model.get("class_path", ""), **model.get("init_args", {})}
+
+
+def _refuse_strangers(parts: dict[str, Any], path: Path) -> None:
+    """Refuse to import packages only because a file names them."""
+    for class_path in _class_paths(parts):
+        package = class_path.partition(".")[0]
+        if package not in TRUSTED and package not in sys.modules:
+            raise ValueError(
+                f"The checkpoint '{path}' names the class '{class_path}' of a package that is not imported. If you "
+                f"trust the file, import '{package}' before reading it."
+            )
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """All `class_path` entries of nested dictionaries and lists."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        for item in value.values():
+            yield from _class_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_paths(item)

@@ -1,0 +1,302 @@
+"""Images in, images out, without a trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctsr_lightning.inference.checkpoint import load_model
+from ctsr_lightning.inference.tiling import Window, blend, windows
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.tradeoff import TradeOff
+
+TILE_PIXELS = 768
+"""Default side of a tile in pixels of the output: 96 x 96 latents at f = 8, what OSEDiff uses."""
+
+
+class Trajectory(NamedTuple):
+    """What one pass finds: the straight path z(t) = z_0 + t v on which every restoration of an image lies (Eq. 6)."""
+
+    z_0: Tensor
+    """Its start, the realistic end, shape (B, C, H / f, W / f)."""
+    velocity: Tensor | None
+    """v(z_0, 0, c), of the same shape; None from a stage-1 model, whose only point is t = 0."""
+    size: tuple[int, int]
+    """Height and width of the restored image; the latents may reach beyond, as networks need certain multiples."""
+
+
+class RestorationError(ValueError):
+    """An image on which the networks fail."""
+
+
+class Restorer:
+    """Restores images of any size: one pass per image, then one decode per value of t.
+
+    Same input, same bits, on one device: where the model draws random numbers, they come from `seed`.
+
+    Args:
+        model: Student and velocity field, or a student alone, which knows t = 0 only.
+        device: Where to compute; `auto` takes CUDA, else Apple's MPS, else the CPU.
+        dtype: Type to compute in. Half types run under autocast: weights, closed forms and blending stay in float32.
+        tile: Side of a tile in pixels of the input; larger images are computed in overlapping tiles. None takes 768
+            pixels of the output, 0 never tiles.
+        seed: Seed of a model that samples its latent.
+
+    Raises:
+        ValueError: If the device is not there or the tile is negative.
+    """
+
+    def __init__(
+        self,
+        model: TradeOff | OneStepStudent,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        tile: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.device, self.dtype, self.seed = pick_device(device), dtype, seed
+        self._half = dtype in {torch.float16, torch.bfloat16}
+        self.model = model.to(self.device, torch.float32 if self._half else dtype).eval().requires_grad_(False)
+        self.student = model.student if isinstance(model, TradeOff) else model
+        if tile is not None and tile < 0:
+            raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, got {tile}.")
+        self.tile = TILE_PIXELS // self.scale if tile is None else tile
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        tile: int | None = None,
+        seed: int = 0,
+    ) -> Restorer:
+        """Read a checkpoint of stage 1, stage 2 or the one-step teacher; other arguments as in the class.
+
+        Weight files that the training names by relative paths are looked up in the current directory, then in the
+        checkpoint's folder and upwards. Teachers are never built, averages are preferred to raw weights.
+
+        Args:
+            path: The Lightning checkpoint.
+            device: Where to compute.
+            dtype: Type to compute in.
+            tile: Side of a tile in pixels of the input.
+            seed: Seed of a model that samples its latent.
+
+        Raises:
+            FileNotFoundError: If it, or a weight file that it builds on, is not there.
+            ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
+        """
+        return cls(load_model(Path(path)), device, dtype, tile, seed)
+
+    @property
+    def scale(self) -> int:
+        """Enlargement."""
+        return self.student.scale
+
+    @property
+    def controllable(self) -> bool:
+        """Whether values of t other than 0 are available."""
+        return isinstance(self.model, TradeOff)
+
+    @overload
+    def __call__(self, lq: Tensor, control: float | Tensor = 0.0) -> Tensor: ...
+
+    @overload
+    def __call__(self, lq: Tensor, control: Sequence[float]) -> list[Tensor]: ...
+
+    def __call__(self, lq: Tensor, control: float | Tensor | Sequence[float] = 0.0) -> Tensor | list[Tensor]:
+        """Restore images.
+
+        Args:
+            lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
+            control: t, from 0 (realness) to 1 (fidelity); or a map of it in pixels of the output, shape
+                (scale * h, scale * w); or a list of values, which share one pass.
+
+        Returns:
+            RGB in [0, 1], shape (..., 3, scale * h, scale * w), on this restorer's device; a list for a list.
+
+        Raises:
+            ValueError: If an argument is out of range, t is not 0 for a stage-1 model, or the result is not finite.
+        """
+        several = isinstance(control, Sequence)
+        controls = list(control) if isinstance(control, Sequence) else [control]
+        for value in controls:
+            self.check_control(value)
+        trajectory = self.trajectory(lq)
+        images = [self.decode(trajectory, value) for value in controls]
+        if lq.dim() == 3:
+            images = [image[0] for image in images]
+        return images if several else images[0]
+
+    @torch.no_grad()
+    def trajectory(self, lq: Tensor) -> Trajectory:
+        """Run the networks once; `decode` then answers for any t.
+
+        Args:
+            lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
+        """
+        images = self._check_image(lq)
+        size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
+        padded = pad(images, self._unit)
+        cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
+        ratio = Fraction(self.scale, self.student.codec.factor)
+        with self._computing():
+            ends = blend(cover, lambda window: self._ends(window.crop(padded)), ratio)
+        if not bool(torch.isfinite(ends).all()):
+            raise RestorationError(self._not_finite())
+        if not self.controllable:
+            return Trajectory(ends, None, size)
+        z_0, velocity = ends.chunk(2, dim=1)
+        return Trajectory(z_0, velocity, size)
+
+    @torch.no_grad()
+    def decode(self, trajectory: Trajectory, control: float | Tensor = 0.0) -> Tensor:
+        """Decode one point of a trajectory.
+
+        Args:
+            trajectory: What `trajectory` gave.
+            control: t, or a map of it in pixels of the output.
+
+        Returns:
+            RGB in [0, 1], shape (B, 3, scale * h, scale * w).
+        """
+        self.check_control(control)
+        z_0, velocity, (height, width) = trajectory
+        factor = self.student.codec.factor
+        full = (z_0.shape[-2] * factor, z_0.shape[-1] * factor)
+        if isinstance(control, Tensor) and control.dim() > 0:
+            control = self._padded_map(control, (height, width), full)
+        tile = math.ceil(self.tile * self.scale / factor)
+        cover = windows(z_0.shape[-2], z_0.shape[-1], tile)
+
+        def point(window: Window) -> Tensor:
+            start = window.crop(z_0)
+            if velocity is None or not isinstance(self.model, TradeOff):
+                return self.student.decode(start).clamp(0.0, 1.0)
+            t = window.crop(control, Fraction(factor)) if isinstance(control, Tensor) else control
+            return self.model.decode(start, window.crop(velocity), t)
+
+        with self._computing():
+            image = blend(cover, point, Fraction(factor))
+        if not bool(torch.isfinite(image).all()):
+            raise RestorationError(self._not_finite())
+        return image[..., :height, :width].clamp(0.0, 1.0)
+
+    def check_control(self, control: float | Tensor) -> None:
+        """Refuse what this model has no answer for.
+
+        Args:
+            control: t, or a map of it.
+
+        Raises:
+            ValueError: If t leaves [0, 1], or is not 0 for a stage-1 model.
+        """
+        values = torch.as_tensor(control, dtype=torch.float64)
+        low, high = (float(values.min()), float(values.max())) if values.numel() else (math.nan, math.nan)
+        if not (low >= 0.0 and high <= 1.0):
+            found = f"{low:g}" if low == high else f"values from {low:g} to {high:g}"
+            raise ValueError(f"Expected the control t in [0, 1] (0 realness, 1 fidelity), got {found}.")
+        if high > 0.0 and not self.controllable:
+            raise ValueError(
+                f"This is a stage-1 model: it restores at t = 0 only, but t = {high:g} was asked for. "
+                "Use a checkpoint of stage 2 (Controllable), or t = 0."
+            )
+
+    @property
+    def _unit(self) -> int:
+        """Sides of the networks' input are multiples of this many pixels."""
+        return self.student.multiple // math.gcd(self.student.multiple, self.scale)
+
+    def _ends(self, lq: Tensor) -> Tensor:
+        """z_0, followed by v where there is one, along the channels."""
+        if isinstance(self.model, TradeOff):
+            return torch.cat(self.model.endpoints(lq), dim=1)
+        return self.student.latent(lq)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Within this context networks compute in the type asked for, and draw from the seed alone."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            torch.autocast(self.device.type, self.dtype if self._half else None, enabled=self._half),
+            torch.random.fork_rng(devices, enabled=self.student.sample_latent),
+        ):
+            if self.student.sample_latent:
+                torch.manual_seed(self.seed)
+            yield
+
+    def _check_image(self, lq: Tensor) -> Tensor:
+        if lq.dim() not in {3, 4} or lq.shape[-3] != 3 or 0 in lq.shape:
+            raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), got {tuple(lq.shape)}.")
+        if not lq.is_floating_point():
+            raise ValueError(f"Expected floating-point images in [0, 1], got {lq.dtype}. Divide bytes by 255.")
+        low, high = float(lq.min()), float(lq.max())
+        if not (low >= 0.0 and high <= 1.0):  # also false for NaN
+            raise ValueError(f"Expected images in [0, 1], got values from {low} to {high}.")
+        images = lq if lq.dim() == 4 else lq[None]
+        return images.to(self.device, torch.float32 if self._half else self.dtype)
+
+    def _padded_map(self, control: Tensor, size: tuple[int, int], full: tuple[int, int]) -> Tensor:
+        """A map of t, its borders repeated up to the size of what the latents cover, shape (B, 1, H, W)."""
+        if control.dim() not in {2, 3, 4} or tuple(control.shape[-2:]) != size:
+            raise ValueError(
+                f"Expected a map of t with the output's height and width {size}, got shape {tuple(control.shape)}."
+            )
+        planes = control.to(self.device, torch.float32).reshape(-1, 1, *size)
+        return F.pad(planes, (0, full[1] - size[1], 0, full[0] - size[0]), mode="replicate")
+
+    def _not_finite(self) -> str:
+        remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
+        return f"The networks answered with NaN or infinite values. {remedy}"
+
+
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """Extend images to the right and below until their sides are multiples of a number, and at least twice that.
+
+    The content is mirrored, or, where an image is too small for that, its border repeated. The least size leaves more
+    than one value for the networks' group normalisation at their lowest resolution.
+
+    Args:
+        image: Shape (B, C, h, w).
+        multiple: What the sides become multiples of.
+    """
+    below, right = (max(2 * multiple, math.ceil(n / multiple) * multiple) - n for n in image.shape[-2:])
+    for x, y in ((right, 0), (0, below)):
+        if x or y:
+            fits = x < image.shape[-1] and y < image.shape[-2]
+            image = F.pad(image, (0, x, 0, y), mode="reflect" if fits else "replicate")
+    return image
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: `auto` for CUDA, else Apple's MPS, else the CPU; or a torch device such as `cuda:1`.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
+        raise ValueError(
+            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}). Expected auto or one of "
+            f"{', '.join(found)}."
+        ) from error
+    return torch.empty(0, device=device).device

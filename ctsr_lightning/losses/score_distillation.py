@@ -1,0 +1,56 @@
+"""Distillation terms over noise predictions: CTSR's two and variational score distillation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def align(teacher: Tensor, student: Tensor) -> Tensor:
+    """First term of Eq. 2 and 3: ‖ε_T(z_t^s, t, c) - ε_S(z_t^s, t, c)‖², a mean over elements.
+
+    Args:
+        teacher: ε_T at the student's noised latent.
+        student: ε_S at the same latent.
+    """
+    return F.mse_loss(teacher, student)
+
+
+def prior(teacher_at_student: Tensor, teacher_at_gt: Tensor) -> Tensor:
+    """Second term of Eq. 2 and 3, without γ_time: ‖ε_T(z_t^s, t, c) - ε_T(z_t, t, c)‖², a mean over elements.
+
+    Args:
+        teacher_at_student: ε_T at the student's noised latent.
+        teacher_at_gt: ε_T at the ground truth's latent with the same ε and t.
+    """
+    return F.mse_loss(teacher_at_student, teacher_at_gt)
+
+
+def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
+    """Give a teacher's answer the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
+
+    Score distillation drops the network's Jacobian, as it is costly and noisy (DreamFusion, Sec. 3; TSD-SR). With this
+    in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N.
+
+    Args:
+        prediction: ε_T, computed without gradient.
+        noisy: z_t, through which the gradient goes.
+    """
+    return prediction.detach() + (noisy - noisy.detach())
+
+
+def variational_score_distillation(clean: Tensor, prior_clean: Tensor, critic_clean: Tensor) -> Tensor:
+    """VSD on clean predictions (OSEDiff, Eq. 8): descending it moves ẑ by (ẑ_prior - ẑ_critic) / w.
+
+    w is the mean over an image of |ẑ - ẑ_prior|. The value is ‖ẑ - sg(ẑ - g)‖² with g = (ẑ_critic - ẑ_prior) / w.
+
+    Args:
+        clean: ẑ, the student's latent, shape (B, C, h, w).
+        prior_clean: The frozen prior's estimate of the clean latent from the noised ẑ.
+        critic_clean: The same estimate by the critic, which follows the student's distribution.
+    """
+    with torch.no_grad():
+        weight = (clean - prior_clean).abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+        target = clean - (critic_clean - prior_clean) / weight
+    return F.mse_loss(clean, target)

@@ -1,0 +1,1 @@
+"""Image quality metrics as torchmetrics, and pictures of their results."""

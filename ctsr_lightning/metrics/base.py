@@ -1,0 +1,68 @@
+"""What every per-image metric has in common: a mean over images that no batching and no process count changes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ctsr_lightning.images import quantize
+
+
+class ImageMean(Metric):
+    """Mean of one value per image.
+
+    The states are the sum of the values in float64 and their number, both summed over processes: batched equals
+    unbatched and one process equals n. Images are rounded to 8 bits first, so that the value is that of the files.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """Measure rounded float32 images, shape (B, 3, H, W): one value per image, shape (B,)."""
+
+    def values(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """Value of each image, shape (B,), float64; the states stay as they are.
+
+        Args:
+            restored: Restored images in [0, 1], shape (B, 3, H, W).
+            gt: Ground truth of the same shape.
+
+        Raises:
+            ValueError: If the shapes differ or are not those of RGB images, or if a value is not finite.
+        """
+        if restored.shape != gt.shape or restored.dim() != 4 or restored.shape[1] != 3:
+            raise ValueError(
+                "Expected restored images and ground truth of one shape (B, 3, H, W), found "
+                f"{tuple(restored.shape)} and {tuple(gt.shape)}. Check the scale, and crop pairs to the same size."
+            )
+        values = self.measure(quantize(restored.float()), quantize(gt.float())).double()
+        if not bool(torch.isfinite(values).all()):
+            bad = torch.nonzero(~torch.isfinite(values)).flatten().tolist()
+            raise ValueError(
+                f"{type(self).__name__} is not finite for image {bad} of the batch: the restored image or the ground "
+                "truth holds NaN. Check the weights and the precision."
+            )
+        return values
+
+    def update(self, restored: Tensor, gt: Tensor) -> None:
+        """Add a batch; arguments as in `values`."""
+        values = self.values(restored, gt)
+        self.total += values.sum()
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """Mean over all images, float64; NaN without any."""
+        return self.total / self.count

@@ -1,0 +1,192 @@
+"""What all trainings share: a stage is a loss, the base does the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.modules.draws import Draws
+
+
+class TrainingModule(LightningModule, ABC):
+    """A training: named loss terms, one optimizer over what is trainable, checkpoints of the same.
+
+    Args:
+        optimizer: Makes the optimizer from the trainable parameters (paper: AdamW, 5e-5, betas 0.9 and 0.999).
+        scheduler: Makes the learning-rate schedule from the optimizer; it advances every optimizer step.
+    """
+
+    validates_losses: bool = False
+    """Whether validation logs the loss terms, for trainings without a restored image to judge."""
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            # Built by the CLI: plain values from which the model can be built again. Built from Python, the arguments
+            # are networks, which must not be pickled into a checkpoint.
+            self.save_hyperparameters(logger=False)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.draws = Draws()
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the weighted loss terms of a batch; random numbers come from `self.draws`.
+
+        Args:
+            batch: Images with ground truth.
+
+        Returns:
+            Scalars by name. Their sum is minimised; each is logged as `train/<name>`.
+        """
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum and log the terms."""
+        self.draws = self._draws(self.current_epoch, batch_idx)
+        return self._logged(batch, "train", prog_bar=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the terms, with the same random numbers every time, where a training asks for it; callbacks measure."""
+        if self.validates_losses:
+            self.draws = self._draws(-1, batch_idx)
+            self._logged(batch, "val", prog_bar=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Same as validation."""
+        if self.validates_losses:
+            self.draws = self._draws(-1, batch_idx)
+            self._logged(batch, "test", prog_bar=False)
+
+    def _draws(self, epoch: int, batch_idx: int) -> Draws:
+        text = f"{os.environ.get('PL_GLOBAL_SEED', '0')}/{epoch}/{batch_idx}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        return Draws(seed, self.global_rank, self.trainer.world_size)
+
+    def _logged(self, batch: Batch, split: str, *, prog_bar: bool) -> Tensor:
+        terms = self.losses(batch)
+        total = torch.stack(list(terms.values())).sum()
+        values = torch.stack([v.detach().float() for v in terms.values()])
+        if self.trainer.world_size > 1:  # one collective for all terms: every rank logs the mean over ranks
+            gathered = self.all_gather(values)
+            assert isinstance(gathered, Tensor)
+            values = gathered.mean(dim=0)
+        train = split == "train"
+        options: dict[str, Any] = {"batch_size": batch.lq.shape[0], "on_step": train, "on_epoch": not train}
+        self.log_dict({f"{split}/{name}": value for name, value in zip(terms, values, strict=True)}, **options)
+        self.log(f"{split}/loss", values.sum(), prog_bar=prog_bar, **options)
+        return total
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer; gradients are clipped per group."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer, its schedule counted in steps."""
+        groups = self.parameter_groups()
+        if not any(group["params"] for group in groups):
+            raise ValueError(f"{type(self).__name__} has nothing to train: every parameter is frozen.")
+        optimizer = self.make_optimizer(groups)
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip every parameter group by itself, so that networks trained side by side do not dampen each other."""
+        if not gradient_clip_val:
+            return
+        for group in optimizer.param_groups:
+            if gradient_clip_algorithm == "value":
+                torch.nn.utils.clip_grad_value_(group["params"], gradient_clip_val)
+            else:
+                torch.nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+
+    def trimmed_state(self) -> dict[str, Tensor]:
+        """The trainable weights by name: all that a checkpoint holds."""
+        names = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name in names}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trainable weights only."""
+        checkpoint["state_dict"] = self.trimmed_state()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a trimmed state: with `strict`, exactly the trainable weights.
+
+        Raises:
+            ValueError: If names are missing or unexpected.
+        """
+        if strict:
+            wanted = self.trimmed_state().keys()
+            missing, unexpected = sorted(wanted - state_dict.keys()), sorted(state_dict.keys() - wanted)
+            if missing or unexpected:
+                raise ValueError(
+                    f"This checkpoint does not belong to this {type(self).__name__}: {len(missing)} weights are "
+                    f"missing (first: {missing[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]}). "
+                    "Use the configuration that the checkpoint was trained with."
+                )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+class RestorationModule(TrainingModule):
+    """A training whose product restores images, so that evaluation, pictures and prediction apply to it."""
+
+    controllable: bool = False
+    """Whether `sweep` answers for values of t."""
+    scale: int
+
+    @abstractmethod
+    def restore(self, lq: Tensor) -> Tensor:
+        """Restore images.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+
+        Returns:
+            Images in [0, 1], shape (B, 3, scale * h, scale * w).
+        """
+
+    def references(self, batch: Batch) -> dict[str, Tensor]:
+        """Restorations to show beside this training's own, by name: those of its teachers."""
+        del batch
+        return {}
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of another scale.
+
+        Raises:
+            ValueError: If the data module's scale is not the model's.
+        """
+        del stage
+        data_scale = getattr(getattr(self.trainer, "datamodule", None), "scale", self.scale)
+        if data_scale != self.scale:
+            raise ValueError(f"The data enlarges x{data_scale}, the model x{self.scale}: give both the same `scale`.")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002  # Lightning's signature
+        """Restore a batch; the writer callback turns it into files."""
+        return {"restored": self.restore(batch.lq)}
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Same as `restore`."""
+        return self.restore(lq)

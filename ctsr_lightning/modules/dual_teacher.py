@@ -1,0 +1,116 @@
+"""Stage 1: distillation of two teachers into one student."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
+from ctsr_lightning.losses import reconstruction, score_distillation
+from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.teachers.base import Noisy, Teacher, add_noise
+
+
+class DualTeacher(RestorationModule):
+    """Stage 1 of CTSR: a faithful and a realistic teacher pull one student (Eq. 1-4, Algorithm 1).
+
+    L_s1 = λ_l2 ‖x̂ - x_GT‖² + λ_lp ℓ(x̂, x_GT)
+    + Σ_k λ_k (‖ε_Tk(z_t^s) - ε_S(z_t^s)‖² + γ_time ‖ε_Tk(z_t^s) - ε_Tk(z_t)‖²)
+    for k in {fidelity, realness}, with t ~ U{20..979} and one ε for both z_t^s (from ẑ) and z_t (from E(x_GT)).
+    Terms are logged as `rec/l2`, `rec/lpips` (or the stand-in's name), `fidelity/align`, `fidelity/prior`,
+    `realness/align` and `realness/prior`, each with its weight. As the student starts as T_r, `realness/align` starts
+    at 0.
+
+    Args:
+        student: S; give it T_r's weights to start from, as Algorithm 1 does.
+        fidelity: T_f.
+        realness: T_r.
+        perceptual: ℓ of Eq. 1; LPIPS in the paper.
+        lambda_l2: λ_l2 (paper: 1).
+        lambda_lpips: λ_lp (paper: 2).
+        lambda_fidelity: λ_fl (paper: 2).
+        lambda_realness: λ_rn (paper: 1).
+        gamma_time: γ_time (paper: 5.5).
+        gradient: `paper` is Eq. 2 to the letter: gradients flow through the teachers. `score` keeps every value but
+            takes the identity for the teachers' Jacobian, as score distillation does, and so saves their memory.
+        **kwargs: Optimizer and scheduler.
+    """
+
+    def __init__(
+        self,
+        student: OneStepStudent,
+        fidelity: Teacher,
+        realness: Teacher,
+        perceptual: PerceptualDistance,
+        lambda_l2: float = 1.0,
+        lambda_lpips: float = 2.0,
+        lambda_fidelity: float = 2.0,
+        lambda_realness: float = 1.0,
+        gamma_time: float = 5.5,
+        gradient: Literal["paper", "score"] = "paper",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, teacher in (("fidelity", fidelity), ("realness", realness)):
+            if teacher.scale != student.scale:
+                raise ValueError(f"The {name} teacher enlarges x{teacher.scale}, the student x{student.scale}.")
+        self.student, self.scale = student, student.scale
+        self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
+        self.perceptual = Frozen(perceptual)
+        self.lambda_l2, self.lambda_lpips = lambda_l2, lambda_lpips
+        self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
+        self.gamma_time = gamma_time
+        self.gradient = gradient
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The six terms of Eq. 4."""
+        if batch.gt is None:
+            raise ValueError("Stage 1 trains on ground truth, but this batch has none.")
+        student = self.student
+        clean_s, clean = student.latent(batch.lq), student.encode(batch.gt)
+        restored = student.decode(clean_s)
+        perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
+        terms = {
+            "rec/l2": self.lambda_l2 * reconstruction.l2(restored, batch.gt),
+            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(restored, batch.gt).mean(),
+        }
+        timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
+        noise = self.draws.normal(clean)
+        noisy_s = add_noise(student.schedule, clean_s, noise, timestep)
+        noisy = add_noise(student.schedule, clean, noise, timestep)
+        noise_s = student.predict_noise(noisy_s.latent, timestep, student.prompt(batch.lq))
+        for name, weight in self.weights.items():
+            at_student, at_gt = self._scores(name, batch.lq, noisy_s, noisy)
+            terms[f"{name}/align"] = weight * score_distillation.align(at_student, noise_s)
+            terms[f"{name}/prior"] = weight * self.gamma_time * score_distillation.prior(at_student, at_gt)
+        return terms
+
+    def _scores(self, name: str, lq: Tensor, noisy_s: Noisy, noisy: Noisy) -> tuple[Tensor, Tensor]:
+        """ε_T at the student's and at the ground truth's latent; only the former carries a gradient."""
+        teacher = self.teachers[name]
+        assert isinstance(teacher, Teacher)
+        with torch.no_grad():
+            condition = teacher.condition(lq)
+            at_gt = teacher.predict_noise(noisy, condition)
+        if self.gradient == "paper":
+            return teacher.predict_noise(noisy_s, condition), at_gt
+        with torch.no_grad():
+            at_student = teacher.predict_noise(noisy_s, condition)
+        return score_distillation.through_identity(at_student, noisy_s.latent), at_gt
+
+    def restore(self, lq: Tensor) -> Tensor:
+        """S(x_LR)."""
+        return self.student.restore(lq)
+
+    def references(self, batch: Batch) -> dict[str, Tensor]:
+        """Both teachers' restorations."""
+        fidelity, realness = self.teachers["fidelity"], self.teachers["realness"]
+        assert isinstance(fidelity, Teacher)
+        assert isinstance(realness, Teacher)
+        return {"T_f": fidelity.restore(batch.lq), "T_r": realness.restore(batch.lq)}

@@ -1,0 +1,50 @@
+"""Training of the fidelity teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.losses import reconstruction
+from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.networks.codec import signed_to_unit
+from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
+
+
+class ResidualShift(RestorationModule):
+    """Train ResShift's process in the student's latent space: E ‖f(w_τ, τ, w_y) - w_0‖² over all steps.
+
+    Args:
+        network: The denoiser.
+        lambda_pixel: Weight of the mean squared error of the decoded prediction, on images in [-1, 1]; 0 leaves it out.
+        **kwargs: Optimizer and scheduler.
+    """
+
+    def __init__(self, network: ResidualShiftNetwork, lambda_pixel: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.network, self.scale, self.lambda_pixel = network, network.scale, lambda_pixel
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The error of the predicted clean latent, and of its image."""
+        if batch.gt is None:
+            raise ValueError("The fidelity teacher trains on ground truth, but this batch has none.")
+        network = self.network
+        clean, degraded = network.encode(batch.gt), network.degraded(batch.lq)
+        step = self.draws.integers(0, network.schedule.num_steps - 1, clean)
+        shifted = network.schedule.add_noise(clean, degraded, self.draws.normal(clean), step)
+        predicted = network.predict_clean(shifted, step, degraded)
+        terms = {"shift/latent": F.mse_loss(predicted, wide(clean))}
+        if self.lambda_pixel:
+            image = signed_to_unit(network.codec.decode(predicted))
+            terms["shift/pixel"] = self.lambda_pixel * reconstruction.l2(image, batch.gt)
+        return terms
+
+    @torch.no_grad()
+    def restore(self, lq: Tensor) -> Tensor:
+        """Walk the whole chain, from the same noise every time."""
+        return self.network.restore(lq)

@@ -1,0 +1,143 @@
+"""Low-rank adapters with OSEDiff's layout: the only place that knows peft."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+UNET_TARGETS = (
+    "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",
+    "proj_out", "proj_in", "ff.net.2", "ff.net.0.proj",
+)  # fmt: skip
+"""Name endings of the adapted UNet modules (OSEDiff)."""
+
+ENCODER_TARGETS = (
+    "conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out", "to_k", "to_q", "to_v", "to_out.0", "quant_conv",
+)  # fmt: skip
+"""Name endings of the adapted modules of an autoencoder's encoder (OSEDiff)."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adaptation W + (alpha / rank) B A (Hu et al., 2022).
+
+    The names of the adapters and the default `alpha` are OSEDiff's, so that its weights import unchanged. Its alpha is
+    peft's default of 8 at rank 4: with alpha = rank the same file would act at half strength.
+    """
+
+    rank: int = 4
+    """Rank of the update (paper: 4)."""
+    alpha: int = 8
+    """Scale of the update times the rank."""
+
+    def config(self, targets: list[str]) -> LoraConfig:
+        """Describe an adapter on exactly these modules to peft: A is Gaussian, B zero."""
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=targets)
+
+
+def _matching(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
+    return [
+        name
+        for name, child in module.named_modules()
+        if isinstance(child, (nn.Conv2d, nn.Linear)) and any(name == e or name.endswith(f".{e}") for e in endings)
+    ]
+
+
+def _inject(module: nn.Module, lora: LoRA, adapters: dict[str, list[str]]) -> None:
+    for adapter, targets in adapters.items():
+        if targets:
+            with warnings.catch_warnings():  # several adapters side by side are the layout, not a mistake
+                warnings.filterwarnings("ignore", ".*multiple adapters in the model.*", UserWarning)
+                inject_adapter_in_model(lora.config(targets), module, adapter_name=adapter)
+    for child in module.modules():
+        if isinstance(child, BaseTunerLayer):
+            child.set_adapter([a for a in adapters if a in child.lora_A])
+
+
+def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
+    """Freeze a UNet and add OSEDiff's three adapters to it; the base `conv_in` stays trainable, as there.
+
+    Down blocks and `conv_in` carry `default_encoder`, up blocks and `conv_out` `default_decoder`, the rest
+    `default_others`: 94, 148 and 16 modules on Stable Diffusion 2.1.
+
+    Args:
+        unet: The UNet, changed in place.
+        lora: Rank and scale.
+    """
+    unet.requires_grad_(False)
+    groups: dict[str, list[str]] = {"default_encoder": [], "default_decoder": [], "default_others": []}
+    for name in _matching(unet, UNET_TARGETS):
+        if "down_blocks" in name or "conv_in" in name:
+            groups["default_encoder"].append(name)
+        elif "up_blocks" in name or "conv_out" in name:
+            groups["default_decoder"].append(name)
+        else:
+            groups["default_others"].append(name)
+    _inject(unet, lora, groups)
+    conv_in = unet.get_submodule("conv_in")
+    (conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in).requires_grad_(True)
+
+
+def add_named_adapter(unet: nn.Module, lora: LoRA, name: str) -> None:
+    """Freeze a UNet and add one adapter on OSEDiff's targets.
+
+    Args:
+        unet: The UNet, changed in place.
+        lora: Rank and scale.
+        name: The adapter's name.
+    """
+    unet.requires_grad_(False)
+    _inject(unet, lora, {name: _matching(unet, UNET_TARGETS)})
+
+
+def add_encoder_adapters(autoencoder: nn.Module, lora: LoRA) -> None:
+    """Freeze an autoencoder and add OSEDiff's adapter `default_encoder` to its encoder and `quant_conv`.
+
+    Args:
+        autoencoder: The autoencoder, changed in place; its decoder stays as it is.
+        lora: Rank and scale.
+
+    Raises:
+        ValueError: If no module of the encoder matches.
+    """
+    autoencoder.requires_grad_(False)
+    names = [
+        name
+        for name in _matching(autoencoder, ENCODER_TARGETS)
+        if ("encoder" in name or name == "quant_conv") and name != "post_quant_conv"
+    ]
+    if not names:
+        raise ValueError(
+            f"No module of {type(autoencoder).__name__}'s encoder can carry OSEDiff's adapters "
+            f"(expected names ending in {', '.join(ENCODER_TARGETS)}). Set encoder_lora to null."
+        )
+    _inject(autoencoder, lora, {"default_encoder": names})
+
+
+@contextmanager
+def adapters_off(module: nn.Module) -> Iterator[None]:
+    """Within this context the module computes with its base weights alone.
+
+    Only for passes without gradients: a recomputation under gradient checkpointing would happen outside.
+
+    Args:
+        module: A module that may or may not carry adapters.
+    """
+    layers = [child for child in module.modules() if isinstance(child, BaseTunerLayer)]
+    layers = [layer for layer in layers if not layer.disable_adapters]  # those of an outer context stay off after this
+    states = [(layer, {n: p.requires_grad for n, p in layer.named_parameters()}) for layer in layers]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer, flags in states:
+            layer.enable_adapters(True)  # peft also touches requires_grad here, so it is put back
+            for name, parameter in layer.named_parameters():
+                parameter.requires_grad_(flags[name])

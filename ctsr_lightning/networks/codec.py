@@ -1,0 +1,131 @@
+"""Autoencoders between images and latents, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.networks.nano_codec import OverlappingDecoder, PatchEncoder
+from ctsr_lightning.networks.pretrained import load_weights
+
+
+class LatentCodec(nn.Module, ABC):
+    """An encoder E and a decoder D: images in [-1, 1] to latents of about unit variance and back.
+
+    Images have sides that are multiples of `factor`.
+    """
+
+    factor: int
+    """Pixels per latent along each side."""
+    channels: int
+    """Channels of a latent."""
+
+    @abstractmethod
+    def encode(self, image: Tensor, sample: bool = False) -> Tensor:
+        """Encode images.
+
+        Args:
+            image: RGB in [-1, 1], shape (B, 3, H, W).
+            sample: Draw from the posterior instead of taking its mode, where there is one.
+
+        Returns:
+            Latents, shape (B, channels, H / factor, W / factor).
+        """
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode latents of shape (B, channels, h, w) to images (B, 3, factor * h, factor * w), about [-1, 1]."""
+
+    @abstractmethod
+    def adapted(self) -> nn.Module:
+        """The module whose encoder may carry adapters."""
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, where the codec is large enough for that to pay."""
+
+
+class KLCodec(LatentCodec):
+    """The autoencoder of latent diffusion models (Stable Diffusion: f = 8, 4 channels, scaling 0.18215).
+
+    Args:
+        autoencoder: diffusers' AutoencoderKL; its configuration carries the scaling factor.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        self.channels = autoencoder.config.latent_channels
+
+    def encode(self, image: Tensor, sample: bool = False) -> Tensor:
+        """Mode (or a sample) of the posterior times the scaling factor."""
+        posterior = self.autoencoder.encode(image).latent_dist
+        latent: Tensor = posterior.sample() if sample else posterior.mode()
+        return latent * self.autoencoder.config.scaling_factor
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode latents divided by the scaling factor."""
+        image: Tensor = self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample
+        return image
+
+    def adapted(self) -> nn.Module:
+        """The autoencoder."""
+        return self.autoencoder
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Checkpoint the blocks of encoder and decoder, which dominate memory at 512 pixels."""
+        self.autoencoder.enable_gradient_checkpointing()
+
+
+class NanoCodec(LatentCodec):
+    """A small autoencoder at f = 4 that starts as a discrete cosine transform and needs next to no training.
+
+    Encoder and decoder are each a linear 4x4 transform plus a convolutional correction that starts at zero. The
+    correction of the decoder sees neighbouring latents and ends in a convolution over pixels, so that patches overlap.
+    At f = 4 the latent grid of a x4 task is the grid of the low-quality image.
+
+    Args:
+        channels: Channels of the latent, at most 48 (all coefficients of a 4x4 RGB patch).
+        width: Channels of the corrections.
+        weights: A `weights.safetensors` or checkpoint of a codec training; None starts from the transform alone.
+    """
+
+    factor = 4
+
+    def __init__(self, channels: int = 12, width: int = 64, weights: Path | None = None) -> None:
+        super().__init__()
+        self.channels = channels
+        self.encoder = PatchEncoder(channels, width)
+        self.decoder = OverlappingDecoder(channels, width)
+        if weights is not None:
+            load_weights(self, weights, prefix="codec.")
+
+    def encode(self, image: Tensor, sample: bool = False) -> Tensor:
+        """Encode; there is no posterior to sample from, so `sample` is refused."""
+        if sample:
+            raise ValueError("NanoCodec is deterministic: it has no posterior to sample from. Use sample=False.")
+        latent: Tensor = self.encoder(image)
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode."""
+        image: Tensor = self.decoder(latent)
+        return image
+
+    def adapted(self) -> nn.Module:
+        """The codec itself."""
+        return self
+
+
+def unit_to_signed(image: Tensor) -> Tensor:
+    """Map [0, 1] to the [-1, 1] that networks see."""
+    return image * 2.0 - 1.0
+
+
+def signed_to_unit(image: Tensor) -> Tensor:
+    """Map [-1, 1] back to [0, 1]; values outside are kept, so that gradients flow."""
+    return wide(image) * 0.5 + 0.5

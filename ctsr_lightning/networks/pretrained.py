@@ -1,0 +1,211 @@
+"""Typed loaders of pretrained parts, and the one reader of weight files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+_search_roots: ContextVar[tuple[Path, ...]] = ContextVar("search_roots", default=())
+
+
+@contextmanager
+def searching(*roots: Path) -> Iterator[None]:
+    """Within this context relative weight paths are also looked up below these folders, nearest first."""
+    token = _search_roots.set(roots)
+    try:
+        yield
+    finally:
+        _search_roots.reset(token)
+
+
+def find_weights(path: str | Path) -> Path:
+    """Find a weight file: as given, else below the folders of `searching`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If it is in none of them.
+    """
+    wanted = Path(path).expanduser()
+    candidates = [wanted, *(root / wanted for root in _search_roots.get() if not wanted.is_absolute())]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"Expected a weight file (.safetensors or .ckpt) at '{wanted}', found "
+        f"{'a folder' if wanted.is_dir() else 'nothing'} (current directory: '{Path.cwd()}'). "
+        "Run the training that writes it first, or correct the path."
+    )
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights of a safetensors file or of a Lightning checkpoint, without executing anything.
+
+    A checkpoint that carries an exponential moving average answers with the averages in place of the raw weights.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is neither of the two formats.
+    """
+    found = find_weights(path)
+    if found.suffix == ".safetensors":
+        try:
+            return load_file(found)
+        except SafetensorError as error:
+            raise ValueError(f"Expected a safetensors file at '{found}', but it cannot be read: {error}.") from error
+    checkpoint = read_checkpoint(found)
+    state: dict[str, Tensor] = dict(checkpoint["state_dict"])
+    state.update(averages(checkpoint))
+    return state
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a Lightning checkpoint with `weights_only=True`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a Lightning checkpoint, or is damaged.
+    """
+    found = find_weights(path)
+    try:
+        checkpoint = torch.load(found, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
+        raise ValueError(
+            f"Expected a Lightning checkpoint or safetensors file at '{found}', but it cannot be read safely: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}."
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'.")
+    return checkpoint
+
+
+def averages(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The moving averages that the EMA callback left in a checkpoint, by parameter name; empty without one."""
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if name.split("{")[0].rsplit(".", maxsplit=1)[-1] == "EMA":
+            return dict(state.get("averages", {}))
+    return {}
+
+
+def load_weights(module: nn.Module, path: str | Path, prefix: str = "", *, only_trainable: bool = False) -> None:
+    """Load weights into a module, strictly.
+
+    Args:
+        module: The module to fill.
+        path: A safetensors file or a Lightning checkpoint.
+        prefix: Keys below this prefix are taken, without it: `student.unet.` fills a UNet from a stage's checkpoint.
+        only_trainable: The file holds only those weights that require a gradient (adapters on a frozen base).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If names or shapes differ; the message lists the first differences.
+    """
+    state = {k.removeprefix(prefix): v for k, v in read_state(path).items() if k.startswith(prefix)}
+    wanted = {k: v.shape for k, v in module.state_dict().items()}
+    if only_trainable:
+        names = {k for k, p in module.named_parameters() if p.requires_grad}
+        wanted = {k: s for k, s in wanted.items() if k in names}
+    problems = [f"missing {k}" for k in wanted if k not in state]
+    problems += [f"unexpected {k}" for k in state if k not in wanted]
+    problems += [
+        f"{k} is {tuple(state[k].shape)} in the file, {tuple(s)} in the network"
+        for k, s in wanted.items()
+        if k in state and state[k].shape != s
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(
+            f"The weights '{path}' (keys below '{prefix}') do not fit {type(module).__name__}: {shown}. "
+            "Use the configuration that the weights were trained with, or another file."
+        )
+    module.load_state_dict(state, strict=not only_trainable)
+
+
+def load_unet(path: str, subfolder: str | None = "unet") -> UNet2DConditionModel:
+    """Load a Stable Diffusion UNet.
+
+    Args:
+        path: A local folder in diffusers' layout, or a hub id (downloaded once, then cached by huggingface_hub).
+        subfolder: Folder of the UNet inside it; null if `path` is the UNet's own folder.
+
+    Raises:
+        FileNotFoundError: If neither exists.
+    """
+    return _from_pretrained(UNet2DConditionModel, path, subfolder)
+
+
+def load_autoencoder(path: str, subfolder: str | None = "vae") -> AutoencoderKL:
+    """Load a Stable Diffusion autoencoder.
+
+    Args:
+        path: A local folder in diffusers' layout, or a hub id.
+        subfolder: Folder of the autoencoder inside it; null if `path` is its own folder.
+
+    Raises:
+        FileNotFoundError: If neither exists.
+    """
+    return _from_pretrained(AutoencoderKL, path, subfolder)
+
+
+def _from_pretrained(cls: type[Any], path: str, subfolder: str | None) -> Any:
+    local = Path(path).expanduser()
+    if not local.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
+        raise FileNotFoundError(f"Expected a model folder in diffusers' layout at '{path}', found nothing.")
+    try:
+        return cls.from_pretrained(str(local) if local.is_dir() else path, subfolder=subfolder)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Could not load {cls.__name__} from '{path}' (subfolder {subfolder!r}): {str(error).splitlines()[0]} "
+            "Give a local folder in diffusers' layout, or a hub id that can be reached from here."
+        ) from error
+
+
+def nano_unet(
+    latent_channels: int = 12,
+    in_channels: int | None = None,
+    widths: tuple[int, ...] = (32, 64, 96),
+    layers: int = 1,
+    weights: Path | None = None,
+    prefix: str = "student.unet.",
+) -> UNet2DConditionModel:
+    """Build diffusers' UNet at laptop size: convolutions only, no prompt.
+
+    Args:
+        latent_channels: Channels of its output.
+        in_channels: Channels of its input; null for as many as the output.
+        widths: Channels per resolution, each a multiple of 8.
+        layers: Residual blocks per resolution.
+        weights: A checkpoint or safetensors file to start from.
+        prefix: Where in that file the UNet is.
+    """
+    unet = UNet2DConditionModel(
+        in_channels=in_channels or latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("DownBlock2D",) * len(widths),
+        up_block_types=("UpBlock2D",) * len(widths),
+        mid_block_type=None,
+        block_out_channels=widths,
+        layers_per_block=layers,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=8,  # no block attends to it
+    )
+    if weights is not None:
+        load_weights(unet, weights, prefix=prefix)
+    return unet

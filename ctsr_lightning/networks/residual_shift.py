@@ -1,0 +1,94 @@
+"""ResShift's denoiser in the student's latent space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.diffusion.sampling import sample_residual_shift
+from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
+from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
+from ctsr_lightning.networks.pretrained import load_weights
+from ctsr_lightning.networks.student import upsample
+
+
+class ResidualShiftNetwork(nn.Module):
+    """A network that restores by walking ResShift's chain from the degraded latent to the clean one.
+
+    It predicts w_0 from the scaled w_τ with w_y beside it, so its input has twice the latent's channels.
+
+    Args:
+        unet: The denoiser: 2 C channels in, C out.
+        codec: The autoencoder, never trained here.
+        scale: Enlargement, an integer >= 1.
+        schedule: The chain.
+        skip: Let the UNet predict w_0 - w_y, so that it starts at the bicubic image; a small network needs it.
+        weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a residual-shift training.
+
+    Raises:
+        ValueError: If the channels do not fit.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        codec: LatentCodec,
+        scale: int = 4,
+        schedule: ResidualShiftSchedule | None = None,
+        skip: bool = False,
+        weights: Path | None = None,
+    ) -> None:
+        super().__init__()
+        found = (unet.config.in_channels, unet.config.out_channels)
+        if found != (2 * codec.channels, codec.channels):
+            raise ValueError(
+                f"Expected a UNet with {2 * codec.channels} channels in (w_τ and w_y) and {codec.channels} out for "
+                f"this codec, found {found[0]} in and {found[1]} out."
+            )
+        self.unet, self.codec, self.scale, self.skip = unet, codec, scale, skip
+        self.schedule = schedule or ResidualShiftSchedule()
+        codec.requires_grad_(False)
+        if weights is not None:
+            load_weights(self, weights, prefix="network.", only_trainable=True)
+
+    def degraded(self, lq: Tensor) -> Tensor:
+        """w_y = E(up(x_LR)) for images in [0, 1]."""
+        return self.encode(upsample(lq, self.scale))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images in [0, 1]: w = E(x), without gradient."""
+        with torch.no_grad():
+            return self.codec.encode(unit_to_signed(image))
+
+    def predict_clean(self, shifted: Tensor, step: Tensor, degraded: Tensor) -> Tensor:
+        """ŵ_0, float32.
+
+        Args:
+            shifted: w_τ, shape (B, C, h, w).
+            step: Steps τ, shape (B,).
+            degraded: w_y.
+        """
+        shown = torch.cat([self.schedule.scale_input(shifted, step), degraded], dim=1)
+        output = wide(self.unet(shown, step, None).sample)
+        return output + degraded if self.skip else output
+
+    def restore(self, lq: Tensor, seed: int | None = 0) -> Tensor:
+        """Walk the whole chain.
+
+        Args:
+            lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+            seed: Seed of the noise, which every image of the batch shares; None draws fresh noise per image.
+
+        Returns:
+            Images in [0, 1], shape (B, 3, scale * h, scale * w).
+        """
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        degraded = self.degraded(lq)
+        clean = sample_residual_shift(
+            lambda shifted, step: self.predict_clean(shifted, step, degraded), degraded, self.schedule, generator
+        )
+        return signed_to_unit(self.codec.decode(clean)).clamp(0.0, 1.0)

@@ -1,0 +1,156 @@
+"""The one-step super-resolver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctsr_lightning.diffusion.parametrization import Prediction, to_clean, to_noise
+from ctsr_lightning.diffusion.schedule import NoiseSchedule
+from ctsr_lightning.networks.adapters import LoRA, adapters_off, add_encoder_adapters, add_unet_adapters
+from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
+from ctsr_lightning.networks.pretrained import load_weights
+from ctsr_lightning.networks.prompts import NoPrompt, Prompt
+
+
+def upsample(lq: Tensor, scale: int) -> Tensor:
+    """Enlarge images bicubically, the up(·) that precedes the encoder (paper, Sec. 4.1).
+
+    The kernel is Pillow's and MATLAB's (a = -0.5), which OSEDiff was trained on; in torch it is the one with antialias.
+
+    Args:
+        lq: Images in [0, 1], shape (B, 3, h, w).
+        scale: Factor; 1 returns the input.
+
+    Returns:
+        Images in [0, 1], shape (B, 3, scale * h, scale * w).
+    """
+    if scale == 1:
+        return lq
+    return F.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True).clamp(0.0, 1.0)
+
+
+class OneStepStudent(nn.Module):
+    """S: a latent diffusion model that restores in one step (OSEDiff; CTSR Sec. 3.3).
+
+    z_L = E(up(x_LR)); one UNet call at a fixed timestep; ẑ = (z_L - √(1-ᾱ) ε)/√ᾱ in float32; x̂ = D(ẑ).
+
+    Args:
+        unet: The denoiser.
+        codec: The autoencoder; its decoder is never trained here.
+        scale: Enlargement, an integer >= 1. Linked to the data's scale on the command line.
+        lora: Adapters on the UNet, which freezes its base; null trains every weight of the UNet.
+        encoder_lora: Adapters on the codec's encoder; null leaves the encoder as it is.
+        prompt: Source of the prompt embedding; null for none.
+        timestep: Where the one step starts (OSEDiff: 999). Earlier starts divide by a larger √ᾱ and so amplify less,
+            which is what a small network trained from scratch needs.
+        prediction: What the UNet predicts.
+        sample_latent: Draw z_L from the encoder's posterior, as OSEDiff does, instead of taking its mode. Results
+            then vary from call to call.
+        gradient_checkpointing: Recompute activations of UNet and codec in the backward pass to save memory.
+        weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a training with a `student`.
+
+    Raises:
+        ValueError: If scale, timestep or codec do not fit each other.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        codec: LatentCodec,
+        scale: int = 4,
+        lora: LoRA | None = None,
+        encoder_lora: LoRA | None = None,
+        prompt: Prompt | None = None,
+        timestep: int = 999,
+        prediction: Prediction = "epsilon",
+        sample_latent: bool = False,
+        gradient_checkpointing: bool = False,
+        weights: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if scale < 1:
+            raise ValueError(f"Expected an integer scale >= 1, got {scale}.")
+        if unet.config.out_channels != codec.channels:
+            raise ValueError(
+                f"The UNet answers with {unet.config.out_channels} channels, the codec's latents have "
+                f"{codec.channels}: configure both for the same latent space."
+            )
+        self.schedule = NoiseSchedule()
+        if not 0 <= timestep < self.schedule.num_timesteps:
+            raise ValueError(f"Expected 0 <= timestep < {self.schedule.num_timesteps}, got {timestep}.")
+        self.unet, self.codec, self.prompt = unet, codec, prompt or NoPrompt()
+        self.scale, self.timestep = scale, timestep
+        self.prediction: Prediction = prediction
+        self.sample_latent = sample_latent
+        self.codec.requires_grad_(False)
+        if lora is not None:
+            add_unet_adapters(self.unet, lora)
+        if encoder_lora is not None:
+            add_encoder_adapters(self.codec.adapted(), encoder_lora)
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.codec.enable_gradient_checkpointing()
+        if weights is not None:
+            load_weights(self, weights, prefix="student.", only_trainable=True)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of the upsampled image must be multiples of this many pixels."""
+        return int(self.codec.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def upsample(self, lq: Tensor) -> Tensor:
+        """up(x_LR) in [-1, 1], shape (B, 3, scale * h, scale * w)."""
+        return unit_to_signed(upsample(lq, self.scale))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode with the codec's base weights, without gradient: z = E(x).
+
+        Args:
+            image: Images in [0, 1], shape (B, 3, H, W).
+        """
+        with torch.no_grad(), adapters_off(self.codec):
+            return self.codec.encode(unit_to_signed(image))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode: x = D(z), about [0, 1], not clipped, so that gradients flow."""
+        return signed_to_unit(self.codec.decode(latent))
+
+    def predict_noise(self, noisy: Tensor, timestep: Tensor, prompt: Tensor | None) -> Tensor:
+        """ε_S(z_t, t, c), float32.
+
+        Args:
+            noisy: z_t, shape (B, C, h, w).
+            timestep: Timesteps, shape (B,).
+            prompt: Embeddings c, shape (B, L, D), or None.
+        """
+        output = self.unet(noisy, timestep, prompt).sample
+        return to_noise(output, noisy, self.schedule.alpha_bar(timestep, noisy), self.prediction)
+
+    def start(self, lq: Tensor) -> Tensor:
+        """z_L = E(up(x_LR)), with the encoder's adapters."""
+        return self.codec.encode(self.upsample(lq), self.sample_latent)
+
+    def latent(self, lq: Tensor, start: Tensor | None = None) -> Tensor:
+        """ẑ, the restored latent, float32.
+
+        Args:
+            lq: Low-quality images in [0, 1], shape (B, 3, h, w); scale * h and scale * w are multiples of `multiple`.
+            start: z_L where the caller has it already, to spare an encoding.
+        """
+        start = self.start(lq) if start is None else start
+        timestep = torch.full((lq.shape[0],), self.timestep, device=lq.device)
+        output = self.unet(start, timestep, self.prompt(lq)).sample
+        return to_clean(output, start, self.schedule.alpha_bar(timestep, start), self.prediction)
+
+    def restore(self, lq: Tensor) -> Tensor:
+        """x̂ = D(ẑ), clipped to [0, 1]."""
+        return self.decode(self.latent(lq)).clamp(0.0, 1.0)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """Same as `restore`."""
+        return self.restore(lq)

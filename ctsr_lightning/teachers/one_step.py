@@ -1,0 +1,59 @@
+"""OSEDiff as a teacher."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ctsr_lightning.networks.adapters import adapters_off
+from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.teachers.base import Noisy, Teacher
+
+
+class OneStepTeacher(Teacher):
+    """A one-step restorer: the realness teacher T_r (OSEDiff).
+
+    Args:
+        network: The trained restorer; give it its `weights`.
+        score: Whose noise prediction is its score: its `own` UNet, as the paper writes, or the `base` prior beneath
+            its adapters, as variational score distillation does. OSEDiff's UNet was trained at t = 999 alone, so its
+            own answers at other t are out of distribution.
+
+    Raises:
+        ValueError: If `score` is `base` and the network has no adapters to switch off.
+    """
+
+    def __init__(self, network: OneStepStudent, score: Literal["own", "base"] = "own") -> None:
+        super().__init__()
+        if score == "base" and not any("lora_A" in name for name, _ in network.unet.named_parameters()):
+            raise ValueError("score 'base' needs adapters over a base UNet; give the network `lora`, or use 'own'.")
+        self.score = score
+        self.frozen = Frozen(network)
+        self.scale = network.scale
+
+    def condition(self, lq: Tensor) -> Tensor | None:
+        """The prompt embedding c."""
+        with torch.no_grad():
+            embedding: Tensor | None = self.frozen.network.prompt(lq)
+        return embedding
+
+    def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
+        """The UNet's noise prediction at (z_t, t, c)."""
+        network = self.frozen.network
+        if self.score == "own":
+            return network.predict_noise(noisy.latent, noisy.timestep, condition)
+        if noisy.latent.requires_grad and torch.is_grad_enabled() and network.unet.is_gradient_checkpointing:
+            raise ValueError(
+                "With score 'base' and gradients through the teacher, blocks would be recomputed with the adapters on. "
+                "Set the teacher network's gradient_checkpointing to false, or take gradient 'score'."
+            )
+        with adapters_off(network.unet):
+            return network.predict_noise(noisy.latent, noisy.timestep, condition)
+
+    @torch.no_grad()
+    def restore(self, lq: Tensor) -> Tensor:
+        """Restore in one step."""
+        return self.frozen.network.restore(lq)

@@ -1,0 +1,70 @@
+"""What each process of the distributed test does."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from evaluation_dummies import Blend, Distance, Features, PhotoData
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ctsr_lightning.callbacks import EMA, Evaluation, ImageGrid, TradeOffCurve, WeightsWriter
+
+TESTS: dict[str, dict[str, Any]] = {
+    "padded": {"count": 7},
+    "uneven": {"count": 7, "unpadded": True},
+    "idle process": {"count": 1},  # the second process gets the first one's image again
+}
+
+
+def evaluate(options: dict[str, Any], **trainer: Any) -> dict[str, Any]:
+    """Test a module on photos; the results, and what Lightning logged."""
+    evaluation = Evaluation(controls=[0.0, 0.5, 1.0], perceptual=Distance(), fid=Features())
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    run = Trainer(accelerator="cpu", callbacks=[evaluation], **quiet, **trainer)
+    run.test(Blend(controllable=True), PhotoData(**options), verbose=False)
+    logged = {name: value.item() for name, value in run.callback_metrics.items()}
+    return {"results": evaluation.results, "logged": logged}
+
+
+def process(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, as torchrun would start it."""
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+    )
+    warnings.filterwarnings("error", message=".*sync_dist.*")
+    warnings.filterwarnings("error", message=".*`compute` method.*")
+    ddp: dict[str, Any] = {"strategy": "ddp", "devices": 2}
+    found = {name: evaluate(options, **ddp) for name, options in TESTS.items()}
+    callbacks = [
+        EMA(),
+        Evaluation(perceptual=Distance()),
+        ImageGrid(save=True),
+        TradeOffCurve(),
+        WeightsWriter(),
+    ]
+    Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name="", version="run"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        **ddp,
+    ).fit(Blend(controllable=True), PhotoData())
+    (folder / f"{rank}.json").write_text(json.dumps(found))

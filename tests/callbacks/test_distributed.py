@@ -1,0 +1,52 @@
+"""Two processes give the numbers of one, whatever share of the images each gets."""
+
+import json
+import math
+import socket
+
+import pytest
+from distributed_runs import TESTS, evaluate, process
+from torch import multiprocessing
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = multiprocessing.spawn(process, (port, tmp_path), nprocs=2, join=False)
+    single = {name: evaluate({"count": options["count"]}, devices=1) for name, options in TESTS.items()}
+    for _ in range(2):  # each call waits for one process to end
+        if processes.join(timeout=100):
+            break
+    running = [child for child in processes.processes if child.is_alive()]
+    for child in running:
+        child.kill()
+    assert not running, "the processes wait for each other"
+
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for name, expected in single.items():
+        for rank in range(2):
+            results = found[rank][name]["results"]
+            assert results.keys() == expected["results"].keys()
+            for label in ("t=0.00", "t=0.50", "t=1.00", "bicubic", "T_f"):
+                for metric, value in expected["results"][label].items():
+                    if math.isnan(value):  # the Fréchet distance of one image
+                        assert math.isnan(results[label][metric])
+                        assert name == "idle process"
+                    else:
+                        # Sums in float64; the Fréchet distance takes a root of differences of them.
+                        tolerance = 1e-6 if metric.startswith("fid") else 1e-9
+                        assert results[label][metric] == pytest.approx(value, abs=tolerance), (name, label, metric)
+            logged = found[rank][name]["logged"]
+            assert logged.keys() == expected["logged"].keys()
+            assert logged["test/psnr_y/t=0.50"] == pytest.approx(expected["logged"]["test/psnr_y/t=0.50"], abs=1e-5)
+
+    left = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*.*"))
+    assert [name for name in left if "tfevents" not in name] == [
+        "hparams.yaml",
+        "images/val-0000002.png",
+        "images/val-0000004.png",
+        "tradeoff.png",
+        "weights.safetensors",
+    ]

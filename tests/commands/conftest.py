@@ -1,0 +1,54 @@
+"""A stage-2 and a stage-1 checkpoint with random weights, as the trainings write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctsr_lightning.networks.codec import NanoCodec
+from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.velocity import VelocityField
+
+UNET = {
+    "class_path": "ctsr_lightning.networks.pretrained.nano_unet",
+    "init_args": {"latent_channels": 8, "widths": [8, 16]},
+}
+CODEC = {"class_path": "ctsr_lightning.networks.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}
+
+
+def write_checkpoint(path: Path, *, controllable: bool) -> Path:
+    torch.manual_seed(0)
+    student = OneStepStudent(nano_unet(8, widths=(8, 16)), NanoCodec(8, 8), timestep=250)
+    velocity = VelocityField(nano_unet(8, widths=(8, 16)))
+    torch.nn.init.normal_(velocity.head.weight, std=0.3)
+    unet = {f"unet.{k}": v for k, v in student.unet.state_dict().items()}
+    torch.save({"state_dict": {f"student.{k}": v for k, v in unet.items()}}, path.with_suffix(".base"))
+    init_args: dict[str, Any] = {"unet": UNET, "codec": CODEC, "timestep": 250}
+    config: dict[str, Any] = {"_class_path": "ctsr_lightning.modules.dual_teacher.DualTeacher"}
+    if controllable:
+        config = {"_class_path": "ctsr_lightning.modules.controllable.Controllable", "z0_source": "latent"}
+        config["velocity"] = {
+            "class_path": "ctsr_lightning.networks.velocity.VelocityField",
+            "init_args": {"unet": UNET},
+        }
+        init_args |= {"weights": path.with_suffix(".base").name}
+        state = {f"velocity.{k}": v for k, v in velocity.state_dict().items()}
+    else:
+        state = {f"student.{k}": v for k, v in unet.items()}
+    config["student"] = {"class_path": "ctsr_lightning.networks.student.OneStepStudent", "init_args": init_args}
+    torch.save({"state_dict": state, "hyper_parameters": config}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stage2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("models") / "stage2.ckpt", controllable=True))
+
+
+@pytest.fixture(scope="session")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("models") / "stage1.ckpt", controllable=False))

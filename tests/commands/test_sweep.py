@@ -1,0 +1,126 @@
+"""`ctsr sweep` from the command line to its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctsr_lightning.cli import main
+from ctsr_lightning.commands.sweep import sweep
+from ctsr_lightning.images import read_image, write_image
+from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.metrics.distortion import psnr_y
+
+KEYS = ["checker", "waves"]
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pairs, and a machine without LPIPS's weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    checker, waves = ((rows // 8 + columns // 8) % 2), (torch.sin(rows / 5) * torch.cos(columns / 7) + 1) / 2
+    for key, image in zip(KEYS, (checker, waves), strict=True):
+        write_image(f"gt/{key}.png", image.expand(3, -1, -1))
+        write_image(f"lq/{key}.png", torch.nn.functional.avg_pool2d(image[None], 4)[0].expand(3, -1, -1))
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(stage2: str, *words: str) -> None:
+    main(["sweep", "--checkpoint", stage2, "--device", "cpu", "--output", "out", *words])
+
+
+def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1")
+    assert {p.name for p in Path("out").iterdir()} == {
+        "tradeoff.csv", "per_image.csv", "tradeoff.md", "tradeoff.png", "tradeoff.json",
+    }  # fmt: skip
+    means, images = table("out/tradeoff.csv"), table("out/per_image.csv")
+    assert [row["setting"] for row in means] == ["bicubic", "t=0.00", "t=0.50", "t=1.00"]
+    assert [row["image"] for row in images] == [key for key in KEYS for _ in range(4)]
+    restorer = Restorer.from_checkpoint(stage2, "cpu")
+    for control in (0.0, 0.5, 1.0):
+        expected = [
+            float(psnr_y(restorer(read_image(f"lq/{k}.png")[None], control), read_image(f"gt/{k}.png")[None]))
+            for k in KEYS
+        ]
+        found = [float(row["psnr_y"]) for row in images if row["t"] == str(control)]
+        assert found == pytest.approx(expected, abs=1e-5)
+        (mean,) = [float(row["psnr_y"]) for row in means if row["t"] == str(control)]
+        assert mean == pytest.approx(sum(expected) / 2, abs=1e-5)
+    assert read_image("out/tradeoff.png").shape[2] > 400
+    record = json.loads(Path("out/tradeoff.json").read_text())
+    assert record["images"] == 2
+    assert record["protocol"]["perceptual_distance"] == "texture_distance"
+    assert record["settings"]["perceptual_is_lpips"] is False
+    assert record["settings"]["checkpoint"] == stage2
+    assert record["versions"].keys() >= {"ctsr-lightning", "torch", "python"}
+    assert [r["t"] for r in record["results"]] == [None, 0.0, 0.5, 1.0]
+    out = capsys.readouterr().out
+    assert "texture_distance is this project's stand-in, not LPIPS" in out
+    assert Path("out/tradeoff.md").read_text() in out
+    assert "lpips" not in Path("out/tradeoff.csv").read_text()
+
+
+def test_seeded_degradation(stage2: str) -> None:
+    words = ["--gt", "gt", "--controls", "0", "--degradation", "light"]
+    columns = []
+    for seed in ("0", "0", "1"):
+        run(stage2, *words, "--seed", seed)
+        columns.append([row["psnr_y"] for row in table("out/per_image.csv")])
+    assert columns[0] == columns[1] != columns[2]
+
+
+def test_one_pass_per_image(stage2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    trajectory = Restorer.trajectory
+    monkeypatch.setattr(Restorer, "trajectory", lambda self, lq: passes.append(1) or trajectory(self, lq))
+    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.1,0.2,0.3")
+    assert len(passes) == 2
+
+
+def test_built_in_photos_cropped_and_limited(stage2: str) -> None:
+    pytest.importorskip("skimage")
+    run(stage2, "--crop", "64", "--repeats", "2", "--limit", "3", "--controls", "0,1")
+    assert len({row["image"] for row in table("out/per_image.csv")}) == 3
+    assert json.loads(Path("out/tradeoff.json").read_text())["settings"]["gt"] == "photos of scikit-image"
+
+
+def test_stage_one_has_one_point(stage1: str) -> None:
+    words = {"gt": "gt", "lq": "lq", "device": "cpu", "output": "out"}
+    with pytest.raises(ValueError, match="stage-1 model"):
+        sweep(stage1, **words)
+    sweep(stage1, controls="0", **words)
+    assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", "t=0.00"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lq", "lq"], "Expected the ground truth of 'lq' as well"),
+        (["--gt", "gt", "--repeats", "2"], "Expected --crop with --repeats"),
+        (["--gt", "gt", "--limit", "0"], "Expected --limit of at least 1"),
+        (["--gt", "nothing"], "'nothing'"),
+        (["--gt", "gt", "--lq", "gt_only_one"], "partner"),
+        (["--gt", "gt", "--controls", "2"], "Expected values of t"),
+    ],
+)
+def test_mistakes_are_explained(
+    stage2: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image("gt_only_one/waves.png", torch.zeros(3, 12, 16))
+    with pytest.raises(SystemExit) as end:
+        run(stage2, *words)
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert message in error

@@ -1,0 +1,148 @@
+"""Stage 2: Equation 5."""
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from ctsr_lightning.modules import Controllable
+from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.networks import LoRA
+
+SOURCES = ["latent", "reencode"]
+
+
+def stage_two(*, awake=True, **options) -> Controllable:
+    return Controllable(
+        **{
+            "student": tiny.student(),
+            "velocity": tiny.velocity(4, awake=awake),
+            "fidelity": tiny.fidelity_teacher(),
+            **options,
+        }
+    )
+
+
+def ends(module, batch):
+    """z_0 and z_1 of the paper, from bare calls of the networks."""
+    student = module.student.network
+    z_0 = student.latent(batch.lq).detach()
+    if module.z0_source == "reencode":
+        image = ((student.codec.decode(z_0) + 1) / 2).clamp(0, 1)
+        z_0 = student.codec.encode(2 * image - 1)
+    return z_0, student.codec.encode(2 * module.fidelity.restore(batch.lq) - 1)
+
+
+@pytest.mark.parametrize("z0_source", SOURCES)
+def test_loss_is_equation_five(z0_source):
+    module, batch = stage_two(z0_source=z0_source).double(), tiny.batch(3, dtype=torch.float64)
+    module.draws = Draws(6)
+    found = module.losses(batch)
+    z_0, z_1 = ends(module, batch)
+    t = torch.rand(3, generator=torch.Generator().manual_seed(6), dtype=torch.float64).view(-1, 1, 1, 1)
+    field = module.velocity
+    velocity = field.head(field.unet((1 - t) * z_0 + t * z_1, 999 * t.flatten(), None).sample)
+    expected = ((z_1 - z_0) - velocity).detach().numpy()
+    assert list(found) == ["velocity/match"]
+    assert found["velocity/match"].item() == pytest.approx((expected**2).mean(), rel=1e-9)
+
+
+def test_the_two_starts_differ():
+    batch = tiny.batch()
+    latent, reencoded = (stage_two(z0_source=source).tradeoff.start(batch.lq)[0] for source in SOURCES)
+    assert not torch.allclose(latent, reencoded)
+
+
+def test_untrained_loss_is_the_distance_of_the_ends():
+    module, batch = stage_two(awake=False).double(), tiny.batch(dtype=torch.float64)
+    z_0, z_1 = ends(module, batch)
+    assert module.losses(batch)["velocity/match"].item() == pytest.approx(F.mse_loss(z_1, z_0).item(), rel=1e-9)
+
+
+def test_gradient_is_that_of_the_mean_square():
+    module, batch = stage_two().double(), tiny.batch(dtype=torch.float64)
+    z_0, z_1 = ends(module, batch)
+    answers = []
+    module.velocity.register_forward_hook(lambda *args: answers.append(args[2]))
+    module.draws = Draws(0)
+    (found,) = torch.autograd.grad(module.losses(batch)["velocity/match"], answers[0])
+    expected = 2 * (answers[0] - (z_1 - z_0)) / z_0.numel()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": LoRA()}, {"lora": LoRA(), "condition_on_lq": True}])
+def test_velocity_is_trained_and_nothing_else(options):
+    module = stage_two(velocity=tiny.shaken(tiny.velocity(**options)))
+    module.losses(tiny.batch())["velocity/match"].backward()
+    trainable = {n for n, p in module.named_parameters() if p.requires_grad}
+    assert trainable == {n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert all(n.startswith("velocity.") for n in trainable)
+    assert all(p.grad is None for p in module.student.network.parameters())
+
+
+def test_frozen_student_is_in_no_checkpoint():
+    module = stage_two(velocity=tiny.velocity(lora=LoRA()))
+    names = module.trimmed_state()
+    assert names.keys() == {n for n, p in module.named_parameters() if p.requires_grad}
+    assert not [n for n in names if not n.startswith("velocity.")]
+    assert {n.split(".")[0] for n in module.state_dict()} == {"velocity"}
+
+
+def test_ground_truth_is_not_needed():
+    batch = tiny.batch()
+    module = stage_two()
+    module.draws = Draws(1)
+    without = module.losses(batch._replace(gt=None))["velocity/match"]
+    module.draws = Draws(1)
+    assert module.losses(batch)["velocity/match"] == without
+
+
+def test_times_are_drawn_from_the_unit_interval():
+    module, seen = stage_two(), []
+    module.velocity.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    for seed in range(40):
+        module.draws = Draws(seed)
+        module.losses(tiny.batch(4))
+    times = torch.cat(seen)
+    assert 0.0 <= times.min() < 0.1
+    assert 0.9 < times.max() < 1.0
+
+
+@pytest.mark.parametrize("awake", [False, True])
+def test_restoring_starts_at_stage_one(awake):
+    module, lq = stage_two(awake=awake), tiny.batch().lq
+    assert torch.equal(module.restore(lq), tiny.student().restore(lq))
+    assert torch.equal(module.sweep(lq, [0.0])[0], module.restore(lq))
+
+
+def test_a_few_steps_learn_the_way_to_the_teacher():
+    torch.manual_seed(0)
+    module, batch = stage_two(awake=False), tiny.batch(4)
+    optimizer = torch.optim.Adam(module.velocity.parameters(), lr=3e-3)
+    history = []
+    for step in range(30):
+        module.draws = Draws(step)
+        loss = module.losses(batch)["velocity/match"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.8 * history[0]
+    z_0, z_1 = ends(module, batch)
+    _, velocity = module.tradeoff.endpoints(batch.lq)
+    assert F.mse_loss(z_0 + velocity, z_1) < F.mse_loss(z_0, z_1)
+
+
+def test_teacher_of_another_scale_is_refused():
+    with pytest.raises(ValueError, match="fidelity teacher enlarges x2, the student x4"):
+        stage_two(fidelity=tiny.LinearTeacher(scale=2))
+
+
+def test_references_show_the_teachers_there_are():
+    batch = tiny.batch()
+    assert list(stage_two().references(batch)) == ["T_f"]
+    assert list(stage_two(realness=tiny.realness_teacher()).references(batch)) == ["T_f", "T_r"]
+
+
+def test_stage_two_is_controllable():
+    assert Controllable.controllable

@@ -1,0 +1,184 @@
+"""Training of the realness teacher: two networks, one optimizer."""
+
+import copy
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from ctsr_lightning.modules import OneStep
+from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.networks import LoRA
+
+
+def one_step(**options) -> OneStep:
+    return OneStep(
+        **{
+            "student": tiny.student(seed=2),
+            "prior": tiny.unet(seed=5),
+            "critic": tiny.unet(seed=6),
+            "perceptual": tiny.MeanAbsolute(),
+            **options,
+        }
+    )
+
+
+def losses(module, batch, seed=0):
+    module.draws = Draws(seed)
+    return module.losses(batch)
+
+
+def gradients(module, *terms):
+    """Gradients by parameter name of the sum of these terms."""
+    found = losses(module, tiny.batch(dtype=next(module.parameters()).dtype))
+    module.zero_grad()
+    sum(found[term] for term in terms).backward()
+    return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def test_terms_have_names_and_weights():
+    weights = {"lambda_l2": 2.0, "lambda_lpips": 3.0, "lambda_vsd": 5.0, "lambda_critic": 7.0}
+    plain = {"lambda_l2": 1.0, "lambda_lpips": 1.0, "lambda_vsd": 1.0, "lambda_critic": 1.0}
+    batch = tiny.batch(dtype=torch.float64)
+    weighted, unit = (losses(one_step(**w).double(), batch) for w in (weights, plain))
+    assert list(unit) == ["rec/l2", "rec/lpips", "vsd", "critic/denoise"]
+    ratios = [(weighted[name] / unit[name]).item() for name in unit]
+    assert ratios == pytest.approx([2.0, 3.0, 5.0, 7.0], rel=1e-10)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_vsd_and_critic_are_the_closed_forms(prediction):
+    module = one_step(student=tiny.student(seed=2, prediction=prediction)).double()
+    batch = tiny.batch(dtype=torch.float64)
+    found = losses(module, batch, seed=4)
+    draws = torch.Generator().manual_seed(4)
+    bars = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    clean = module.student.latent(batch.lq).detach()
+
+    def noised(low, high):
+        t = torch.randint(low, high + 1, (2,), generator=draws)
+        noise = torch.randn(2, 4, 8, 8, generator=draws).double()
+        a = torch.from_numpy(bars[t.numpy()]).view(-1, 1, 1, 1)
+        return t, noise, a, a.sqrt() * clean + (1 - a).sqrt() * noise
+
+    t, _, a, noisy = noised(20, 979)
+    guesses = {}
+    for name, unet in (("prior", module.prior.network), ("critic", module.critic)):
+        out = unet(noisy, t, None).sample
+        guesses[name] = {
+            "epsilon": (noisy - (1 - a).sqrt() * out) / a.sqrt(),
+            "sample": out,
+            "v_prediction": a.sqrt() * noisy - (1 - a).sqrt() * out,
+        }[prediction]
+    weight = (clean - guesses["prior"]).abs().mean(dim=(1, 2, 3), keepdim=True)
+    step = (guesses["critic"] - guesses["prior"]) / weight
+    assert found["vsd"].item() == pytest.approx(step.square().mean().item(), rel=1e-8)
+    t, noise, a, noisy = noised(0, 999)
+    target = {"epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean}[prediction]
+    expected = (module.critic(noisy, t, None).sample - target).square().mean().item()
+    assert found["critic/denoise"].item() == pytest.approx(expected, rel=1e-8)
+
+
+def test_students_terms_do_not_reach_the_critic():
+    reached = gradients(one_step(), "rec/l2", "rec/lpips", "vsd")
+    assert reached
+    assert all(name.startswith("student.") for name in reached)
+
+
+def test_critics_term_does_not_reach_the_student():
+    reached = gradients(one_step(), "critic/denoise")
+    assert reached.keys() == {f"critic.{n}" for n, _ in tiny.unet().named_parameters()}
+
+
+def test_vsd_alone_reaches_all_of_the_student():
+    assert gradients(one_step(), "vsd").keys() == {f"student.unet.{n}" for n, _ in tiny.unet().named_parameters()}
+
+
+def test_critic_that_equals_the_prior_gives_no_vsd():
+    module = one_step(critic=tiny.unet(seed=5))
+    assert losses(module, tiny.batch())["vsd"].item() == 0.0
+
+
+def test_prior_is_neither_trained_nor_saved():
+    module = one_step(critic_lora=LoRA(), student=tiny.adapted_student(), **prompted())
+    assert {n.split(".")[0] for n, _ in module.named_parameters()} == {"student", "critic"}
+    saved = module.trimmed_state()
+    assert all("lora_" in name or "conv_in.base_layer" in name for name in saved)
+    assert {name.split(".")[0] for name in saved} == {"student", "critic"}
+
+
+def prompted():
+    return {"prior": tiny.prompted_unet(5), "critic": tiny.prompted_unet(5)}
+
+
+def test_full_size_layout_trains_on_prompts():
+    module = one_step(critic_lora=LoRA(), student=tiny.adapted_student(), **prompted())
+    found = losses(module, tiny.batch())
+    assert found["vsd"].item() == 0.0  # adapters that have learnt nothing: the critic is the prior
+    sum(found.values()).backward()
+    for name, parameter in module.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def two_groups(lr):
+    return lambda groups: torch.optim.AdamW(groups, lr=lr)
+
+
+@pytest.mark.parametrize("critic_lr", [None, 5e-3])
+def test_one_optimizer_takes_the_steps_of_two(critic_lr):
+    module = one_step(optimizer=two_groups(1e-3), critic_lr=critic_lr).double()
+    module.perceptual.double()
+    reference = copy.deepcopy(module)
+    clip, batches = 0.05, [tiny.batch(dtype=torch.float64), tiny.batch(4, dtype=torch.float64)]
+
+    together = module.configure_optimizers()
+    for seed, batch in enumerate(batches):
+        sum(losses(module, batch, seed).values()).backward()
+        module.configure_gradient_clipping(together, clip, "norm")
+        together.step()
+        together.zero_grad()
+
+    student = [p for p in reference.student.parameters() if p.requires_grad]
+    critic = list(reference.critic.parameters())
+    apart = [torch.optim.AdamW(student, lr=1e-3), torch.optim.AdamW(critic, lr=critic_lr or 1e-3)]
+    for seed, batch in enumerate(batches):
+        found = losses(reference, batch, seed)
+        (found["rec/l2"] + found["rec/lpips"] + found["vsd"]).backward()
+        found["critic/denoise"].backward()
+        for optimizer, parameters in zip(apart, (student, critic), strict=True):
+            assert torch.nn.utils.clip_grad_norm_(parameters, clip) > clip  # or the test would not see clipping
+            optimizer.step()
+            optimizer.zero_grad()
+
+    for (name, mine), theirs in zip(module.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize(("algorithm", "limit"), [("norm", 0.01), ("value", 0.001)])
+def test_trainer_clips_every_group_by_itself(algorithm, limit):
+    norms, largest = [], []
+
+    class Watched(OneStep):
+        def on_before_zero_grad(self, optimizer):
+            groups = [torch.cat([p.grad.flatten() for p in g["params"]]) for g in optimizer.param_groups]
+            norms.append([g.norm().item() for g in groups])
+            largest.append([g.abs().max().item() for g in groups])
+
+    module = Watched(
+        student=tiny.student(seed=2), prior=tiny.unet(seed=5), critic=tiny.unet(seed=6),
+        perceptual=tiny.MeanAbsolute(), optimizer=two_groups(1e-4),
+    )  # fmt: skip
+    trainer = tiny.fit(module, max_steps=3, gradient_clip_val=limit, gradient_clip_algorithm=algorithm)
+    assert trainer.global_step == 3
+    watched = norms if algorithm == "norm" else largest
+    assert all(value == pytest.approx(limit, rel=1e-3) for step in watched[1:] for value in step)
+
+
+def test_steps_are_counted_once():
+    assert tiny.fit(one_step(), max_steps=3).global_step == 3
+
+
+def test_batch_without_ground_truth_is_refused():
+    with pytest.raises(ValueError, match="ground truth"):
+        one_step().losses(tiny.batch()._replace(gt=None))

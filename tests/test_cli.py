@@ -1,0 +1,286 @@
+"""The command line, driven as users drive it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Callback, LightningDataModule
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.cli import COMMANDS, INTERRUPTED, VERBS, command_parser, main, training_cli, user_error
+from ctsr_lightning.images import read_image
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+]
+
+UNET = {
+    "class_path": "ctsr_lightning.networks.pretrained.nano_unet",
+    "init_args": {"latent_channels": 8, "widths": [8, 16]},
+}
+STUDENT = {
+    "class_path": "OneStepStudent",
+    "init_args": {"unet": UNET, "codec": {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8}}},
+}
+
+
+class NoiseData(LightningDataModule):
+    """Eight random images.
+
+    Args:
+        scale: Enlargement.
+    """
+
+    def __init__(self, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def train_dataloader(self) -> DataLoader:
+        gt = torch.rand(8, 3, 16 * self.scale, 16 * self.scale, generator=torch.Generator().manual_seed(0))
+        pairs = list(zip(F.avg_pool2d(gt, self.scale), gt, strict=True))
+        return DataLoader(pairs, batch_size=4, collate_fn=self.collate)
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+
+    @staticmethod
+    def collate(pairs: list) -> Batch:
+        lq, gt = zip(*pairs, strict=True)
+        return Batch(torch.stack(lq), torch.stack(gt), [str(i) for i in range(len(pairs))])
+
+
+class PressCtrlC(Callback):
+    """Interrupts the third step."""
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        if trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stage-2 training of two steps on noise, to be run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    settings = {
+        "model": {
+            "class_path": "Controllable",
+            "init_args": {
+                "student": STUDENT,
+                "velocity": {"class_path": "VelocityField", "init_args": {"unet": UNET}},
+                "fidelity": {"class_path": "OneStepTeacher", "init_args": {"network": STUDENT}},
+            },
+        },
+        "data": {"class_path": f"{__name__}.NoiseData"},
+        "trainer": {
+            "max_steps": 2,
+            "accelerator": "cpu",
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": "${oc.env:CTSR_TEST_ROOT,runs}",
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": "runs", "name": "tiny", "version": ""},
+            },
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"dirpath": "kept", "save_last": True, "save_on_exception": True},
+                }
+            ],
+        },
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)])
+def test_help_is_cheap(words: list[str]) -> None:
+    code = textwrap.dedent(f"""
+        import sys
+        from ctsr_lightning.cli import main
+        try:
+            main({words})
+        except SystemExit as end:
+            assert end.code == 0, end.code
+        heavy = sys.modules.keys() & {{"torch", "lightning", "diffusers", "numpy", "matplotlib", "PIL"}}
+        assert not heavy, heavy
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ctsr" in done.stdout
+
+
+def test_overview_names_every_verb_and_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in [*VERBS, *COMMANDS]:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert line.removeprefix(f"  {name}").strip().endswith(".")
+    assert sum(line.startswith("  ctsr ") for line in lines) == 2
+
+
+def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["upscal"])
+    assert end.value.code == 2
+    assert "'upscal' is not a command. Expected one of fit, validate" in capsys.readouterr().err
+
+
+def test_flags_need_no_value() -> None:
+    parser = command_parser("upscale")
+    assert parser.parse_args(["a", "b"]).overwrite is False
+    assert parser.parse_args(["a", "b", "--overwrite"]).overwrite is True
+
+
+def test_command_options_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "options.yaml").write_text("overwrite: true\ntile: 64\n")
+    options = command_parser("upscale").parse_args(["--config", str(tmp_path / "options.yaml"), "a", "b"])
+    assert (options.overwrite, options.tile) == (True, 64)
+
+
+def test_fit_resume_and_test_from_the_saved_config(config: Path) -> None:
+    main(["fit", "--config", str(config)])
+    saved = "runs/tiny/config.yaml"
+    resumed = training_cli(["fit", "--config", saved, "--ckpt_path", "kept/last.ckpt", "--trainer.max_steps", "3"])
+    assert resumed.trainer.global_step == 3
+    text = Path(saved).read_text()
+    main(["test", "--config", saved, "--ckpt_path", "kept/last.ckpt"])
+    assert Path(saved).read_text() == text
+    assert yaml.safe_load(Path("runs/tiny/test.yaml").read_text())["ckpt_path"] == "kept/last.ckpt"
+
+
+def test_typed_options_win_over_the_checkpoint(config: Path) -> None:
+    main(["fit", "--config", str(config)])
+    assert torch.load("kept/last.ckpt", weights_only=True)["hyper_parameters"]["z0_source"] == "latent"
+    words = ["--config", str(config), "--ckpt_path", "kept/last.ckpt", "--model.z0_source", "reencode"]
+    assert training_cli(["test", *words]).model.z0_source == "reencode"
+
+
+def test_environment_variables_in_a_config(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert training_cli(["--config", str(config)], run=False).trainer.default_root_dir.endswith("runs")
+    monkeypatch.setenv("CTSR_TEST_ROOT", "elsewhere")
+    assert training_cli(["--config", str(config)], run=False).trainer.default_root_dir.endswith("elsewhere")
+
+
+def test_scale_is_said_once(config: Path) -> None:
+    teacher = ["--model.fidelity.network.scale", "2"]
+    cli = training_cli(["--config", str(config), "--data.scale", "2", *teacher], run=False)
+    assert cli.model.scale == cli.datamodule.scale == 2
+
+
+def test_user_error_is_one_message(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", "--config", str(config), "--model.student.timestep", "1000"]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 1
+    message = capsys.readouterr().err.split("ctsr: ")[-1]
+    assert message.startswith("Expected 0 <= timestep < 1000, got 1000.\n(CTSR_TRACEBACK=1")
+    monkeypatch.setenv("CTSR_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="Expected 0 <= timestep"):
+        main(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--ckpt_path", "nothing.ckpt"], "Checkpoint file not found: nothing.ckpt"),
+        (["--model.student.codec.weights", "nothing.ckpt"], "Expected a weight file (.safetensors or .ckpt) at 'noth"),
+        (["--trainer.strategy", "nonsense"], "You selected an invalid strategy name"),
+    ],
+)
+def test_errors_about_files_and_settings(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", str(config), *words])
+    assert end.value.code == 1
+    assert f"ctsr: {expected}" in capsys.readouterr().err
+
+
+def test_mistyped_option_is_named_without_the_whole_usage(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", str(config), "--model.z0_sauce", "latent"])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert "Option 'z0_sauce' is not accepted" in message
+    assert message.count("\n") < 20
+
+
+def test_programming_errors_keep_their_traceback() -> None:
+    assert user_error(TypeError("x")) is None
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    assert user_error(caught.value) is None  # not raised by this package
+
+
+def test_package_errors_and_files_are_for_users(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        read_image(tmp_path / "none.png")
+    assert user_error(missing.value) is missing.value
+    with pytest.raises(IsADirectoryError) as folder:
+        tmp_path.open()
+    assert user_error(folder.value) is folder.value
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Lightning ignores further Ctrl-C after the first."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("sigint")
+def test_ctrl_c_says_how_to_go_on(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["trainer"]["callbacks"] += [{"class_path": f"{__name__}.PressCtrlC"}]
+    settings["trainer"]["max_steps"] = 4
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", config.name])
+    assert end.value.code == INTERRUPTED
+    line = capsys.readouterr().err.splitlines()[-1]
+    expected = f"--ckpt_path {Path('kept/last.ckpt').resolve()}"
+    assert line == f"ctsr: interrupted at step 2. To continue: ctsr fit --config tiny.yaml {expected}"
+    state = torch.load("kept/last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", config.name, "--ckpt_path", "last", "--trainer.max_steps", "5"])
+    assert "The same command continues from" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("logger", "text"),
+    [
+        ("lightning.pytorch.utilities.rank_zero", "💡 Tip: For seamless cloud logging"),
+        ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward from kernels-community: %s"),
+    ],
+)
+def test_adverts_are_dropped_and_nothing_else(logger: str, text: str) -> None:
+    main(["--version"])
+    log = logging.getLogger(logger)
+    kept = [record for record in (text, "Something that matters") if log.filter(_record(record))]
+    assert kept == ["Something that matters"]
+    count = len(log.filters)
+    main(["--version"])
+    assert len(log.filters) == count
+
+
+def _record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("x", logging.INFO, os.fspath(__file__), 1, text, None, None)

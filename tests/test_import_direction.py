@@ -1,0 +1,90 @@
+"""The package imports in one direction, keeps Lightning and peft where they belong, and its files stay short."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ctsr_lightning
+
+ROOT = Path(ctsr_lightning.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+BASE = {"batch", "images"}
+NETWORKS = BASE | {"diffusion", "networks"}
+ALLOWED = {
+    "batch": set(),
+    "images": set(),
+    "diffusion": BASE,
+    "networks": NETWORKS,
+    "teachers": NETWORKS | {"teachers"},
+    "losses": BASE | {"diffusion", "losses"},
+    "data": BASE | {"data"},
+    "metrics": NETWORKS | {"metrics"},
+    "inference": NETWORKS | {"inference"},
+    "callbacks": NETWORKS | {"metrics", "data", "inference", "callbacks"},
+    "modules": NETWORKS | {"teachers", "losses", "metrics", "modules"},
+    "commands": NETWORKS | {"data", "metrics", "inference", "callbacks", "commands"},
+    "cli": NETWORKS | {"teachers", "losses", "data", "metrics", "inference", "callbacks", "modules", "commands"},
+}
+"""What each part of the package may import of the others; the root, for the version, is open to all."""
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, inside functions and for type checking too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)} has a relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path, package: str) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for module in imported(path))
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f != ROOT / "__init__.py"], ids=name)
+def test_direction(path: Path) -> None:
+    parts = {m.split(".")[1] for m in imported(path) if m.startswith("ctsr_lightning.")}
+    assert parts - {"__version__"} <= ALLOWED[part(path)]
+
+
+def test_every_part_has_a_rule() -> None:
+    assert {part(path) for path in FILES} == {*ALLOWED, "__init__"}
+
+
+def test_lightning_stays_outside_the_mathematics() -> None:
+    users = {name(f) for f in FILES if imports(f, "lightning") or imports(f, "pytorch_lightning")}
+    assert {u for u in users if u.split("/")[0] not in {"modules", "callbacks"}} == {"data/datamodule.py", "cli.py"}
+
+
+@pytest.mark.parametrize(("package", "home"), [("peft", "networks/adapters.py")])
+def test_packages_with_one_home(package: str, home: str) -> None:
+    assert [name(f) for f in FILES if imports(f, package)] == [home]
+
+
+def test_importing_the_package_is_cheap() -> None:
+    code = "import sys, ctsr_lightning; assert not sys.modules.keys() & {'torch', 'numpy', 'lightning'}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in {"utils", "helpers", "misc", "common"}
