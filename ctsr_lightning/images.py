@@ -93,7 +93,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
+        # The base class's method, because that of PNG decodes the whole image to look for a late chunk.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
     return (width, height) if turned else (height, width)
 
 

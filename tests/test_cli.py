@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.cli import COMMANDS, INTERRUPTED, VERBS, command_parser, main, training_cli, user_error
+from ctsr_lightning.cli import COMMANDS, command_parser, main, user_error
 from ctsr_lightning.images import read_image
+from ctsr_lightning.training import INTERRUPTED, VERBS, how_to_continue, training_cli
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -263,6 +264,19 @@ def test_ctrl_c_says_how_to_go_on(config: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["fit", "--config", config.name, "--ckpt_path", "last", "--trainer.max_steps", "5"])
     assert "The same command continues from" in capsys.readouterr().err.splitlines()[-1]
+
+
+class Stopped:
+    """A trainer that was interrupted before it wrote a checkpoint."""
+
+    global_step, checkpoint_callbacks = 7, ()
+
+
+def test_ctrl_c_before_the_first_checkpoint_and_outside_training() -> None:
+    assert how_to_continue(Stopped(), ["fit", "-c", "x.yaml"], resumes=False).startswith(
+        "interrupted at step 7; no checkpoint was written yet"
+    )
+    assert how_to_continue(Stopped(), ["test", "-c", "x.yaml"], resumes=False) == "interrupted."
 
 
 @pytest.mark.parametrize(

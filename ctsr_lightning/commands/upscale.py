@@ -162,6 +162,8 @@ def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: boo
     Returns:
         What went wrong, or None.
     """
+    import torch
+
     from ctsr_lightning.images import UnreadableImageError, read_image, write_image
     from ctsr_lightning.inference.restorer import RestorationError
 
@@ -177,6 +179,8 @@ def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: boo
         return str(error)
     except RestorationError as error:
         return f"'{job.source}': {error}"
+    except torch.OutOfMemoryError:
+        return f"'{job.source}': the device's memory is too small. Choose a smaller --tile than {restorer.tile}."
     return None
 
 

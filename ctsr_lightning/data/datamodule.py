@@ -18,6 +18,7 @@ from ctsr_lightning.data.datasets import (
     MixedDataset,
     PairDataset,
     PhotoDataset,
+    Remembered,
     RestorationDataset,
     Sample,
     WithoutTruth,
@@ -63,6 +64,8 @@ class RealESRGANDataModule(LightningDataModule):
         eval_batch_size: Validation and test images per batch; more than 1 needs images of one size.
         samples_per_epoch: Training samples per epoch over all processes, rounded up to whole batches; null is one per
             photo. Small sets need many crops of each photo.
+        pool: Number of distinct training samples, made once and kept in memory; null makes new ones for ever. With few
+            processor cores a short training otherwise spends half of its time on degradations. Needs `num_workers: 0`.
         num_workers: Loader processes. With 0 the main process loads, which keeps up with small networks on a CPU.
         degradation: The recipe that makes low-quality images; null is `ctsr_lightning.data.realesrgan`, see also
             `ctsr_lightning.data.light`.
@@ -92,6 +95,7 @@ class RealESRGANDataModule(LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int = 1,
         samples_per_epoch: int | None = None,
+        pool: int | None = None,
         num_workers: int = 2,
         degradation: Degradation | None = None,
         degrade_on: Literal["worker", "device"] = "worker",
@@ -130,6 +134,12 @@ class RealESRGANDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.samples_per_epoch = samples_per_epoch
+        if pool is not None and (pool < 1 or num_workers > 0):
+            raise ValueError(
+                f"Expected `pool` of at least 1 with `num_workers: 0`, found {pool} with {num_workers} workers: each "
+                "worker would make and keep the samples anew. Set `num_workers: 0`, or leave `pool` out."
+            )
+        self.pool = pool
         self.num_workers = num_workers
         self.degradation = degradation if degradation is not None else Degradation()
         self.degrade_on = degrade_on
@@ -171,9 +181,11 @@ class RealESRGANDataModule(LightningDataModule):
         together = self.batch_size * world_size
         wanted = self.samples_per_epoch or _length(dataset)
         length = math.ceil(wanted / together) * together
-        sampler = TrainingSampler(_length(dataset), length, seed=self.seed, rank=rank, world_size=world_size)
+        sampler = TrainingSampler(
+            _length(dataset), length, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
+        )
         return ResumableLoader(
-            dataset,
+            dataset if self.pool is None else Remembered(dataset),
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,

@@ -189,9 +189,10 @@ class PhotoDataset(RestorationDataset):
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
         """Crop a photo and degrade the crop."""
         photo = self.photos[index]
-        size = (photo.height // self.scale * self.scale, photo.width // self.scale * self.scale)
-        box = self._box(size, self.crop, generator, place=place)
-        gt = to_tensor(self.cache.pixels(photo.path)[box.rows, box.columns])
+        pixels = self.cache.pixels(photo.path)
+        height, width = (side // self.scale * self.scale for side in pixels.shape[:2])
+        box = self._box((height, width), self.crop, generator, place=place)
+        gt = to_tensor(pixels[box.rows, box.columns])
         if flip and _coin(generator):
             gt = gt.flip(-1)
         if self.sharpen:
@@ -308,6 +309,26 @@ class WithoutTruth(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[index]._replace(gt=None)
+
+
+class Remembered(Dataset[Sample]):
+    """A dataset whose training samples are made once and then kept in memory.
+
+    Args:
+        dataset: The dataset.
+    """
+
+    def __init__(self, dataset: Dataset[Sample]) -> None:
+        self.dataset = dataset
+        self._samples: dict[Draw, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        if draw not in self._samples:
+            self._samples[draw] = self.dataset[draw]
+        return self._samples[draw]
 
 
 def _coin(generator: torch.Generator) -> bool:

@@ -185,6 +185,7 @@ def realesrgan(
     first: DegradationOrder = REALESRGAN_FIRST,
     second: DegradationOrder = REALESRGAN_SECOND,
     final_sinc_prob: float = 0.8,
+    final_kernel_size: tuple[int, int] = (7, 21),
     jpeg_last_prob: float = 0.5,
 ) -> Degradation:
     """The degradation of Real-ESRGAN x4plus, which OSEDiff, HYPIR and CTSR train with.
@@ -193,15 +194,17 @@ def realesrgan(
         first: The first pass.
         second: The second pass.
         final_sinc_prob: Probability of the final sinc filter.
+        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
         jpeg_last_prob: Probability that the last compression comes last.
     """
-    return Degradation(first, second, final_sinc_prob, jpeg_last_prob=jpeg_last_prob)
+    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
 
 
 def light(
     first: DegradationOrder = LIGHT_FIRST,
     second: DegradationOrder = LIGHT_SECOND,
     final_sinc_prob: float = 0.8,
+    final_kernel_size: tuple[int, int] = (7, 21),
     jpeg_last_prob: float = 0.5,
 ) -> Degradation:
     """The milder degradation of SeeSR, AddSR and PiSA-SR: less noise, finer JPEG, less shrinking.
@@ -210,9 +213,10 @@ def light(
         first: The first pass.
         second: The second pass.
         final_sinc_prob: Probability of the final sinc filter.
+        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
         jpeg_last_prob: Probability that the last compression comes last.
     """
-    return Degradation(first, second, final_sinc_prob, jpeg_last_prob=jpeg_last_prob)
+    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
 
 
 def _sample_order(order: DegradationOrder, dice: _Dice) -> OrderPlan:

@@ -99,14 +99,15 @@ def find_images(sources: Sequence[str | Path]) -> list[tuple[str, Path]]:
     Raises:
         FileNotFoundError: If a source does not exist or a folder holds no image.
     """
-    found: list[tuple[Path, Path]] = []
+    folders: list[Path] = []
+    files: list[Path] = []
     for source in sources:
         path = Path(source).expanduser()
-        if path.is_file():
-            found.append((path.parent, path))
-        else:
-            found += [(path, file) for file in list_images(path)]
-    return list(zip(_unique_keys(found), [file for _, file in found], strict=True))
+        found = [path] if path.is_file() else list_images(path)
+        folders += [path.parent if path.is_file() else path] * len(found)
+        files += found
+    stems = [relative_stem(folder, file) for folder, file in zip(folders, files, strict=True)]
+    return list(zip(unique_keys(stems, folders, files), files, strict=True))
 
 
 def relative_stem(root: Path, path: Path) -> str:
@@ -114,18 +115,23 @@ def relative_stem(root: Path, path: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
 
 
-def _unique_keys(found: list[tuple[Path, Path]]) -> list[str]:
-    """Keys by stem; where two agree, the folder's name, then the suffix, then a number tells them apart."""
-    keys = [relative_stem(root, path) for root, path in found]
-    longer = (
-        lambda i: f"{found[i][0].resolve().name}/{keys[i]}",
-        lambda i: f"{keys[i]}.{found[i][1].suffix[1:]}",
-        lambda i: f"{keys[i]}-{i}",
-    )
-    for extend in longer:
-        count = Counter(keys)
-        keys = [extend(i) if count[key] > 1 else key for i, key in enumerate(keys)]
-    return keys
+def unique_keys(keys: Sequence[str], folders: Sequence[Path], files: Sequence[Path]) -> list[str]:
+    """Tell equal keys apart: by the folder's name, then by the file's suffix, then by a number.
+
+    Args:
+        keys: The keys, as short as can be.
+        folders: The folder that each key is relative to.
+        files: The file of each key.
+    """
+    unique = list(keys)
+    for extend in (
+        lambda key, i: f"{folders[i].resolve().name}/{key}",
+        lambda key, i: f"{key}.{files[i].suffix[1:]}",
+        lambda key, i: f"{key}-{i}",
+    ):
+        count = Counter(unique)
+        unique = [extend(key, i) if count[key] > 1 else key for i, key in enumerate(unique)]
+    return unique
 
 
 def usable_images(candidates: Iterable[tuple[str, Path]], least: int, skipped: Skipped) -> list[ImageFile]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -41,9 +42,19 @@ class TrainingSampler(DistributedSampler[Any]):
         seed: Seed of the stream.
         rank: This process.
         world_size: Number of processes.
+        pool: Number of distinct draws. The stream then runs through these over and over, each time in another order.
     """
 
-    def __init__(self, images: int, length: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        images: int,
+        length: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pool: int | None = None,
+    ) -> None:
         # The base class is what Lightning knows to leave alone; it needs no more of the dataset than its size.
         super().__init__(range(images), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
         if length % world_size:
@@ -51,19 +62,27 @@ class TrainingSampler(DistributedSampler[Any]):
         self.images = images
         self.total_size = length
         self.num_samples = length // world_size
+        self.pool = pool
         self.skip = 0
         """Draws of this process to leave out at the start of the next epoch, then forgotten."""
 
     def __iter__(self) -> Iterator[Draw]:
         skip, self.skip = self.skip, 0
         start = self.epoch * self.total_size
-        round_number, order = -1, []
+        images, pool = self._rounds(self.images, "order"), self._rounds(self.pool or 1, "pool")
         for position in range(start + self.rank + skip * self.num_replicas, start + self.total_size, self.num_replicas):
-            if position // self.images != round_number:
-                round_number = position // self.images
-                generator = torch.Generator().manual_seed(stable_seed(self.seed, "order", round_number))
-                order = torch.randperm(self.images, generator=generator).tolist()
-            yield Draw(order[position % self.images], stable_seed(self.seed, "draw", position))
+            place = position if self.pool is None else pool(position)
+            yield Draw(images(place), stable_seed(self.seed, "draw", place))
+
+    def _rounds(self, size: int, purpose: str) -> Callable[[int], int]:
+        """Map positions of an endless stream to 0 … size - 1, in a new random order every round."""
+
+        @functools.lru_cache(maxsize=2)
+        def order(number: int) -> list[int]:
+            generator = torch.Generator().manual_seed(stable_seed(self.seed, purpose, number))
+            return torch.randperm(size, generator=generator).tolist()
+
+        return lambda position: order(position // size)[position % size]
 
 
 class EvaluationSampler(DistributedSampler[Any]):
@@ -99,27 +118,28 @@ class ResumableLoader(DataLoader[Any]):
     _resume: tuple[int, int] | None = None
 
     @property
-    def _stream(self) -> TrainingSampler:
-        assert isinstance(self.sampler, TrainingSampler)
-        return self.sampler
+    def _stream(self) -> TrainingSampler | None:
+        """The sampler, unless the trainer has put another one in its place, as `overfit_batches` does."""
+        return self.sampler if isinstance(self.sampler, TrainingSampler) else None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is drawn before the first batch is asked for, when the epoch is known for certain.
-        start = 0
-        if self._resume is not None:
+        start, stream = 0, self._stream
+        if self._resume is not None and stream is not None:
             epoch, batches = self._resume
-            start = batches if epoch == self._stream.epoch and batches < len(self) else 0
-            self._resume = None
+            start = batches if epoch == stream.epoch and batches < len(self) else 0
+        self._resume = None
         self._delivered = start
-        assert self.batch_size is not None
-        self._stream.skip = start * self.batch_size
+        if stream is not None:
+            assert self.batch_size is not None
+            stream.skip = start * self.batch_size
         for batch in super().__iter__():
             self._delivered += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of batches delivered in it."""
-        return {"epoch": self._stream.epoch, "batches": self._delivered}
+        return {"epoch": self._stream.epoch if self._stream is not None else 0, "batches": self._delivered}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after the batches that a state counts, if its epoch is the one that comes next.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ctsr_lightning.data.files import ImageCache, ImageFile, Skipped, decodable, find_images, usable_images
+from ctsr_lightning.data.files import ImageCache, ImageFile, Skipped, decodable, find_images, unique_keys, usable_images
 from ctsr_lightning.data.pairs import PairFiles, PairFolder, find_pairs
 from ctsr_lightning.data.samplers import stable_seed
 
@@ -57,10 +57,21 @@ def find_files(
     """
     photos = usable_images(find_images(sources), least, skipped)
     pairs = [pair for folder in folders for pair in find_pairs(folder, scale, least, skipped)]
-    files = Files(photos, pairs)
+    files = _named_apart(Files(photos, pairs))
     if verify or cache.fits([*photos, *(pair.lq for pair in pairs), *(pair.gt for pair in pairs)]):
         return verified(files, cache, skipped)
     return files
+
+
+def _named_apart(files: Files) -> Files:
+    """Give pairs of several folders, and pairs beside photos, keys of their own."""
+    images = [*files.photos, *(pair.gt for pair in files.pairs)]
+    paths = [image.path for image in images]
+    keys = unique_keys([image.key for image in images], [path.parent for path in paths], paths)
+    renamed = [replace(image, key=key) for image, key in zip(images, keys, strict=True)]
+    count = len(files.photos)
+    pairs = [replace(pair, gt=gt) for pair, gt in zip(files.pairs, renamed[count:], strict=True)]
+    return Files(renamed[:count], pairs)
 
 
 def verified(files: Files, cache: ImageCache, skipped: Skipped) -> Files:

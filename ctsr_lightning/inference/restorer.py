@@ -189,7 +189,7 @@ class Restorer:
             image = blend(cover, point, Fraction(factor))
         if not bool(torch.isfinite(image).all()):
             raise RestorationError(self._not_finite())
-        return image[..., :height, :width].clamp(0.0, 1.0)
+        return image[..., :height, :width].clamp_(0.0, 1.0)  # in place: the image may be the largest thing in memory
 
     def check_control(self, control: float | Tensor) -> None:
         """Refuse what this model has no answer for.

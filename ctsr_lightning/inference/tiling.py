@@ -84,7 +84,7 @@ def blend(cover: list[Window], compute: Callable[[Window], Tensor], ratio: Fract
             total, weights = part.new_zeros(*part.shape[:2], height, width), part.new_zeros(height, width)
         window.crop(total, ratio).add_(part * weight)
         window.crop(weights, ratio).add_(weight)
-    return total / weights
+    return total.div_(weights)
 
 
 def _weight(window: Window, part: Tensor, height: int, width: int, ratio: Fraction) -> Tensor:

@@ -25,7 +25,7 @@ def stage_one(**options) -> DualTeacher:
         "student": tiny.student(seed=2),
         "fidelity": tiny.fidelity_teacher(),
         "realness": tiny.realness_teacher(),
-        "perceptual": tiny.MeanAbsolute(),
+        "perceptual": tiny.Quartic(),
         **options,
     }
     return DualTeacher(**options)
@@ -51,7 +51,7 @@ def by_hand(module, batch):
     """Equations 1 to 4 in NumPy around bare calls of the networks."""
     a = alpha_bars()
     student, f, r = module.student, module.teachers["fidelity"], module.teachers["realness"]
-    up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic").clamp(0, 1) - 1
+    up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     z_l = student.codec.encode(up)
     eps = student.unet(z_l, 500, None).sample
     z_s = ((z_l - math.sqrt(1 - a[500]) * eps) / math.sqrt(a[500])).detach()
@@ -79,7 +79,7 @@ def by_hand(module, batch):
     w = WEIGHTS
     square = {
         "rec/l2": w["lambda_l2"] * np.mean((image - gt) ** 2),
-        "rec/lpips": w["lambda_lpips"] * np.mean(np.abs(image - gt) / 2),
+        "rec/lpips": w["lambda_lpips"] * np.mean(((image - gt) / 2) ** 4),
     }
     for name, score, weight in (
         ("fidelity", fidelity, w["lambda_fidelity"]),
@@ -125,18 +125,22 @@ def test_each_weight_scales_its_own_terms(option, terms):
 
 
 def test_perceptual_term_says_what_it_is():
-    module = stage_one(perceptual=tiny.MeanAbsolute("quality_distance"))
+    module = stage_one(perceptual=tiny.Quartic("quality_distance"))
     assert list(losses(module, tiny.batch()))[1] == "rec/quality_distance"
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("make", [tiny.student, tiny.adapted_student])
-def test_realness_alignment_is_exactly_zero_where_training_starts(make, gradient):
+@pytest.mark.parametrize(
+    # On the CPU torch multiplies sequences by trainable and by frozen weights in different orders.
+    ("make", "rounding"),
+    [(tiny.student, 0.0), (tiny.adapted_student, 1e-12)],
+)
+def test_realness_alignment_is_zero_where_training_starts(make, rounding, gradient):
     module = stage_one(
         student=make(), realness=OneStepTeacher(make()), fidelity=tiny.LinearTeacher(), gradient=gradient
     ).train()
     found = losses(module, tiny.batch())
-    assert found["realness/align"].item() == 0.0
+    assert found["realness/align"].item() <= rounding
     assert found["realness/prior"].item() > 0.0
 
 
@@ -144,8 +148,8 @@ def test_terms_depend_on_the_drawn_noise():
     module, batch = stage_one(), tiny.batch()
     first, again, other = (losses(module, batch, seed) for seed in (1, 1, 2))
     for name in TERMS:
-        assert first[name] == again[name]
-        assert (first[name] == other[name]) is (name.startswith("rec/"))
+        assert torch.equal(first[name], again[name])
+        assert torch.equal(first[name], other[name]) is name.startswith("rec/")
 
 
 def test_student_and_ground_truth_share_noise_and_timestep():
@@ -190,8 +194,7 @@ def test_paper_gradient_is_the_slope_of_each_term(term):
             values.append(losses(module, batch)[term].item())
             for p, d in zip(parameters, along, strict=True):
                 p.sub_(sign * step * d)
-    # L1 has kinks, the others only the rounding of a difference of nearly equal numbers.
-    assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-3 if term == "rec/lpips" else 1e-5)
+    assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["fidelity", "realness"])
@@ -250,11 +253,10 @@ def test_prior_term_moves_the_latent_straight_to_the_ground_truth(gradient, jaco
 def test_reconstruction_descends_in_the_image(gradient):
     gradients, latent, _ = latent_gradients(gradient)
     module, batch = stage_one().double(), tiny.batch(dtype=torch.float64)
-    for term, distance in (("rec/l2", lambda x: (x - batch.gt).square()), ("rec/lpips", lambda x: (x - batch.gt).abs())):
+    for term, power in (("rec/l2", 2), ("rec/lpips", 4)):
         step = 1e-3 / gradients[term].abs().max()
-        before, after = (
-            distance(module.student.decode(z)).mean() for z in (latent, latent - step * gradients[term])
-        )
+        ends = (module.student.decode(z) for z in (latent, latent - step * gradients[term]))
+        before, after = ((image - batch.gt).pow(power).mean() for image in ends)
         assert after < before
 
 
@@ -289,7 +291,7 @@ def test_only_the_student_is_trained(gradient):
 def test_checkpoint_holds_the_students_trainable_weights_alone():
     module = stage_one(student=tiny.adapted_student())
     names = module.trimmed_state().keys()
-    assert names == {n for n, _ in module.named_parameters() if "lora_" in n or "conv_in.base_layer" in n}
+    assert names == {n for n, _ in module.named_parameters() if "lora_" in n or "unet.conv_in.base_layer" in n}
 
 
 def test_teachers_of_another_scale_are_refused():

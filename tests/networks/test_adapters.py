@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.networks import LoRA, NanoCodec
-from ctsr_lightning.networks.adapters import add_encoder_adapters, add_named_adapter, add_unet_adapters, adapters_off
+from ctsr_lightning.networks.adapters import adapters_off, add_encoder_adapters, add_named_adapter, add_unet_adapters
 
 SD21_BASE_UNET = {
     "sample_size": 64,

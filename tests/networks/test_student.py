@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from ctsr_lightning.networks import FixedPrompt, KLCodec, LoRA, OneStepStudent
@@ -19,7 +20,7 @@ def alpha_bar(t):
 def test_latent_is_the_one_step_closed_form(timestep, prediction):
     student = tiny.student(timestep=timestep, prediction=prediction).double()
     lq = torch.rand(2, 3, 8, 8, dtype=torch.float64)
-    image = 2 * F.interpolate(lq, scale_factor=4, mode="bicubic").clamp(0, 1) - 1
+    image = 2 * F.interpolate(lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     start = student.codec.encode(image).detach()
     output = student.unet(start, timestep, None).sample.detach().numpy()
     a, z = alpha_bar(timestep), start.numpy()
@@ -62,6 +63,15 @@ def test_restored_images_are_clipped_and_decoded_ones_are_not():
 def test_forward_is_restore():
     student, lq = tiny.student(), torch.rand(1, 3, 8, 8)
     assert torch.equal(student(lq), student.restore(lq))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_upsampling_is_pillows_bicubic(scale):
+    lq = torch.rand(1, 3, 9, 7)
+    for channel, found in zip(lq[0], upsample(lq, scale)[0], strict=True):
+        image = Image.fromarray(channel.numpy())  # 32-bit float
+        expected = np.asarray(image.resize((7 * scale, 9 * scale), Image.Resampling.BICUBIC)).clip(0, 1)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
 def test_scale_one_upsamples_nothing():

@@ -57,7 +57,7 @@ def test_error_shows_five_differences_and_counts_the_rest(network, tmp_path):
 def test_failed_load_changes_nothing(network, tmp_path):
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = {k: v + 1 for k, v in before.items() if k != "1.bias"}
-    with pytest.raises(ValueError, match="missing 1.bias"):
+    with pytest.raises(ValueError, match=r"missing 1\.bias"):
         load_weights(network, saved(tmp_path / "w.safetensors", state), "net.")
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 

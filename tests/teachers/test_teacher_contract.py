@@ -94,9 +94,7 @@ def test_noise_does_not_depend_on_the_batch(teacher, lq):
     teacher, lq, noisy = teacher.double(), lq.double(), noised(torch.float64)
     together = teacher.predict_noise(noisy, teacher.condition(lq))
     one = type(noisy)(*(part[1:2] for part in noisy))
-    torch.testing.assert_close(
-        teacher.predict_noise(one, teacher.condition(lq[1:2])), together[1:2], rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(teacher.predict_noise(one, teacher.condition(lq[1:2])), together[1:2], rtol=0, atol=1e-9)
 
 
 def test_copies_share_the_networks_and_answer_alike(teacher, lq):
@@ -119,7 +117,11 @@ def test_half_precision_regions_still_answer_in_float32(teacher, lq):
 
 @pytest.mark.parametrize("options", [{}, {"skip": True}])
 def test_residual_shift_is_carried_over_by_its_formula(lq, options):
-    teacher, lq, noisy = ResidualShiftTeacher(tiny.shift_network(**options)).double(), lq.double(), noised(torch.float64)
+    teacher, lq, noisy = (
+        ResidualShiftTeacher(tiny.shift_network(**options)).double(),
+        lq.double(),
+        noised(torch.float64),
+    )
     network = teacher.frozen.network
     condition = teacher.condition(lq)
     found = teacher.predict_noise(noisy, condition).detach().numpy()

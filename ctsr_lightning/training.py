@@ -1,0 +1,146 @@
+"""LightningCLI over this package's trainings: what `ctsr fit | validate | test | predict` runs."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import shlex
+import sys
+import warnings
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from lightning import Trainer
+    from lightning.pytorch.cli import LightningCLI
+
+VERBS: Final = {
+    "fit": "Train: a teacher, a codec, or a stage of CTSR.",
+    "validate": "Evaluate on the validation images.",
+    "test": "Evaluate on the test images.",
+    "predict": "Restore the images of a data module and write them.",
+}
+"""What LightningCLI does; `ctsr VERB --help` lists its options."""
+
+PLUGIN_PACKAGES: Final = ("callbacks", "data", "metrics", "modules", "networks", "teachers")
+"""Packages whose classes a configuration may name without their path."""
+
+SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")
+"""Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
+
+INTERRUPTED: Final = 130
+"""Exit code of a process ended by Ctrl-C: 128 + SIGINT."""
+
+
+def training_cli(args: list[str], run: bool = True) -> LightningCLI:
+    """Build LightningCLI over the trainings and run it.
+
+    Args:
+        args: `fit | validate | test | predict` and its options.
+        run: Run the verb. If False, `args` holds options only, and what was configured is built but not run.
+
+    Returns:
+        The command line, with `model`, `datamodule` and `trainer`.
+    """
+    from lightning import LightningDataModule
+
+    from ctsr_lightning.modules.base import TrainingModule
+
+    # Lightning 2.6 uses names that torch 2.15 and jsonargparse 4.49 deprecate; nothing a user could change.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r"(?s)\s.*(JSONARGPARSE_|deprecated in v4)", category=DeprecationWarning)
+    import_plugins()
+    return _cli_class()(
+        TrainingModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": "ctsr", "parser_mode": "omegaconf"}
+        | {verb: {"parser_mode": "omegaconf", "usage": f"ctsr {verb} --config FILE [OPTIONS]"} for verb in VERBS},
+        args=args,
+        run=run,
+    )
+
+
+def import_plugins() -> None:
+    """Import every module whose classes a configuration may name by class name alone."""
+    for name in PLUGIN_PACKAGES:
+        package = importlib.import_module(f"ctsr_lightning.{name}")
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+@functools.cache
+def _cli_class() -> type[LightningCLI]:
+    """The LightningCLI of this package; a function, so that importing this file does not import Lightning."""
+    from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+    class TrainingCLI(LightningCLI):
+        """LightningCLI where typed options win, checks agree across model and data, and Ctrl-C says how to go on."""
+
+        def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+            """Parse `args`, whatever `sys.argv` holds: tests and notebooks have words of their own there."""
+            self.words = list(args) if isinstance(args, list) else sys.argv[1:]
+            self.config = parser.parse_args(self.words)
+
+        def _parse_ckpt_path(self) -> None:
+            """Leave the configuration alone: what the user typed wins over what a checkpoint remembers."""
+
+        def before_instantiate_classes(self) -> None:
+            """Say the scale once, and keep a training's configuration when it is tested into the same folder."""
+            link_scale(self.config[self.subcommand] if self.subcommand else self.config)
+            if self.subcommand not in {None, "fit"}:
+                self.save_config_kwargs = {**self.save_config_kwargs, "config_filename": f"{self.subcommand}.yaml"}
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            try:
+                super()._run_subcommand(subcommand)
+            except SystemExit:  # Lightning has handled Ctrl-C: callbacks ran, loggers are closed
+                if not self.trainer.interrupted:
+                    raise
+                if self.trainer.is_global_zero:
+                    resumes = subcommand == "fit" and self.config["fit"].get("ckpt_path") == "last"
+                    print(f"ctsr: {how_to_continue(self.trainer, self.words, resumes)}", file=sys.stderr)
+                raise SystemExit(INTERRUPTED) from None
+
+    return TrainingCLI
+
+
+def link_scale(config: Namespace) -> None:
+    """Give the model the data's enlargement, wherever a training keeps it.
+
+    jsonargparse's own links cannot do this: in 4.53 they fail beneath a `class_path` that names a function.
+
+    Args:
+        config: The parsed configuration, changed in place.
+    """
+    scale = config.get("data.init_args.scale")
+    for part in SCALED_PARTS:
+        target = f"model.init_args.{part}scale"
+        if scale is not None and target in config:
+            config[target] = scale
+
+
+def how_to_continue(trainer: Trainer, words: list[str], resumes: bool) -> str:
+    """Tell where an interrupted run stopped and what to type next.
+
+    Args:
+        trainer: The trainer that was interrupted.
+        words: The command line after `ctsr`.
+        resumes: Whether that command line starts from the last checkpoint by itself.
+    """
+    if words[:1] != ["fit"]:
+        return "interrupted."
+    stopped = f"interrupted at step {trainer.global_step}"
+    callbacks = trainer.checkpoint_callbacks
+    saved = [getattr(c, name, "") for name in ("last_model_path", "best_model_path") for c in callbacks]
+    path = next((p for p in saved if p), None)
+    if path is None:
+        return f"{stopped}; no checkpoint was written yet, so the same command starts from the beginning."
+    if resumes:
+        return f"{stopped}. The same command continues from {path}."
+    return f"{stopped}. To continue: {shlex.join(['ctsr', *words, '--ckpt_path', path])}"

@@ -1,0 +1,45 @@
+"""Small folders of photos and pairs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctsr_lightning.images import quantize, write_image
+
+# Real photos, where the checkout has them beside it.
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def draw_photo(height, width, seed):
+    """A smooth 8-bit picture (3, H, W)."""
+    rough = torch.rand(1, 3, max(2, height // 8), max(2, width // 8), generator=torch.Generator().manual_seed(seed))
+    return quantize(torch.nn.functional.interpolate(rough, size=(height, width), mode="bicubic"))[0]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve photos of 48x64 pixels, two of them in a sub-folder."""
+    folder = tmp_path / "photos"
+    for number in range(12):
+        name = f"sub/{number:02d}" if number >= 10 else f"{number:02d}"
+        write_image(folder / f"{name}.png", draw_photo(48, 64, number))
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Six pairs at scale 4, of 64x48 ground-truth pixels: the low-quality image is every fourth pixel."""
+    for number in range(6):
+        gt = draw_photo(48, 64, 100 + number)
+        write_image(tmp_path / "gt" / f"p{number}.png", gt)
+        write_image(tmp_path / "lq" / f"p{number}.png", gt[:, ::4, ::4])
+    return tmp_path / "lq", tmp_path / "gt"
+
+
+@pytest.fixture
+def shared_data():
+    """The folder of real photos."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real photos are not at '{SHARED}'")
+    return SHARED

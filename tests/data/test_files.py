@@ -1,0 +1,183 @@
+"""Which files are usable, and their names."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_photo
+from PIL import Image
+
+from ctsr_lightning.data.files import ImageCache, Skipped, decodable, find_images, to_tensor, usable_images
+from ctsr_lightning.data.pairs import PairFolder, find_pairs
+from ctsr_lightning.data.samples import train_samples, val_samples
+from ctsr_lightning.data.splits import Files, hold_out
+from ctsr_lightning.images import image_size, read_image, write_image
+
+
+def _usable(folder, least=1):
+    skipped = Skipped()
+    return usable_images(find_images([folder]), least, skipped), skipped
+
+
+def test_keys_are_paths_below_the_folder(photos):
+    usable, skipped = _usable(photos)
+    assert [file.key for file in usable] == [*(f"{i:02d}" for i in range(10)), "sub/10", "sub/11"]
+    assert {(file.height, file.width) for file in usable} == {(48, 64)}
+    assert (skipped.total, skipped.reasons) == (12, {})
+
+
+def test_equal_names_are_told_apart(tmp_path):
+    for name in ("one/a.png", "two/a.png", "one/b.png", "one/b.jpg"):
+        write_image(tmp_path / name, torch.rand(3, 4, 4))
+    keys = [key for key, _ in find_images([tmp_path / "one", tmp_path / "two", tmp_path / "one" / "a.png"])]
+    assert len(set(keys)) == len(keys)
+    assert {"two/a", "one/b.jpg", "one/b.png"} <= set(keys)
+
+
+def test_small_and_unreadable_files_are_written_down(photos):
+    write_image(photos / "small.png", torch.rand(3, 20, 64))
+    (photos / "text.jpg").write_text("no image")
+    usable, skipped = _usable(photos, least=32)
+    assert len(usable) == 12
+    assert skipped.total == 14
+    message = skipped.message("photos", shown=1)
+    assert message.startswith("2 of 14 photos are left out: '")
+    assert message.endswith("small.png': 64x20 pixels, less than the 32 needed; and 1 more.")
+    assert "unreadable" in skipped.reasons[photos / "text.jpg"]
+
+
+def test_damage_shows_when_decoding(photos):
+    path = photos / "00.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    usable, skipped = _usable(photos)
+    assert [decodable(file, ImageCache(0), skipped) for file in usable] == [False, *[True] * 11]
+    assert "damaged" in skipped.reasons[path]
+
+
+def test_cache_keeps_what_fits(photos):
+    size = 48 * 64 * 3
+    cache = ImageCache(2 * size)
+    paths = sorted(photos.glob("*.png"))
+    first = cache.pixels(paths[0])
+    cache.pixels(paths[1])
+    assert cache.free == 0
+    assert cache.pixels(paths[0]) is first
+    assert cache.pixels(paths[2]) is not cache.pixels(paths[2])
+    assert torch.equal(to_tensor(first), read_image(paths[0]))
+    usable, _ = _usable(photos)
+    assert not cache.fits(usable)
+    assert cache.fits(usable[:2]), "they are kept already"
+
+
+def test_deep_images_are_kept_deep(tmp_path):
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    pixels = ImageCache(2**20).pixels(tmp_path / "deep.png")
+    assert torch.equal(to_tensor(pixels), read_image(tmp_path / "deep.png"))
+    tensor = to_tensor(pixels)
+    tensor.zero_()
+    assert pixels.max() > 0, "what is handed out is a copy"
+
+
+def test_pairs_are_matched_by_stem(pairs):
+    lq, gt = pairs
+    found = find_pairs(PairFolder(lq, gt), 4, 48, Skipped())
+    assert [pair.gt.key for pair in found] == [f"p{i}" for i in range(6)]
+    assert all(pair.lq.path.stem == pair.gt.path.stem and not pair.upsampled for pair in found)
+    assert found[0].native_size(4) == (12, 16)
+
+
+def test_prefixes_and_suffixes_are_taken_off(pairs):
+    lq, gt = pairs
+    for path in list(lq.iterdir()):
+        path.rename(lq / f"cam_{path.stem}_LR4.png")
+    for path in list(gt.iterdir()):
+        path.rename(gt / f"{path.stem}_HR.png")
+    folder = PairFolder(lq, gt, lq_prefix="cam_", lq_suffix="_LR4", gt_suffix="_HR")
+    assert [pair.gt.key for pair in find_pairs(folder, 4, 1, Skipped())] == [f"p{i}" for i in range(6)]
+
+
+def test_files_without_partner_are_named(pairs):
+    lq, gt = pairs
+    (gt / "p1.png").unlink()
+    (lq / "p2.png").unlink()
+    with pytest.raises(ValueError, match=r"2 files without a partner: 'p1.png', 'p2.png'"):
+        find_pairs(PairFolder(lq, gt), 4, 1, Skipped())
+
+
+def test_two_files_of_one_stem_are_refused(pairs):
+    lq, gt = pairs
+    write_image(lq / "p1.jpg", torch.rand(3, 12, 16))
+    with pytest.raises(ValueError, match="one image per stem"):
+        find_pairs(PairFolder(lq, gt), 4, 1, Skipped())
+
+
+def test_unreadable_half_takes_the_pair_out(pairs):
+    lq, gt = pairs
+    (lq / "p3.png").write_text("no image")
+    skipped = Skipped()
+    assert [pair.gt.key for pair in find_pairs(PairFolder(lq, gt), 4, 1, skipped)] == ["p0", "p1", "p2", "p4", "p5"]
+    assert list(skipped.reasons) == [lq / "p3.png"]
+
+
+@pytest.mark.parametrize(("upsampled", "scale", "message"), [(True, 4, "as large as"), (None, 2, "1/2 of the ground")])
+def test_sizes_that_contradict_the_settings_are_refused(pairs, upsampled, scale, message):
+    with pytest.raises(ValueError, match=message):
+        find_pairs(PairFolder(*pairs, upsampled=upsampled), scale, 1, Skipped())
+
+
+def test_upsampled_pairs_are_recognised_and_may_be_denied(pairs):
+    _, gt = pairs
+    assert all(pair.upsampled for pair in find_pairs(PairFolder(gt, gt), 4, 1, Skipped()))
+    with pytest.raises(ValueError, match=r"1/4 the size of the ground truth, as `upsampled: false`"):
+        find_pairs(PairFolder(gt, gt, upsampled=False), 4, 1, Skipped())
+    assert not any(pair.upsampled for pair in find_pairs(PairFolder(gt, gt), 1, 1, Skipped())), "scale 1 is native"
+
+
+def test_truth_with_a_remainder_is_accepted(tmp_path):
+    write_image(tmp_path / "gt" / "a.png", draw_photo(50, 67, 0))
+    write_image(tmp_path / "lq" / "a.png", draw_photo(12, 16, 0))
+    (pair,) = find_pairs(PairFolder(tmp_path / "lq", tmp_path / "gt"), 4, 1, Skipped())
+    assert pair.native_size(4) == (12, 16)
+
+
+def test_holding_out_depends_on_names_only(photos):
+    files = Files(photos=_usable(photos)[0])
+    train, held = hold_out(files, 3, 16)
+    assert (len(train), len(held)) == (10, 2), "at most a fifth"
+    assert not train.paths & held.paths
+    again = hold_out(Files(photos=files.photos[::-1]), 3, 16)[1]
+    assert held == again
+    assert len(hold_out(files, 1, 16)[1]) == 1
+    assert hold_out(files, 0, 16) == (files, Files())
+
+
+def test_holding_out_pairs_where_there_are_no_photos(pairs):
+    files = Files(pairs=find_pairs(PairFolder(*pairs), 4, 1, Skipped()))
+    train, held = hold_out(files, 8, 16)
+    assert (len(train.pairs), len(held.pairs)) == (5, 1)
+
+
+def test_holding_out_needs_enough_images(photos):
+    one = Files(photos=_usable(photos)[0][:1])
+    for files, least in ((one, 16), (Files(photos=_usable(photos)[0]), 64)):
+        with pytest.raises(ValueError, match="Expected enough images to hold out"):
+            hold_out(files, 8, least)
+
+
+def test_sample_photos_are_there_and_apart():
+    train, val = train_samples(), val_samples()
+    assert (len(train), len(val)) == (8, 2)
+    assert not set(train) & set(val)
+    assert min(min(image_size(path)) for path in [*train, *val]) == 300
+
+
+def test_missing_scikit_image_names_the_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(FileNotFoundError, match=r'pip install "ctsr-lightning\[demo\]"'):
+        train_samples()
+
+
+def test_real_pairs_are_all_matched(shared_data):
+    skipped = Skipped()
+    assert len(find_pairs(PairFolder(shared_data / "realsr/lq", shared_data / "realsr/gt"), 4, 512, skipped)) == 100
+    assert not skipped.reasons

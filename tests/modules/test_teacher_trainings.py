@@ -1,0 +1,112 @@
+"""The trainings that make codec, prior and fidelity teacher from nothing."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from ctsr_lightning.modules import CodecTraining, DiffusionPrior, ResidualShift
+from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.networks import NanoCodec
+
+MAKERS = {
+    "codec": lambda: CodecTraining(tiny.nano_codec()),
+    "prior": lambda: DiffusionPrior(tiny.student()),
+    "residual shift": lambda: ResidualShift(tiny.shift_network(), lambda_pixel=0.5),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def module(request):
+    return MAKERS[request.param]()
+
+
+def losses(module, batch, seed=0):
+    module.draws = Draws(seed)
+    return module.losses(batch)
+
+
+def bars(timestep):
+    table = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    return torch.from_numpy(table[timestep.numpy()]).view(-1, 1, 1, 1)
+
+
+def test_codec_term_is_the_round_trip_through_noise():
+    module, batch = CodecTraining(tiny.nano_codec(), latent_noise=0.3).double(), tiny.batch(dtype=torch.float64)
+    image = 2 * batch.gt - 1
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    round_trip = module.codec.decode(module.codec.encode(image) + 0.3 * noise)
+    found = losses(module, batch)
+    assert list(found) == ["codec/l1"]
+    assert found["codec/l1"].item() == pytest.approx((round_trip - image).abs().mean().item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_prior_term_is_the_denoising_error(prediction):
+    module = DiffusionPrior(tiny.student(prediction=prediction)).double()
+    batch, draws = tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
+    t = torch.randint(0, 1000, (2,), generator=draws)
+    noise = torch.randn(2, 4, 8, 8, generator=draws).double()
+    clean, a = module.student.codec.encode(2 * batch.gt - 1), bars(t)
+    output = module.student.unet(a.sqrt() * clean + (1 - a).sqrt() * noise, t, None).sample
+    target = {"epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean}[prediction]
+    found = losses(module, batch)
+    assert list(found) == ["prior/denoise"]
+    assert found["prior/denoise"].item() == pytest.approx((output - target).square().mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_residual_shift_terms_are_the_errors_of_latent_and_image(skip):
+    module = ResidualShift(tiny.shift_network(skip=skip), lambda_pixel=0.5).double()
+    network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
+    up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
+    w_0, w_y = network.codec.encode(2 * batch.gt - 1), network.codec.encode(up)
+    tau = torch.randint(0, 4, (2,), generator=draws)
+    noise = torch.randn(2, 4, 8, 8, generator=draws).double()
+    eta = network.schedule.etas[tau].view(-1, 1, 1, 1)
+    w = (1 - eta) * w_0 + eta * w_y + 2 * eta.sqrt() * noise
+    guess = network.unet(torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1), tau, None).sample + (w_y if skip else 0)
+    image = network.codec.decode(guess)
+    found = losses(module, batch)
+    assert list(found) == ["shift/latent", "shift/pixel"]
+    assert found["shift/latent"].item() == pytest.approx((guess - w_0).square().mean().item(), rel=1e-9)
+    pixel = 0.5 * (image - (2 * batch.gt - 1)).square().mean().item()
+    assert found["shift/pixel"].item() == pytest.approx(pixel, rel=1e-9)
+
+
+def test_pixel_term_can_be_left_out():
+    assert list(losses(ResidualShift(tiny.shift_network()), tiny.batch())) == ["shift/latent"]
+
+
+def test_every_trainable_weight_gets_a_gradient(module):
+    sum(losses(module, tiny.batch()).values()).backward()
+    for name, parameter in module.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_batch_without_ground_truth_is_refused(module):
+    with pytest.raises(ValueError, match="this batch has none"):
+        module.losses(tiny.batch()._replace(gt=None))
+
+
+def test_restored_images_have_the_right_size_and_range(module):
+    restored = module.restore(tiny.batch().lq)
+    side = 8 * module.scale
+    assert restored.shape == (2, 3, side, side)
+    assert 0.0 <= restored.min() <= restored.max() <= 1.0
+    assert not restored.requires_grad
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_few_steps_lower_the_loss(name):
+    module = {**MAKERS, "codec": lambda: CodecTraining(NanoCodec(4, 8))}[name]()
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=2e-3)
+    batch, history = tiny.batch(4), []
+    for _ in range(25):
+        loss = sum(losses(module, batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.95 * history[0]

@@ -1,0 +1,78 @@
+"""What each of two processes does, importable from a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+from lightning import Callback
+from torch.utils.data import DataLoader, DistributedSampler
+
+from ctsr_lightning.modules import DualTeacher, OneStep
+
+STEPS = 3
+BATCH = 4
+
+
+class Logged(Callback):
+    """Every value of every training batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Remember."""
+        self.seen.append({k: v.item() for k, v in trainer.logged_metrics.items() if k.startswith("train/")})
+
+
+def trainings() -> dict[str, Any]:
+    """Stage 1 in the full-size layout (adapters, prompts, KL codec) and the training of two networks."""
+    torch.manual_seed(0)
+    stage_one = DualTeacher(
+        student=tiny.adapted_student(),
+        fidelity=tiny.LinearTeacher(),
+        realness=tiny.OneStepTeacher(tiny.adapted_student(seed=1)),
+        perceptual=tiny.Quartic(),
+        optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
+    )
+    one_step = OneStep(tiny.student(seed=2), tiny.unet(seed=5), tiny.unet(seed=6), tiny.Quartic())
+    return {"stage 1": stage_one, "one step": one_step}
+
+
+def train(rank: int, world_size: int) -> dict[str, Any]:
+    """Logged losses, and sums of the trained weights."""
+    found: dict[str, Any] = {}
+    for name, module in trainings().items():
+        pairs, logged = tiny.ToyPairs(BATCH * STEPS), Logged()
+        sampler: DistributedSampler[Any] = DistributedSampler(pairs, world_size, rank, shuffle=False)
+        loader = DataLoader(pairs, batch_size=BATCH // world_size, sampler=sampler)
+        options: dict[str, Any] = {"strategy": "ddp", "devices": 2} if world_size > 1 else {}
+        trainer = tiny.fit(
+            module.double(), loader, max_steps=STEPS, callbacks=[logged], use_distributed_sampler=False,
+            gradient_clip_val=1.0, precision="64-true", **options,
+        )  # fmt: skip
+        sums = [p.detach().double().sum().item() for p in module.parameters() if p.requires_grad]
+        found[name] = {"losses": logged.seen, "weights": sums, "steps": trainer.global_step}
+    return found
+
+
+def process(rank: int, port: int, folder: Path) -> None:
+    """One of two processes, as torchrun would start it."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "test",
+        }
+    )
+    (folder / f"{rank}.json").write_text(json.dumps(train(rank, 2)))
