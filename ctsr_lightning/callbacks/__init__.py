@@ -1,9 +1,10 @@
 """Lightning callbacks: evaluation, pictures, averages, files."""
 
+from ctsr_lightning.callbacks.checkpoint import LastCheckpoint
 from ctsr_lightning.callbacks.ema import EMA
 from ctsr_lightning.callbacks.evaluation import Evaluation
 from ctsr_lightning.callbacks.images import ImageGrid
 from ctsr_lightning.callbacks.tradeoff import TradeOffCurve
 from ctsr_lightning.callbacks.writer import PredictionWriter, WeightsWriter
 
-__all__ = ("EMA", "Evaluation", "ImageGrid", "PredictionWriter", "TradeOffCurve", "WeightsWriter")
+__all__ = ("EMA", "Evaluation", "ImageGrid", "LastCheckpoint", "PredictionWriter", "TradeOffCurve", "WeightsWriter")

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ class Link:
 
 
 CHAIN = (
-    Link("codec", 300, 1, "autoencoder: photographs to latents and back"),
+    Link("codec", 200, 1, "autoencoder: photographs to latents and back"),
     Link("prior", 500, 1, "diffusion prior of clean photographs"),
-    Link("fidelity_teacher", 600, 2, "T_f, faithful: residual shift"),
-    Link("realness_teacher", 400, 2, "T_r, realistic: one-step distillation"),
-    Link("stage1", 250, 2, "stage 1: two teachers, one student"),
+    Link("fidelity_teacher", 800, 2, "T_f, faithful: residual shift"),
+    Link("realness_teacher", 450, 2, "T_r, realistic: one-step distillation"),
+    Link("stage1", 150, 2, "stage 1: two teachers, one student"),
     Link("stage2", 300, 3, "stage 2: the velocity field from realness to fidelity"),
 )
 """The trainings in order; each starts from the weights of those before it."""
@@ -86,7 +87,7 @@ def demo(
     seconds = {}
     for number, link in enumerate(CHAIN, start=1):
         print(f"\n[{number}/{len(CHAIN) + 1}] {link.text}", flush=True)
-        seconds[link.name] = _timed(output / link.name, lambda link=link: _train(link, configs, output, steps, options))
+        seconds[link.name] = _timed(output / link.name, partial(_train, link, configs, output, steps, options))
     print(f"\n[{len(CHAIN) + 1}/{len(CHAIN) + 1}] test, sweep and restored photographs", flush=True)
     start = time.perf_counter()
     tested = _test(configs, output, options)
@@ -144,8 +145,6 @@ def _train(link: Link, configs: Path, output: Path, steps: float, options: list[
     every = max(1, total // link.validations)
     last = folder / "checkpoints" / "last.ckpt"
     command = ["fit", "--config", str(configs / f"{link.name}.yaml"), *options, "--trainer.max_steps", str(total)]
-    command += ["--model.init_args.scheduler.init_args.total_steps", str(total)]
-    command += ["--model.init_args.scheduler.init_args.warmup_steps", str(min(30, total // 4))]
     command += ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", str(every)]
     if last.is_file():
         command += ["--ckpt_path", str(last)]

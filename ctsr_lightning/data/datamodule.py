@@ -184,7 +184,7 @@ class RealESRGANDataModule(LightningDataModule):
         sampler = TrainingSampler(
             _length(dataset), length, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
         )
-        return ResumableLoader(
+        loader = ResumableLoader(
             dataset if self.pool is None else Remembered(dataset),
             batch_size=self.batch_size,
             sampler=sampler,
@@ -193,6 +193,10 @@ class RealESRGANDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+        if self.trainer is not None:
+            progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+            loader.trained = lambda: progress.current.processed
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Validation batches, or an empty list where no photo is held out."""

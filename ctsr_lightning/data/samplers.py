@@ -114,6 +114,8 @@ class ResumableLoader(DataLoader[Any]):
     Its sampler is a `TrainingSampler`. Lightning saves and restores the state with the loops.
     """
 
+    trained: Callable[[], int] | None = None
+    """How many batches of the epoch were trained on. One that was delivered but lost to Ctrl-C then comes again."""
     _delivered = 0
     _resume: tuple[int, int] | None = None
 
@@ -138,8 +140,9 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and the number of batches delivered in it."""
-        return {"epoch": self._stream.epoch if self._stream is not None else 0, "batches": self._delivered}
+        """The epoch and the number of batches done in it."""
+        done = self._delivered if self.trained is None else min(self._delivered, self.trained())
+        return {"epoch": self._stream.epoch if self._stream is not None else 0, "batches": done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after the batches that a state counts, if its epoch is the one that comes next.

@@ -152,6 +152,19 @@ class ResidualShiftSchedule:
         mean = previous / eta * shifted + alpha / eta * clean
         return mean, self.kappa * (previous * alpha / eta).sqrt()
 
+    def linear_estimate(self, shifted: Tensor, degraded: Tensor, step: Tensor, residual_std: float) -> Tensor:
+        """Posterior mean of w_0 if w_0 - w_y were Gaussian: w_y + k (w_τ - w_y) / (1 - η), k = σ² SNR / (1 + σ² SNR).
+
+        Args:
+            shifted: w_τ, shape (B, C, h, w).
+            degraded: w_y.
+            step: Steps τ, shape (B,).
+            residual_std: σ, standard deviation of w_0 - w_y.
+        """
+        weighted = residual_std**2 * self.snr
+        gain = self._lookup(weighted / ((1.0 + weighted) * (1.0 - self.etas)), step, shifted)
+        return degraded + gain * (shifted - degraded)
+
     @property
     def snr(self) -> Tensor:
         """Signal-to-noise ratio (1-η_τ)² / (κ² η_τ) of every step, float64, shape (N,)."""

@@ -1,4 +1,4 @@
-"""Reconstruction terms of stage 1."""
+"""Errors between a restored image and its ground truth."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def l2(restored: Tensor, gt: Tensor) -> Tensor:
         gt: x_GT in [0, 1].
     """
     return F.mse_loss(restored * 2.0 - 1.0, gt * 2.0 - 1.0)
+
+
+def l1(restored: Tensor, gt: Tensor) -> Tensor:
+    """Mean absolute error of images in [-1, 1]; arguments as in `l2`."""
+    return F.l1_loss(restored * 2.0 - 1.0, gt * 2.0 - 1.0)

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.modules.lr_schedule import WarmupCosine
 
 
 class TrainingModule(LightningModule, ABC):
@@ -81,9 +82,8 @@ class TrainingModule(LightningModule, ABC):
         total = torch.stack(list(terms.values())).sum()
         values = torch.stack([v.detach().float() for v in terms.values()])
         if self.trainer.world_size > 1:  # one collective for all terms: every rank logs the mean over ranks
-            gathered = self.all_gather(values)
-            assert isinstance(gathered, Tensor)
-            values = gathered.mean(dim=0)
+            torch.distributed.all_reduce(values)
+            values = values / self.trainer.world_size
         train = split == "train"
         options: dict[str, Any] = {"batch_size": batch.lq.shape[0], "on_step": train, "on_epoch": not train}
         self.log_dict({f"{split}/{name}": value for name, value in zip(terms, values, strict=True)}, **options)
@@ -102,10 +102,10 @@ class TrainingModule(LightningModule, ABC):
         optimizer = self.make_optimizer(groups)
         if self.make_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
+            scheduler.total_steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

@@ -25,6 +25,8 @@ class CodecTraining(RestorationModule):
         **kwargs: Optimizer and scheduler.
     """
 
+    validates_losses = True
+
     def __init__(self, codec: LatentCodec, latent_noise: float = 0.03, scale: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.codec, self.latent_noise, self.scale = codec, latent_noise, scale

@@ -21,13 +21,18 @@ class ResidualShift(RestorationModule):
 
     Args:
         network: The denoiser.
-        lambda_pixel: Weight of the mean squared error of the decoded prediction, on images in [-1, 1]; 0 leaves it out.
+        lambda_latent: Weight of that error (ResShift: 1).
+        lambda_pixel: Weight of the mean absolute error of the decoded prediction, on images in [-1, 1]; 0 leaves it out.
+            Not in ResShift: it is what PSNR asks for, whatever the scale of the latent's channels.
         **kwargs: Optimizer and scheduler.
     """
 
-    def __init__(self, network: ResidualShiftNetwork, lambda_pixel: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, network: ResidualShiftNetwork, lambda_latent: float = 1.0, lambda_pixel: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.network, self.scale, self.lambda_pixel = network, network.scale, lambda_pixel
+        self.network, self.scale = network, network.scale
+        self.lambda_latent, self.lambda_pixel = lambda_latent, lambda_pixel
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the predicted clean latent, and of its image."""
@@ -38,10 +43,10 @@ class ResidualShift(RestorationModule):
         step = self.draws.integers(0, network.schedule.num_steps - 1, clean)
         shifted = network.schedule.add_noise(clean, degraded, self.draws.normal(clean), step)
         predicted = network.predict_clean(shifted, step, degraded)
-        terms = {"shift/latent": F.mse_loss(predicted, wide(clean))}
+        terms = {"shift/latent": self.lambda_latent * F.mse_loss(predicted, wide(clean))}
         if self.lambda_pixel:
             image = signed_to_unit(network.codec.decode(predicted))
-            terms["shift/pixel"] = self.lambda_pixel * reconstruction.l2(image, batch.gt)
+            terms["shift/pixel"] = self.lambda_pixel * reconstruction.l1(image, batch.gt)
         return terms
 
     @torch.no_grad()

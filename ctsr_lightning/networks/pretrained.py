@@ -168,12 +168,13 @@ def _from_pretrained(cls: type[Any], path: str, subfolder: str | None) -> Any:
     if not local.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
         raise FileNotFoundError(f"Expected a model folder in diffusers' layout at '{path}', found nothing.")
     try:
-        return cls.from_pretrained(str(local) if local.is_dir() else path, subfolder=subfolder)
+        loaded = cls.from_pretrained(str(local) if local.is_dir() else path, subfolder=subfolder)
     except OSError as error:
         raise FileNotFoundError(
             f"Could not load {cls.__name__} from '{path}' (subfolder {subfolder!r}): {str(error).splitlines()[0]} "
             "Give a local folder in diffusers' layout, or a hub id that can be reached from here."
         ) from error
+    return loaded.train()  # diffusers answers in evaluation mode, which a trainer would warn of; frozen owners keep it
 
 
 def nano_unet(

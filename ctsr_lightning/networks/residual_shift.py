@@ -15,6 +15,9 @@ from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_s
 from ctsr_lightning.networks.pretrained import load_weights
 from ctsr_lightning.networks.student import upsample
 
+TIME_RANGE = 1000.0
+"""Steps are shown to the UNet spread over the range that its time embedding resolves, not as the raw 0, 1, 2, …"""
+
 
 class ResidualShiftNetwork(nn.Module):
     """A network that restores by walking ResShift's chain from the degraded latent to the clean one.
@@ -26,7 +29,10 @@ class ResidualShiftNetwork(nn.Module):
         codec: The autoencoder, never trained here.
         scale: Enlargement, an integer >= 1.
         schedule: The chain.
-        skip: Let the UNet predict w_0 - w_y, so that it starts at the bicubic image; a small network needs it.
+        residual_std: Standard deviation of w_0 - w_y, about 0.3 in a latent space of unit variance. The UNet then learns
+            what is missing from the best linear estimate of w_0, which a small network needs; null lets it predict w_0
+            as it stands, as ResShift does.
+        temperature: Factor on the noise of the chain when restoring, see `sample_residual_shift`.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a residual-shift training.
 
     Raises:
@@ -39,7 +45,8 @@ class ResidualShiftNetwork(nn.Module):
         codec: LatentCodec,
         scale: int = 4,
         schedule: ResidualShiftSchedule | None = None,
-        skip: bool = False,
+        residual_std: float | None = None,
+        temperature: float = 1.0,
         weights: Path | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +56,8 @@ class ResidualShiftNetwork(nn.Module):
                 f"Expected a UNet with {2 * codec.channels} channels in (w_τ and w_y) and {codec.channels} out for "
                 f"this codec, found {found[0]} in and {found[1]} out."
             )
-        self.unet, self.codec, self.scale, self.skip = unet, codec, scale, skip
+        self.unet, self.codec, self.scale, self.residual_std = unet, codec, scale, residual_std
+        self.temperature = temperature
         self.schedule = schedule or ResidualShiftSchedule()
         codec.requires_grad_(False)
         if weights is not None:
@@ -73,8 +81,10 @@ class ResidualShiftNetwork(nn.Module):
             degraded: w_y.
         """
         shown = torch.cat([self.schedule.scale_input(shifted, step), degraded], dim=1)
-        output = wide(self.unet(shown, step, None).sample)
-        return output + degraded if self.skip else output
+        output = wide(self.unet(shown, step * (TIME_RANGE / self.schedule.num_steps), None).sample)
+        if self.residual_std is None:
+            return output
+        return self.schedule.linear_estimate(shifted, degraded, step, self.residual_std) + output
 
     def restore(self, lq: Tensor, seed: int | None = 0) -> Tensor:
         """Walk the whole chain.
@@ -89,6 +99,10 @@ class ResidualShiftNetwork(nn.Module):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         degraded = self.degraded(lq)
         clean = sample_residual_shift(
-            lambda shifted, step: self.predict_clean(shifted, step, degraded), degraded, self.schedule, generator
+            lambda shifted, step: self.predict_clean(shifted, step, degraded),
+            degraded,
+            self.schedule,
+            generator,
+            self.temperature,
         )
         return signed_to_unit(self.codec.decode(clean)).clamp(0.0, 1.0)

@@ -74,6 +74,8 @@ class TradeOff(nn.Module):
         Raises:
             ValueError: If t leaves [0, 1] or the map's size is not the output's.
         """
+        if not isinstance(control, Tensor) and control == 0.0:  # z_0 itself, whatever v is
+            return self.student.decode(z_0).clamp(0.0, 1.0)
         return self.student.decode(z_0 + self._control(control, z_0) * velocity).clamp(0.0, 1.0)
 
     def restore(self, lq: Tensor, control: float | Tensor = 0.0) -> Tensor:

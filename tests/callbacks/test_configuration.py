@@ -38,6 +38,8 @@ callbacks:
   - class_path: PredictionWriter
     init_args: {{output: somewhere}}
   - class_path: WeightsWriter
+  - class_path: LastCheckpoint
+    init_args: {{every_n_train_steps: 7}}
 """
 
 

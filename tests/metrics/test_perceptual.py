@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 

@@ -72,7 +72,7 @@ def by_hand(module, batch):
         eta = chain.etas[tau].view(-1, 1, 1, 1)
         w = clean + eta * (w_y - clean) + 2 * eta.sqrt() * noise
         shown = torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1)
-        guess = f.frozen.network.unet(shown, torch.from_numpy(tau), None).sample
+        guess = f.frozen.network.unet(shown, 250.0 * torch.from_numpy(tau), None).sample
         return ((x - at.sqrt() * guess) / (1 - at).sqrt()).detach().numpy()
 
     own = student.unet(zt_s, t, None).sample.detach().numpy()

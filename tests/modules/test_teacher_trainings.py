@@ -56,9 +56,9 @@ def test_prior_term_is_the_denoising_error(prediction):
     assert found["prior/denoise"].item() == pytest.approx((output - target).square().mean().item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_residual_shift_terms_are_the_errors_of_latent_and_image(skip):
-    module = ResidualShift(tiny.shift_network(skip=skip), lambda_pixel=0.5).double()
+@pytest.mark.parametrize("std", [None, 0.3])
+def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
+    module = ResidualShift(tiny.shift_network(residual_std=std), lambda_latent=3.0, lambda_pixel=0.5).double()
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     w_0, w_y = network.codec.encode(2 * batch.gt - 1), network.codec.encode(up)
@@ -66,12 +66,16 @@ def test_residual_shift_terms_are_the_errors_of_latent_and_image(skip):
     noise = torch.randn(2, 4, 8, 8, generator=draws).double()
     eta = network.schedule.etas[tau].view(-1, 1, 1, 1)
     w = (1 - eta) * w_0 + eta * w_y + 2 * eta.sqrt() * noise
-    guess = network.unet(torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1), tau, None).sample + (w_y if skip else 0)
+    guess = network.unet(torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1), 250.0 * tau, None).sample
+    if std is not None:
+        # Gaussian w_0 - w_y of variance std²; u = (w - eta w_y) / (1 - eta) observes w_0 with variance 4 eta / (1 - eta)²
+        u, variance = (w - eta * w_y) / (1 - eta), 4 * eta / (1 - eta) ** 2
+        guess = guess + (std**-2 * w_y + u / variance) / (std**-2 + 1 / variance)
     image = network.codec.decode(guess)
     found = losses(module, batch)
     assert list(found) == ["shift/latent", "shift/pixel"]
-    assert found["shift/latent"].item() == pytest.approx((guess - w_0).square().mean().item(), rel=1e-9)
-    pixel = 0.5 * (image - (2 * batch.gt - 1)).square().mean().item()
+    assert found["shift/latent"].item() == pytest.approx(3 * (guess - w_0).square().mean().item(), rel=1e-9)
+    pixel = 0.5 * (image - (2 * batch.gt - 1)).abs().mean().item()
     assert found["shift/pixel"].item() == pytest.approx(pixel, rel=1e-9)
 
 

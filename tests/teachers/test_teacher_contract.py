@@ -19,7 +19,7 @@ MAKERS = {
     "one step, adapters": lambda: OneStepTeacher(tiny.adapted_student()),
     "one step, base score": lambda: OneStepTeacher(tiny.adapted_student(), score="base"),
     "residual shift": tiny.fidelity_teacher,
-    "residual shift with skip": lambda: ResidualShiftTeacher(tiny.shift_network(skip=True)),
+    "residual shift from a linear estimate": lambda: ResidualShiftTeacher(tiny.shift_network(residual_std=0.3)),
 }
 
 
@@ -115,7 +115,7 @@ def test_half_precision_regions_still_answer_in_float32(teacher, lq):
         assert teacher.predict_noise(noised(), teacher.condition(lq)).dtype == torch.float32
 
 
-@pytest.mark.parametrize("options", [{}, {"skip": True}])
+@pytest.mark.parametrize("options", [{}, {"residual_std": 0.3}])
 def test_residual_shift_is_carried_over_by_its_formula(lq, options):
     teacher, lq, noisy = (
         ResidualShiftTeacher(tiny.shift_network(**options)).double(),
@@ -134,8 +134,10 @@ def test_residual_shift_is_carried_over_by_its_formula(lq, options):
         z, y, eps = (x[k : k + 1].detach() for x in (noisy.clean, condition, noisy.noise))
         w = z + etas[tau] * (y - z) + 2.0 * np.sqrt(etas[tau]) * eps
         shown = torch.cat([w / np.sqrt(1 + 4.0 * etas[tau]), y], dim=1)
-        clean = network.unet(shown, torch.tensor([tau]), None).sample.detach().numpy()
-        clean = clean + y.numpy() if options else clean
+        clean = network.unet(shown, torch.tensor([250.0 * tau]), None).sample.detach().numpy()
+        if options:
+            gain = 0.09 * snr[tau] / (1 + 0.09 * snr[tau]) / (1 - etas[tau])
+            clean = clean + (y + gain * (w - y)).numpy()
         expected = (noisy.latent[k].detach().numpy() - np.sqrt(a) * clean[0]) / np.sqrt(1 - a)
         np.testing.assert_allclose(found[k], expected, rtol=1e-9, atol=1e-9)
 

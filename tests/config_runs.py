@@ -1,0 +1,141 @@
+"""Runs of the shipped configurations through the command line, at a size that takes a second each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from lightning import Callback
+from lightning.pytorch.cli import LightningCLI
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ctsr_lightning.training import training_cli
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+QUIET = shlex.split("""
+--trainer.accelerator cpu --trainer.devices 1 --trainer.num_sanity_val_steps 0 --trainer.log_every_n_steps 1
+--trainer.check_val_every_n_epoch null --trainer.val_check_interval 2 --trainer.enable_progress_bar false
+--trainer.enable_model_summary false
+""")
+"""A trainer that logs every step and validates after every second."""
+
+FEW = shlex.split("""
+--data.crop 64 --data.val_crop 64 --data.val_repeats 1 --data.batch_size 2 --data.samples_per_epoch 8
+--data.num_workers 0
+""")
+"""Epochs of four steps on small crops: two steps end, and a resumption begins, in the middle of one."""
+
+CHAIN = ("codec", "prior", "fidelity_teacher", "realness_teacher", "stage1", "stage2")
+"""The nano trainings in order."""
+
+
+class PressCtrlC(Callback):
+    """Interrupts the third step."""
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        if trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def ctsr(verb: str, config: Path | str, *words: str) -> LightningCLI:
+    """Run a training verb with a configuration."""
+    return training_cli([verb, "--config", str(config), *QUIET, *words])
+
+
+def use(config: Path, folder: Path, *words: str) -> None:
+    """Resume a training for what `words` say, test it, and restore the held-out photos."""
+    checkpoint = ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    for verb in ("fit", "test", "predict"):
+        ctsr(verb, config, *words, *checkpoint)
+
+
+def nano_words(name: str, steps: int = 2) -> list[str]:
+    """A nano training's options; the schedule must be longer than its warm-up."""
+    schedule = ["--model.scheduler.total_steps", "9", "--model.scheduler.warmup_steps", "1"]
+    return [*FEW, "--data.pool", "4", "--trainer.max_steps", str(steps), *schedule]
+
+
+def nano_weights(runs: Path, names: tuple[str, ...] = CHAIN) -> None:
+    """Train links of the nano chain for two steps each, as far as that was not done before; CTSR_RUNS has to be `runs`.
+
+    Args:
+        runs: Where every link leaves its weights and finds those of the links before.
+        names: Links, in the order of the chain.
+    """
+    for name in names:
+        if not (runs / name / "weights.safetensors").is_file():
+            ctsr("fit", CONFIGS / "nano" / f"{name}.yaml", *nano_words(name))
+
+
+class Events:
+    """What a run has written for TensorBoard.
+
+    Args:
+        folder: The log folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        everything = {"scalars": 0, "images": 0}
+        self.read = EventAccumulator(str(folder), size_guidance=everything).Reload()
+
+    def scalars(self, prefix: str) -> dict[str, dict[int, float]]:
+        """Values by name and step."""
+        names = [name for name in self.read.Tags()["scalars"] if name.startswith(prefix)]
+        return {name: {event.step: event.value for event in self.read.Scalars(name)} for name in names}
+
+    def images(self) -> dict[str, tuple[int, int]]:
+        """Width and height of the latest picture by name."""
+        latest = {name: self.read.Images(name)[-1] for name in self.read.Tags()["images"]}
+        return {name: (image.width, image.height) for name, image in latest.items()}
+
+
+def write_base(folder: Path) -> Path:
+    """Write a Stable Diffusion of toy size, random weights, in diffusers' layout."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=(2, 4),
+        cross_attention_dim=8,
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.18215,
+    ).save_pretrained(folder / "vae")
+    tokens = ["a</w>", "a", "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n")
+    named = {"bos_token": tokens[2], "eos_token": tokens[3], "unk_token": tokens[3], "pad_token": tokens[3]}
+    (tokenizer / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 8, **named})
+    )
+    text = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        projection_dim=8,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    return folder

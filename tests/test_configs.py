@@ -1,0 +1,195 @@
+"""Every shipped configuration, driven through the command line from the first training to the restored photos."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from config_runs import CHAIN, CONFIGS, Events, ctsr, nano_weights, nano_words, use
+from jsonargparse import ArgumentParser
+from lightning import LightningDataModule
+from PIL import Image
+from safetensors.torch import load_file
+
+from ctsr_lightning.training import INTERRUPTED, import_plugins, training_cli
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+]
+
+RUNS = sorted(str(path.relative_to(CONFIGS)) for group in ("nano", "ctsr") for path in (CONFIGS / group).glob("*.yaml"))
+DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
+
+RECONSTRUCTION = {"rec/l2", "rec/texture_distance"}
+TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term in ("align", "prior")}
+TERMS = {
+    "codec": {"codec/l1"},
+    "prior": {"prior/denoise"},
+    "fidelity_teacher": {"shift/latent", "shift/pixel"},
+    "realness_teacher": {*RECONSTRUCTION, "vsd", "critic/denoise"},
+    "stage1": {*RECONSTRUCTION, *TEACHERS},
+    "stage2": {"velocity/match"},
+}
+METRICS = ("psnr_y", "ssim_y", "texture_distance")
+CONTROLS = ("t=0.00", "t=0.25", "t=0.50", "t=0.75", "t=1.00")
+BASELINES = {name: {f"{name}/{metric}" for metric in METRICS} for name in ("bicubic", "T_f", "T_r")}
+RESTORED = set(METRICS) | BASELINES["bicubic"]
+SWEPT = {f"{metric}/{label}" for metric in METRICS for label in (*CONTROLS, "realness", "fidelity")}
+MEASURED = {
+    "codec": {"codec/l1", "loss"},
+    "prior": {"prior/denoise", "loss"},
+    "fidelity_teacher": RESTORED,
+    "realness_teacher": RESTORED,
+    "stage1": RESTORED | BASELINES["T_f"] | BASELINES["T_r"],
+    "stage2": SWEPT | BASELINES["bicubic"] | BASELINES["T_f"] | BASELINES["T_r"],
+}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """No LPIPS weights anywhere, so that the stand-in takes their place on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
+        yield patch
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_training_parses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Any] = []
+
+    def stop(config: Any) -> None:
+        parsed.append(config)
+        raise InterruptedError
+
+    # What is parsed is not built: most trainings start from the weights of others.
+    monkeypatch.setattr("ctsr_lightning.training.link_scale", stop)
+    with pytest.raises(InterruptedError):
+        training_cli(["fit", "--config", str(CONFIGS / name)])
+    (config,) = parsed
+    assert config.model.class_path.startswith("ctsr_lightning.modules.")
+    assert config.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_data_group_builds(name: str) -> None:
+    import_plugins()
+    parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    built = parser.instantiate(parser.parse_args(["--data", str(CONFIGS / "data" / name)]))
+    assert built.data.scale == 4
+
+
+def test_full_size_is_the_paper() -> None:
+    one, two = (yaml.safe_load((CONFIGS / "ctsr" / f"stage{n}.yaml").read_text()) for n in (1, 2))
+    loss = one["model"]["init_args"]
+    assert [loss[f"lambda_{name}"] for name in ("l2", "lpips", "fidelity", "realness")] == [1, 2, 2, 1]
+    assert (loss["gamma_time"], loss["gradient"], loss["perceptual"]["init_args"]["net"]) == (5.5, "paper", "vgg")
+    for config, steps in ((one, 20_000), (two, 50_000)):
+        model, trainer = config["model"]["init_args"], config["trainer"]
+        assert trainer["max_steps"] == steps
+        assert model["optimizer"]["init_args"] | {"weight_decay": 0} == {
+            "lr": 5e-5,
+            "betas": [0.9, 0.999],
+            "weight_decay": 0,
+        }
+        student = model["student"]["init_args"]
+        assert (student["timestep"], student["lora"], student["encoder_lora"]) == (999, {"rank": 4}, {"rank": 4})
+        data = yaml.safe_load((CONFIGS / "ctsr" / config["data"]).read_text())["init_args"]
+        assert (data["batch_size"], data["crop"], data["scale"]) == (1, 512, 4)
+    same = one["model"]["init_args"], two["model"]["init_args"]
+    assert same[0]["fidelity"] == same[1]["fidelity"]
+    assert (
+        same[0]["realness"]["init_args"]["network"]["init_args"]["weights"]
+        == same[0]["student"]["init_args"]["weights"]
+    )
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_full_size_has_the_shape_of_nano(stage: str) -> None:
+    nano, full = (yaml.safe_load((CONFIGS / size / f"{stage}.yaml").read_text()) for size in ("nano", "ctsr"))
+    assert nano.keys() == full.keys()
+    assert nano["model"]["class_path"] == full["model"]["class_path"]
+    assert nano["model"]["init_args"].keys() == full["model"]["init_args"].keys()
+    kinds = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (nano, full)]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.fixture(scope="module")
+def nano(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole nano chain: every training is run, resumed, tested and used."""
+    runs = tmp_path_factory.mktemp("nano")
+    environment.setenv("CTSR_RUNS", str(runs))
+    for name in CHAIN:
+        nano_weights(runs, (name,))
+        use(CONFIGS / "nano" / f"{name}.yaml", runs / name, *nano_words(name, steps=3))
+    return runs
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_nano_trains_resumes_and_is_measured(nano: Path, name: str) -> None:
+    events, terms = Events(nano / name), TERMS[name] | {"loss"}
+    trained = events.scalars("train/")
+    assert trained.keys() == {f"train/{term}" for term in terms}
+    for values in trained.values():
+        assert sorted(values)[:2] == [0, 1]
+        assert len(values) == 3  # and one after the resumption, which Lightning numbers 2 or 3
+    for split in ("val", "test"):
+        measured = events.scalars(f"{split}/")
+        assert measured.keys() == {f"{split}/{metric}" for metric in MEASURED[name]}
+    weights = torch.load(nano / name / "checkpoints" / "last.ckpt", weights_only=True)
+    assert weights["global_step"] == 3
+    assert weights["state_dict"].keys() == load_file(nano / name / "weights.safetensors").keys()
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_nano_restores_photos(nano: Path, name: str) -> None:
+    photos = sorted((nano / name / "restored").glob("*.png"))
+    assert [photo.stem for photo in photos] == ["chelsea", "coffee"]
+    for photo in photos:
+        with Image.open(photo) as image:
+            assert (image.size, image.mode) == ((64, 64), "RGB")
+
+
+@pytest.mark.parametrize(("name", "columns"), [("stage1", 5), ("stage2", 9)])
+def test_nano_shows_pictures(nano: Path, name: str, columns: int) -> None:
+    images = Events(nano / name).images()
+    curves = {"val/tradeoff", "test/tradeoff"} if name == "stage2" else set()
+    assert images.keys() == {"val/images", "test/images"} | curves
+    width, height = images["val/images"]
+    assert width >= columns * 64  # lq | T_f | T_r | restored or t = 0 … 1 | gt
+    assert height >= 2 * 64
+    assert (nano / name / "tradeoff.png").is_file() is (name == "stage2")
+
+
+def test_nano_goes_on_after_ctrl_c_as_if_nothing_had_happened(nano: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    config, words = CONFIGS / "nano" / "stage2.yaml", nano_words("stage2", steps=4)
+    ctsr("fit", config, *words, "--trainer.logger.init_args.name", "straight")
+    words += ["--trainer.logger.init_args.name", "interrupted"]
+    with pytest.raises(SystemExit) as end:
+        ctsr("fit", config, *words, "--trainer.callbacks+", "config_runs.PressCtrlC")
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores further Ctrl-C after the first
+    assert end.value.code == INTERRUPTED
+    assert not (nano / "interrupted" / "weights.safetensors").exists()
+    ctsr("fit", config, *words, "--ckpt_path", str(nano / "interrupted" / "checkpoints" / "last.ckpt"))
+    logged = [Events(nano / name).scalars("train/") for name in ("interrupted", "straight")]
+    assert list(logged[0]["train/loss"].values()) == list(logged[1]["train/loss"].values())
+    resumed, straight = (load_file(nano / name / "weights.safetensors") for name in ("interrupted", "straight"))
+    assert resumed.keys() == straight.keys()
+    assert all(torch.equal(resumed[name], value) for name, value in straight.items())
+
+
+def test_nano_starts_where_the_paper_says(nano: Path) -> None:
+    terms = Events(nano / "stage1").scalars("train/")
+    assert terms["train/realness/align"][0] == 0.0  # the student starts as T_r
+    assert terms["train/fidelity/align"][0] > 0.0
+    stage1, stage2 = Events(nano / "stage1").scalars("test/"), Events(nano / "stage2").scalars("test/")
+    for metric in METRICS:  # t = 0 is stage 1
+        before = max(stage1[f"test/{metric}"].items())
+        assert stage2[f"test/{metric}/t=0.00"][before[0]] == pytest.approx(before[1], rel=1e-5)

@@ -1,0 +1,93 @@
+"""Two processes of half the batch train, validate and test like one, through the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from config_runs import CONFIGS, QUIET, Events, ctsr, nano_weights, nano_words
+
+from ctsr_lightning.data.samples import train_samples, val_samples
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+]
+
+CONFIG = CONFIGS / "nano" / "stage1.yaml"
+TEACHERS = ("codec", "prior", "fidelity_teacher", "realness_teacher")
+TIMEOUT = 120
+
+
+def launch(verb: str, words: list[str]) -> subprocess.Popen[str]:
+    """Type a command that starts a second process by itself."""
+    command = [verb, "--config", str(CONFIG), *QUIET, *words, "--trainer.strategy", "ddp", "--trainer.devices", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "ctsr_lightning.cli", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a command and return what it said."""
+    try:
+        said, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its second process, too
+        said, _ = process.communicate()
+        pytest.fail(f"the processes wait for each other:\n{said}")
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stage 1 trained, and its start tested, by one process (`one-…`) and by two (`two-…`)."""
+    folder = tmp_path_factory.mktemp("distributed")
+    three = [str(path) for path in (*val_samples(), train_samples()[0])]  # an odd number for two processes
+    # In double precision only real differences remain: Adam makes whole steps out of zeros that are rounded.
+    words = [*nano_words("stage1"), "--trainer.precision", "64-true", "--data.val", f"[{','.join(three)}]"]
+    words += ["--data.train", str(train_samples()[1])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("CTSR_RUNS", str(folder))
+        nano_weights(folder, TEACHERS)
+        name = "--trainer.logger.init_args.name"
+        two = [launch(verb, [*words, "--data.batch_size", "2", name, f"two-{verb}"]) for verb in ("fit", "test")]
+        for verb in ("fit", "test"):
+            ctsr(verb, CONFIG, *words, "--data.batch_size", "4", name, f"one-{verb}")
+        for process in two:
+            said = finish(process)
+            assert "Starting with 2 processes" in said
+            assert "deprecated" not in said
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("verb", "prefix", "count"), [("fit", "train/", 7), ("fit", "val/", 12), ("test", "test/", 12)]
+)
+def test_two_processes_log_what_one_logs(runs: Path, verb: str, prefix: str, count: int) -> None:
+    one, two = (Events(runs / f"{number}-{verb}").scalars(prefix) for number in ("one", "two"))
+    assert len(one) == count  # six terms and their sum; three metrics of the student and of three baselines
+    assert one.keys() == two.keys()
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=1e-5), name
+
+
+def test_two_processes_learn_the_same_weights(runs: Path) -> None:
+    files = [runs / f"{number}-fit" / "checkpoints" / "last.ckpt" for number in ("one", "two")]
+    one, two = (torch.load(file, weights_only=True) for file in files)
+    assert one["global_step"] == two["global_step"] == 2
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, rtol=0, atol=1e-9, msg=name)
