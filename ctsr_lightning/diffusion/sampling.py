@@ -38,8 +38,8 @@ def sample_residual_shift(
         degraded: w_y, shape (B, C, h, w).
         schedule: The chain.
         generator: Source of the noise, see `shared_noise`.
-        temperature: Factor on all noise of the chain: 1 samples as ResShift does; 0 follows the mean of every step, which
-            is deterministic and the most faithful, and adds no grain where a small network leaves some noise behind.
+        temperature: Factor on all noise of the chain: 1 samples as ResShift does; 0 follows the mean of every step,
+            which is deterministic and the most faithful: a small network leaves some of the noise behind as grain.
 
     Returns:
         The estimate of w_0 made at τ = 0.

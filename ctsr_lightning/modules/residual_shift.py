@@ -22,8 +22,8 @@ class ResidualShift(RestorationModule):
     Args:
         network: The denoiser.
         lambda_latent: Weight of that error (ResShift: 1).
-        lambda_pixel: Weight of the mean absolute error of the decoded prediction, on images in [-1, 1]; 0 leaves it out.
-            Not in ResShift: it is what PSNR asks for, whatever the scale of the latent's channels.
+        lambda_pixel: Weight of the mean absolute error of the decoded prediction, on images in [-1, 1]; 0 leaves it
+            out. Not in ResShift: it asks for fidelity in pixels, whatever the scale of the latent's channels.
         **kwargs: Optimizer and scheduler.
     """
 

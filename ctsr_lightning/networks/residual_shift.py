@@ -29,9 +29,9 @@ class ResidualShiftNetwork(nn.Module):
         codec: The autoencoder, never trained here.
         scale: Enlargement, an integer >= 1.
         schedule: The chain.
-        residual_std: Standard deviation of w_0 - w_y, about 0.3 in a latent space of unit variance. The UNet then learns
-            what is missing from the best linear estimate of w_0, which a small network needs; null lets it predict w_0
-            as it stands, as ResShift does.
+        residual_std: Standard deviation of w_0 - w_y, about 0.3 in a latent space of unit variance. The UNet then
+            learns what the best linear estimate of w_0 lacks, which a small network needs; null lets it predict w_0 as
+            it stands, as ResShift does.
         temperature: Factor on the noise of the chain when restoring, see `sample_residual_shift`.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a residual-shift training.
 

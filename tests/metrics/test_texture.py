@@ -50,8 +50,8 @@ def test_it_follows_its_formula() -> None:
     np.testing.assert_allclose(a, expected, atol=1e-12)
     y = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     parts = []
-    for p, q in zip(responses(x), responses(y), strict=True):
-        p, q = p.numpy()[0], q.numpy()[0]
+    for one, other in zip(responses(x), responses(y), strict=True):
+        p, q = one.numpy()[0], other.numpy()[0]
 
         def windowed(z: np.ndarray) -> np.ndarray:
             padded = np.pad(z, ((0, 0), (2, 2), (2, 2)))

@@ -68,7 +68,7 @@ def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
     w = (1 - eta) * w_0 + eta * w_y + 2 * eta.sqrt() * noise
     guess = network.unet(torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1), 250.0 * tau, None).sample
     if std is not None:
-        # Gaussian w_0 - w_y of variance std²; u = (w - eta w_y) / (1 - eta) observes w_0 with variance 4 eta / (1 - eta)²
+        # w_0 - w_y is Gaussian of variance std²; u = (w - eta w_y) / (1 - eta) observes w_0 with this variance:
         u, variance = (w - eta * w_y) / (1 - eta), 4 * eta / (1 - eta) ** 2
         guess = guess + (std**-2 * w_y + u / variance) / (std**-2 + 1 / variance)
     image = network.codec.decode(guess)
