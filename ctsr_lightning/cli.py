@@ -38,8 +38,8 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `ctsr`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
-    # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core, a
-    # training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
+    # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core,
+    # a training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _silence_adverts()
     if not argv or argv[0] in {"-h", "--help"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from typing import Any
 
 WEIGHTS = "weights.safetensors"
 CONTROLS = "0,0.25,0.5,0.75,1"
+HELD_OUT = 4
+"""Photographs that are kept from the training, where it is the reader's."""
+LARGEST = 1024
+"""Side in pixels beyond which a held-out photograph is cropped."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ CHAIN = (
     Link("codec", 200, 1, "autoencoder: photographs to latents and back"),
     Link("prior", 500, 1, "diffusion prior of clean photographs"),
     Link("fidelity_teacher", 800, 2, "T_f, faithful: residual shift"),
-    Link("realness_teacher", 450, 2, "T_r, realistic: one-step distillation"),
+    Link("realness_teacher", 350, 2, "T_r, realistic: one-step distillation"),
     Link("stage1", 150, 2, "stage 1: two teachers, one student"),
-    Link("stage2", 300, 3, "stage 2: the velocity field from realness to fidelity"),
+    Link("stage2", 400, 3, "stage 2: the velocity field from realness to fidelity"),
 )
 """The trainings in order; each starts from the weights of those before it."""
 
@@ -80,6 +85,7 @@ def demo(
     options = ["--trainer.accelerator", device]
     if source is not None:
         options += ["--data.init_args.train", json.dumps([source])]
+        options += ["--data.init_args.val_split", str(HELD_OUT), "--data.init_args.val_repeats", "2"]
 
     import os
 
@@ -148,7 +154,11 @@ def _train(link: Link, configs: Path, output: Path, steps: float, options: list[
     command += ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", str(every)]
     if last.is_file():
         command += ["--ckpt_path", str(last)]
-    training_cli(command)
+    try:
+        training_cli(command)
+    except SystemExit:  # Ctrl-C, which Lightning has handled: the last checkpoint is written
+        print("ctsr: the same `ctsr demo` or `make demo` goes on from there as well.", file=sys.stderr)
+        raise
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"Expected the training to write '{folder / WEIGHTS}', found nothing.")
     return True
@@ -170,14 +180,16 @@ def _use(output: Path, source: str | None, device: str) -> dict[str, Any]:
     from ctsr_lightning.data import RealESRGANDataModule
     from ctsr_lightning.images import write_image
 
-    module = RealESRGANDataModule(train=None if source is None else [source], crop=128, num_workers=0)
-    module.setup("validate")
-    for number, batch in enumerate(module.val_dataloader()):
-        if number == 4:
-            break
+    train = None if source is None else [source]
+    trained = RealESRGANDataModule(train, crop=128, val_crop=256, val_split=HELD_OUT, num_workers=0)
+    trained.setup("validate")
+    whole = RealESRGANDataModule(test=[str(path) for path in trained.validation_photos], crop=128, num_workers=0)
+    whole.setup("test")
+    for batch in whole.test_dataloader():
         assert batch.gt is not None
-        write_image(output / "photos" / "lq" / f"{batch.key[0]}.png", batch.lq[0])
-        write_image(output / "photos" / "gt" / f"{batch.key[0]}.png", batch.gt[0])
+        side = LARGEST // whole.scale
+        write_image(output / "photos" / "lq" / f"{batch.key[0]}.png", batch.lq[0, :, :side, :side])
+        write_image(output / "photos" / "gt" / f"{batch.key[0]}.png", batch.gt[0, :, :LARGEST, :LARGEST])
     checkpoint = output / "stage2" / "checkpoints" / "last.ckpt"
     torch_device = {"gpu": "cuda"}.get(device, device)
     sweep(

@@ -215,6 +215,11 @@ class RealESRGANDataModule(LightningDataModule):
         return batch.apply() if isinstance(batch, PlannedBatch) else batch
 
     @property
+    def validation_photos(self) -> list[Path]:
+        """The photos that are validated on, and so never trained on, where some are held out."""
+        return [photo.path for photo in self._scan("val").photos]
+
+    @property
     def _process(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -44,6 +44,20 @@ class TrainingModule(LightningModule, ABC):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.draws = Draws()
 
+    def setup(self, stage: str) -> None:
+        """Refuse precisions in which the closed forms would lose what they are there for.
+
+        Raises:
+            ValueError: If the weights themselves are to be half precision.
+        """
+        del stage
+        if self.trainer.precision in {"bf16-true", "16-true"}:
+            mixed = str(self.trainer.precision).replace("true", "mixed")
+            raise ValueError(
+                f"Precision '{self.trainer.precision}' rounds images and schedules as well. Use '{mixed}': "
+                "networks then compute in half precision, closed forms and metrics in float32."
+            )
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the weighted loss terms of a batch; random numbers come from `self.draws`.
@@ -178,7 +192,7 @@ class RestorationModule(TrainingModule):
         Raises:
             ValueError: If the data module's scale is not the model's.
         """
-        del stage
+        super().setup(stage)
         data_scale = getattr(getattr(self.trainer, "datamodule", None), "scale", self.scale)
         if data_scale != self.scale:
             raise ValueError(f"The data enlarges x{data_scale}, the model x{self.scale}: give both the same `scale`.")

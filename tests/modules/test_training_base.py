@@ -348,3 +348,16 @@ def test_networks_given_from_python_are_not_pickled(tmp_path):
     trainer = tiny.fit(stage_one(), max_steps=1)
     trainer.save_checkpoint(tmp_path / "c.ckpt")
     assert not torch.load(tmp_path / "c.ckpt", weights_only=True).get("hyper_parameters")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_half_precision_weights_are_refused(precision):
+    class Asked:
+        pass
+
+    trainer = Asked()
+    trainer.precision = precision
+    module = ResidualShift(tiny.shift_network())
+    module._trainer = trainer
+    with pytest.raises(ValueError, match="mixed"):
+        module.setup("fit")
