@@ -21,5 +21,5 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of the training, if the last regular step was not it."""
         super().on_train_end(trainer, pl_module)
-        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
+        if self.last_model_path and self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

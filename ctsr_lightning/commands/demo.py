@@ -180,7 +180,7 @@ def _use(output: Path, source: str | None, device: str) -> dict[str, Any]:
     from ctsr_lightning.data import RealESRGANDataModule
     from ctsr_lightning.images import write_image
 
-    train = None if source is None else [source]
+    train: list[str | Path] | None = None if source is None else [source]
     trained = RealESRGANDataModule(train, crop=128, val_crop=256, val_split=HELD_OUT, num_workers=0)
     trained.setup("validate")
     whole = RealESRGANDataModule(test=[str(path) for path in trained.validation_photos], crop=128, num_workers=0)
