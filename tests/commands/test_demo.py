@@ -76,7 +76,7 @@ def test_other_photographs_need_another_folder(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "nowhere"], "Expected a folder of images at 'nowhere'"),
+        (["--data", "nowhere"], "nowhere', found nothing"),
         (["--configs", "nowhere"], "Expected the nano configurations in 'nowhere'"),
         (["--steps", "0"], "Expected a positive --steps"),
     ],
