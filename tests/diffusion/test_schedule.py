@@ -133,3 +133,16 @@ def test_last_step_is_noisier_than_stable_diffusion_ever_is():
 def test_impossible_shifts_are_refused(options):
     with pytest.raises(ValueError, match="Expected"):
         ResidualShiftSchedule(**options)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_linear_estimate_is_bayes_rule(step):
+    """Precision-weighted mean of the prior N(w_y, σ²) and of what w_τ says of w_0, in float64."""
+    schedule, std = ResidualShiftSchedule(), 0.3
+    generator = torch.Generator().manual_seed(0)
+    shifted, degraded = torch.randn(2, 1, 3, 2, 2, generator=generator, dtype=torch.float64)
+    eta = schedule.etas[step].item()
+    observed, variance = (shifted - eta * degraded) / (1 - eta), 4 * eta / (1 - eta) ** 2
+    expected = (degraded / std**2 + observed / variance) / (1 / std**2 + 1 / variance)
+    found = schedule.linear_estimate(shifted, degraded, torch.tensor([step]), std)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ctsr_lightning.callbacks import LastCheckpoint
 from ctsr_lightning.modules import (
     CodecTraining,
     Controllable,
@@ -271,10 +272,27 @@ def test_cosine_rises_falls_and_stays():
     assert all(a > b for a, b in pairwise(rates[2:11]))
 
 
-def test_warmup_longer_than_the_whole_is_refused():
+def test_warmup_is_at_most_a_quarter_of_the_whole():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(ValueError, match="warmup_steps < total_steps"):
-        WarmupCosine(optimizer, total_steps=3, warmup_steps=3)
+    schedule = WarmupCosine(optimizer, total_steps=8, warmup_steps=100)
+    assert [round(schedule.factor(step), 3) for step in (0, 1, 2)] == [0.333, 0.667, 1.0]
+    with pytest.raises(ValueError, match="warmup_steps >= 0"):
+        WarmupCosine(optimizer, total_steps=3, warmup_steps=-1)
+
+
+def test_schedule_without_a_length_takes_the_trainings():
+    module = stage_one(scheduler=WarmupCosine)
+    tiny.fit(module, max_steps=4)
+    schedule = module.lr_schedulers()
+    assert schedule.total_steps == 4
+    assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_last_checkpoint_is_of_the_last_step(tmp_path):
+    callback = LastCheckpoint(every_n_train_steps=2)
+    callback.dirpath = str(tmp_path)
+    tiny.fit(stage_one(), max_steps=3, callbacks=[callback], enable_checkpointing=True, default_root_dir=tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_default_optimizer_is_the_papers():

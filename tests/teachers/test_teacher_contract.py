@@ -153,7 +153,13 @@ def test_residual_shift_walks_the_whole_chain(lq):
     teacher, steps = tiny.fidelity_teacher(), []
     teacher.frozen.network.unet.register_forward_pre_hook(lambda module, args: steps.append(args[1].tolist()))
     teacher.restore(lq)
-    assert steps == [[3] * 3, [2] * 3, [1] * 3, [0] * 3]
+    assert steps == [[750.0] * 3, [500.0] * 3, [250.0] * 3, [0.0] * 3]  # of the range that the embedding resolves
+
+
+def test_residual_shift_at_temperature_zero_follows_the_means(lq):
+    network = tiny.shift_network(temperature=0.0)
+    first, second = (ResidualShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
+    assert torch.equal(first, second)
 
 
 def test_residual_shift_follows_its_seed(lq):
