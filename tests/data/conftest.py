@@ -3,18 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
+from drawn_photos import draw_photo
 
-from ctsr_lightning.images import quantize, write_image
+from ctsr_lightning.images import write_image
 
 # Real photos, where the checkout has them beside it.
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-def draw_photo(height, width, seed):
-    """A smooth 8-bit picture (3, H, W)."""
-    rough = torch.rand(1, 3, max(2, height // 8), max(2, width // 8), generator=torch.Generator().manual_seed(seed))
-    return quantize(torch.nn.functional.interpolate(rough, size=(height, width), mode="bicubic"))[0]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_photo
+from drawn_photos import draw_photo
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import draw_photo
+from drawn_photos import draw_photo
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.collate import PlannedBatch, collate

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import draw_photo
+from drawn_photos import draw_photo
 from PIL import Image
 
 from ctsr_lightning.data.files import ImageCache, Skipped, decodable, find_images, to_tensor, usable_images

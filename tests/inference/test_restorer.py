@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_student
+from small_students import make_student
 from torch import nn
 
 from ctsr_lightning.inference.restorer import RestorationError, Restorer, pad, pick_device

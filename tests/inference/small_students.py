@@ -1,0 +1,17 @@
+"""A student with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from ctsr_lightning.networks.codec import NanoCodec
+from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.student import OneStepStudent
+
+
+def make_student(scale: int = 4) -> OneStepStudent:
+    torch.manual_seed(0)
+    codec = NanoCodec(channels=8, width=8)
+    for layer in (codec.decoder.smooth, codec.decoder.body[-1]):  # so that decoding mixes neighbours
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    return OneStepStudent(nano_unet(8, widths=(8, 16)), codec, scale, timestep=250)
