@@ -69,6 +69,7 @@ class PSNRY(ImageMean):
     """Mean over images of the PSNR on BT.601 luma (dB)."""
 
     higher_is_better = True
+    definition = "PSNR in dB on Y of BT.601 YCbCr, Y not rounded, 1e-8 added to the mean squared error of [0, 1]"
 
     def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
         """PSNR-Y of each image."""
@@ -79,6 +80,7 @@ class SSIMY(ImageMean):
     """Mean over images of the SSIM on BT.601 luma."""
 
     higher_is_better = True
+    definition = "SSIM (Wang et al. 2004) on Y of BT.601 YCbCr rounded to integers, 11x11 Gaussian window, sigma 1.5"
 
     def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
         """SSIM-Y of each image."""

@@ -7,17 +7,24 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from ctsr_lightning.images import quantize
+from ctsr_lightning.metrics.base import require_finite
+from ctsr_lightning.metrics.weights import CLEAN_INCEPTION, INCEPTION, building, fill, locate, read_weights
 from ctsr_lightning.networks.frozen import Frozen
 
-_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's release v0.2.0
-_INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_INCEPTION_FILE}"
+_SIDE = 299  # pixels that Inception-v3 was trained on
 
 
 class FeatureNetwork(nn.Module, ABC):
     """A network whose feature vectors a Fréchet distance compares."""
+
+    definition: str = ""
+    """The network and its preprocessing in one line, for the record of a result."""
+    weight_files: tuple[Path, ...] = ()
+    """The weight files that its features depend on."""
 
     @property
     @abstractmethod
@@ -34,27 +41,28 @@ class FeatureNetwork(nn.Module, ABC):
 
 
 class InceptionFeatureNetwork(FeatureNetwork):
-    """The 2048 features of the TensorFlow Inception-v3 that published FID values use, through torch-fidelity.
+    """The 2048 features of the TensorFlow Inception-v3, with TensorFlow's resizing, through torch-fidelity.
 
     Args:
-        weights: torch-fidelity's weight file; null looks for it in the `checkpoints` folder of `torch.hub`.
+        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
 
     Raises:
-        FileNotFoundError: If the file is not on disk; nothing is downloaded.
+        MissingWeightsError: If the file is nowhere.
+        ValueError: If it is damaged or holds code.
     """
+
+    definition = "Inception-v3 by torch-fidelity, pool features, TensorFlow 1's bilinear resizing to 299 pixels"
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Expected Inception-v3's weights at '{path}', found nothing. Download {_INCEPTION_URL} to there, or "
-                "choose another feature network."
+        path = locate(INCEPTION, weights)
+        read_weights(path)  # refuses code; torch-fidelity itself would run it
+        with building():
+            self.inception = NoTrainInceptionV3(
+                name="inception-v3-compat", features_list=["2048"], feature_extractor_weights_path=str(path)
             )
-        torch.load(path, map_location="cpu", weights_only=True)  # refuses code; torch-fidelity itself would run it
-        self.inception = NoTrainInceptionV3(
-            name="inception-v3-compat", features_list=["2048"], feature_extractor_weights_path=str(path)
-        )
+        self.inception.use_antialias = False  # torchmetrics would smooth first, which no published value does
+        self.weight_files = (path,)
 
     @property
     def name(self) -> str:
@@ -71,6 +79,60 @@ class InceptionFeatureNetwork(FeatureNetwork):
         return features
 
 
+class CleanInceptionFeatures(FeatureNetwork):
+    """The 2048 features behind the field's FID tables: clean-fid's resizing (Parmar et al. 2022), by pyiqa's network.
+
+    The network is for non-commercial use, as pyiqa is.
+
+    Args:
+        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+
+    Raises:
+        MissingWeightsError: If the file is nowhere.
+        ValueError: If it is damaged or that of another network.
+    """
+
+    definition = "Inception-v3 by pyiqa, pool features, clean-fid's antialiased bicubic resizing to 299 pixels"
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        path = locate(CLEAN_INCEPTION, weights)
+        state = read_weights(path)
+        with building():
+            from pyiqa.archs import inception
+        with building(inception, "load_pretrained_network", lambda network, _: fill(network, state, path)):
+            self.inception = inception.InceptionV3().eval()
+        self.weight_files = (path,)
+
+    @property
+    def name(self) -> str:
+        """`inception_clean`."""
+        return "inception_clean"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature vectors, shape (B, 2048).
+
+        Args:
+            images: Images in [0, 1], shape (B, 3, H, W); resized to 299 x 299 inside.
+        """
+        features: Tensor = self.inception((clean_resize(images) - 128.0) / 128.0)[0]
+        return features.flatten(1)
+
+
+def clean_resize(images: Tensor) -> Tensor:
+    """Resize to 299 x 299 as clean-fid does: Pillow's bicubic filter in floating point, clipped to [0, 255].
+
+    Args:
+        images: 8-bit rounded images in [0, 1], shape (B, 3, H, W).
+
+    Returns:
+        Images in [0, 255].
+    """
+    levels = images.double().mul(255.0).round()  # Pillow's weights are float64; in float32 they differ by 1e-2 levels
+    resized = F.interpolate(levels, size=(_SIDE, _SIDE), mode="bicubic", antialias=True)
+    return resized.clamp(0.0, 255.0).to(images.dtype)
+
+
 class FrechetDistance(FrechetInceptionDistance):
     """Fréchet distance between the features of restored images and of their ground truth.
 
@@ -81,11 +143,14 @@ class FrechetDistance(FrechetInceptionDistance):
         features: The feature network; shared by copies and absent from state dicts.
     """
 
+    needs_reference = True
+
     def __init__(self, features: FeatureNetwork) -> None:
         with torch.random.fork_rng(devices=[]):  # the base class counts the features on a random image
             super().__init__(feature=_DoubleFeatures(features), normalize=True, input_img_size=(3, 64, 64))
         self.name = f"fid_{features.name}"
-        self.orig_dtype = torch.float64  # read by compute, also in a process that saw no image
+        self.definition = f"Fréchet distance between feature distributions: {features.definition or features.name}"
+        self.weight_files = features.weight_files
 
     def update(self, restored: Tensor, gt: Tensor) -> None:  # type: ignore[override]
         """Add a batch.
@@ -93,15 +158,50 @@ class FrechetDistance(FrechetInceptionDistance):
         Args:
             restored: Restored images in [0, 1], shape (B, 3, H, W).
             gt: Ground truth, images in [0, 1].
+
+        Raises:
+            ValueError: If an image holds NaN or infinity; nothing is added then.
         """
+        require_finite(self.name, restored=restored, gt=gt)
         super().update(quantize(restored.float()), real=False)
         super().update(quantize(gt.float()), real=True)
 
     def compute(self) -> Tensor:
         """Distance over all images, float64; NaN for fewer than two images, which have no covariance."""
-        if self.real_features_num_samples < 2:
+        if min(self.real_features_num_samples, self.fake_features_num_samples) < 2:
             return self.real_features_sum.new_full((), torch.nan)
-        return super().compute()
+        mean_1, covariance_1 = _moments(
+            self.fake_features_sum, self.fake_features_cov_sum, self.fake_features_num_samples
+        )
+        mean_2, covariance_2 = _moments(
+            self.real_features_sum, self.real_features_cov_sum, self.real_features_num_samples
+        )
+        traces = covariance_1.trace() + covariance_2.trace()
+        return (mean_1 - mean_2).square().sum() + traces - 2.0 * _trace_of_root(covariance_1, covariance_2)
+
+
+def _moments(total: Tensor, products: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, shape (D,), and covariance, shape (D, D), from the sums over `count` vectors."""
+    mean = (total / count).flatten()
+    return mean, (products - count * torch.outer(mean, mean)) / (count - 1)
+
+
+def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
+    """Trace of (A B)^(1/2) for covariances A and B.
+
+    With A = R R^T it is that of (R^T B R)^(1/2), which is symmetric. Fewer images than features leave most
+    eigenvalues zero; those that rounding makes of them are dropped, as their roots would add up to an error of some
+    parts per million, which the root of A B itself has.
+    """
+    values, vectors = torch.linalg.eigh(a)
+    root = vectors * _without_rounding(values).sqrt()
+    return _without_rounding(torch.linalg.eigvalsh(root.T @ b @ root)).sqrt().sum()
+
+
+def _without_rounding(eigenvalues: Tensor) -> Tensor:
+    """Eigenvalues of a positive semidefinite matrix, those within rounding of zero set to zero."""
+    tolerance = eigenvalues.abs().max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    return torch.where(eigenvalues > tolerance, eigenvalues, 0.0)
 
 
 class _DoubleFeatures(Frozen[FeatureNetwork]):

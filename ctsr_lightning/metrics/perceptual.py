@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.metrics.base import ImageMean
+from ctsr_lightning.metrics.weights import (
+    ALEXNET,
+    SQUEEZENET,
+    VGG16,
+    WeightFile,
+    building,
+    find,
+    locate,
+    read_weights,
+    weight_folders,
+)
 from ctsr_lightning.networks.frozen import Frozen
 
 _log = logging.getLogger(__name__)
@@ -19,6 +29,7 @@ _log = logging.getLogger(__name__)
 Backbone = Literal["alex", "vgg", "squeeze"]
 """Backbones that LPIPS v0.1 has calibrated heads for."""
 
+_FILES = {"alex": ALEXNET, "vgg": VGG16, "squeeze": SQUEEZENET}
 _SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; below, a pooling layer has nothing left
 
 
@@ -27,6 +38,11 @@ class PerceptualDistance(nn.Module, ABC):
 
     It is frozen and always in evaluation mode; gradients flow to the images.
     """
+
+    definition: str = ""
+    """The distance's definition in one line, for the record of a result."""
+    weight_files: tuple[Path, ...] = ()
+    """The weight files that its values depend on."""
 
     @property
     @abstractmethod
@@ -51,24 +67,24 @@ class PerceptualDistance(nn.Module, ABC):
 class LPIPS(PerceptualDistance):
     """LPIPS v0.1 (Zhang et al. 2018) with its calibrated heads, by the `lpips` package.
 
-    The backbone's ImageNet weights are torchvision's file, looked up in the `checkpoints` folder of `torch.hub`
-    (`TORCH_HOME`) before anything is built.
-
     Args:
-        net: The backbone.
-        download: Let torch.hub fetch the backbone's weights if they are not on disk.
+        net: The backbone; its ImageNet weights are torchvision's file.
+        download: Fetch that file if it is nowhere.
+        weights: Path of that file; null looks for it in the folders of `weight_folders` and in torch.hub's.
 
     Raises:
-        FileNotFoundError: If the weights are not on disk and `download` is off.
+        MissingWeightsError: If the file is nowhere, or cannot be fetched.
+        ValueError: If it is damaged or that of another network.
     """
 
-    def __init__(self, net: Backbone = "squeeze", download: bool = False) -> None:
+    def __init__(self, net: Backbone = "squeeze", download: bool = False, weights: str | Path | None = None) -> None:
         super().__init__()
         self.net: Backbone = net
-        path = lpips_weights(net)
-        if not path.is_file() and not download:
-            raise FileNotFoundError(_missing(net, path))
+        with weight_folders(download=download):
+            path = locate(_file(net), weights)
         self.distance = _build_lpips(net, path).eval().requires_grad_(False)
+        self.weight_files = (path, _heads(net))
+        self.definition = f"LPIPS v0.1 (Zhang et al. 2018) by the lpips package, backbone {net}, calibrated heads"
 
     @property
     def name(self) -> str:
@@ -105,6 +121,8 @@ class PerceptualMetric(ImageMean):
     def __init__(self, distance: PerceptualDistance) -> None:
         super().__init__()
         self.distance = Frozen(distance)
+        self.definition = distance.definition
+        self.weight_files = distance.weight_files
 
     def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
         """Distance of each image from its ground truth."""
@@ -136,43 +154,49 @@ def perceptual_distance(net: Backbone = "squeeze") -> PerceptualDistance:
 
 
 def lpips_weights(net: Backbone) -> Path:
-    """Where torch.hub keeps the ImageNet weights of an LPIPS backbone, whether or not they are there."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / _backbone_url(net).rsplit("/", maxsplit=1)[-1]
+    """Where the ImageNet weights of an LPIPS backbone are, or where they would be expected."""
+    file = _file(net)
+    return find(file) or file.place()
 
 
-def _backbone_url(net: Backbone) -> str:
-    from torchvision import models
+def copy_features(network: nn.Module, weights: Path) -> None:
+    """Fill a backbone that is cut into slices with the weights of torchvision's whole network.
 
-    weights = {
-        "alex": models.AlexNet_Weights.IMAGENET1K_V1,
-        "vgg": models.VGG16_Weights.IMAGENET1K_V1,
-        "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-    }
-    if net not in weights:
-        raise ValueError(f"Expected an LPIPS backbone out of {sorted(weights)}, found {net!r}.")
-    return str(weights[net].url)
+    Args:
+        network: The backbone: its `slice3.5.weight` is torchvision's `features.5.weight`.
+        weights: The file, perhaps in half precision.
+
+    Raises:
+        ValueError: If the file is damaged or that of another network.
+    """
+    state = read_weights(weights)
+    for name, parameter in network.named_parameters():
+        key = f"features.{name.split('.', maxsplit=1)[1]}"
+        if key not in state or state[key].shape != parameter.shape:
+            found = tuple(state[key].shape) if key in state else "none"
+            raise ValueError(
+                f"Expected '{key}' of shape {tuple(parameter.shape)} in '{weights}', found {found}: the file is not "
+                "torchvision's for this network. Fetch it again."
+            )
+        parameter.data.copy_(state[key])
 
 
-def _missing(net: Backbone, path: Path) -> str:
-    return (
-        f"Expected the ImageNet weights of LPIPS-{net} as '{path.name}' in '{path.parent}', found nothing. "
-        f"Download {_backbone_url(net)} into that folder, point TORCH_HOME to a folder that has "
-        f"hub/checkpoints/{path.name}, or allow `download`."
-    )
+def _file(net: Backbone) -> WeightFile:
+    if net not in _FILES:
+        raise ValueError(f"Expected an LPIPS backbone out of {sorted(_FILES)}, found {net!r}.")
+    return _FILES[net]
+
+
+def _heads(net: Backbone) -> Path:
+    import lpips
+
+    return Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
 
 
 def _build_lpips(net: Backbone, path: Path) -> nn.Module:
     import lpips
 
-    if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    else:
-        state = torch.hub.load_state_dict_from_url(_backbone_url(net), map_location="cpu", weights_only=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # lpips still calls torchvision with `pretrained=False`
-        with torch.random.fork_rng(devices=[]):  # the random initialisation is overwritten below
-            network: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    for name, parameter in network.get_submodule("net").named_parameters():
-        layer = name.split(".", maxsplit=1)[1]  # `slice3.5.weight` is torchvision's `features.5.weight`
-        parameter.data.copy_(state[f"features.{layer}"])  # the file may be float16
+    with building():
+        network: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    copy_features(network.get_submodule("net"), path)
     return network

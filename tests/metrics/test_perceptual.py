@@ -1,13 +1,17 @@
 """LPIPS against torchmetrics, the stand-in against its definition, and what happens without weights."""
 
 import logging
+import socket
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
+from torchvision import models
 
 from ctsr_lightning.images import read_image
 from ctsr_lightning.metrics import perceptual
@@ -19,6 +23,7 @@ from ctsr_lightning.metrics.perceptual import (
     perceptual_distance,
 )
 from ctsr_lightning.metrics.texture import TextureDistance
+from ctsr_lightning.metrics.weights import ALEXNET, MissingWeightsError, file_hash, weight_folders
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not (SHARED / "torch_home").is_dir(), reason="no LPIPS weights on this machine")
@@ -32,7 +37,7 @@ def torch_home(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_torch_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("went to the network"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("went to the network"))
     return tmp_path
 
 
@@ -78,6 +83,12 @@ class TestLPIPS:
             assert perceptual_distance().name == "lpips_squeeze"
         assert "LPIPS-squeeze" in caplog.text
 
+    def test_knows_its_files(self) -> None:
+        backbone, heads = LPIPS("squeeze").weight_files
+        assert backbone == lpips_weights("squeeze")
+        assert heads.name == "squeeze.pth"
+        assert heads.is_file()
+
     def test_building_draws_no_random_numbers(self) -> None:
         before = torch.get_rng_state()
         LPIPS("squeeze")
@@ -93,17 +104,52 @@ def test_missing_weights_are_named_at_once(no_torch_home: Path) -> None:
         assert expected in str(error.value)
 
 
+def generated(net: str, path: Path) -> Path:
+    """A backbone in torchvision's file format, in half precision as some keep it."""
+    backbone = {"alex": models.alexnet, "squeeze": models.squeezenet1_1}[net](weights=None)
+    state = {key: value.half() for key, value in backbone.state_dict().items() if key.startswith("features.")}
+    torch.save(state, path)
+    return path
+
+
+def test_download_happens_only_on_request(no_torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = generated("alex", no_torch_home / "source.pth")
+    file = replace(ALEXNET, url=source.as_uri(), sha256=file_hash(source))
+    monkeypatch.setitem(perceptual._FILES, "alex", file)
+    with pytest.raises(MissingWeightsError):
+        LPIPS("alex")
+    place = no_torch_home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    assert LPIPS("alex", download=True).weight_files[0] == place == lpips_weights("alex")
+    assert LPIPS("alex").weight_files[0] == place
+
+
 @pytest.mark.usefixtures("no_torch_home")
-def test_download_happens_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Asked(Exception):
-        pass
+@pytest.mark.parametrize("net", ["alex", "squeeze"])
+def test_weights_may_lie_anywhere(tmp_path: Path, net: Literal["alex", "squeeze"]) -> None:
+    folder = tmp_path / "mine" / "deep"
+    folder.mkdir(parents=True)
+    path = generated(net, folder / lpips_weights(net).name)
+    with weight_folders(tmp_path / "mine"):
+        found = LPIPS(net)
+        assert lpips_weights(net) == path
+        assert perceptual_distance(net).name == f"lpips_{net}"
+    assert found.weight_files[0] == LPIPS(net, weights=path).weight_files[0] == path
+    x, y = torch.rand(3, 3, 40, 50), torch.rand(3, 3, 40, 50)
+    metric = PerceptualMetric(found)
+    assert metric.weight_files == found.weight_files
+    assert net in metric.definition
+    single = torch.cat([metric.values(x[i : i + 1], y[i : i + 1]) for i in range(3)])
+    assert metric.values(x, y).tolist() == pytest.approx(single.tolist(), abs=1e-6)
 
-    def fetch(url: str, **_: object) -> None:
-        raise Asked(url)
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-    with pytest.raises(Asked, match="alexnet"):
-        LPIPS("alex", download=True)
+@pytest.mark.usefixtures("no_torch_home")
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = generated("alex", tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"features\.0\.weight.*\(64, 3, 3, 3\).*weights\.pth.*\(64, 3, 11, 11\)"):
+        LPIPS("squeeze", weights=path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"weights\.pth.*cannot be read"):
+        LPIPS("alex", weights=path)
 
 
 def test_unknown_backbone() -> None:
@@ -147,6 +193,21 @@ def test_metric_is_a_mean_over_images_and_shares_its_network() -> None:
     assert not distance.weight.requires_grad
     assert metric.clone().distance.network is distance
     assert metric.higher_is_better is False
+    assert metric.needs_reference
+    assert metric.weight_files == ()
+
+
+def test_bad_images_are_refused() -> None:
+    metric, x = PerceptualMetric(Absolute()), torch.rand(3, 3, 12, 12)
+    bad = x.clone()
+    bad[1, 0, 0, 0] = torch.inf  # rounding to 8 bits would hide it
+    with pytest.raises(ValueError, match=r"`restored` is not finite for image \[1\]"):
+        metric.update(bad, x)
+    with pytest.raises(ValueError, match=r"`gt` is not finite for image \[1\]"):
+        metric.update(x, bad)
+    with pytest.raises(ValueError, match="compares images with their ground truth"):
+        metric.update(x)
+    assert metric.count == 0
 
 
 def test_module_imports_no_lightning() -> None:

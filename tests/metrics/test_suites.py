@@ -1,5 +1,7 @@
 """Which metrics a collection holds, and their directions."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,14 @@ from torch import Tensor
 from ctsr_lightning.metrics.distortion import PSNRY
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
-from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
+from ctsr_lightning.metrics.suites import (
+    NAMED,
+    PUBLISHED,
+    higher_is_better,
+    metric_names,
+    named_metrics,
+    restoration_metrics,
+)
 
 
 class Squared(PerceptualDistance):
@@ -45,3 +54,25 @@ def test_mistakes_are_refused() -> None:
         restoration_metrics({"squared": PSNRY()}, Squared())
     with pytest.raises(ValueError, match="at least one metric"):
         restoration_metrics({})
+
+
+def test_metrics_by_name() -> None:
+    assert metric_names("psnr, SSIM psnr_y lpips maniqa-pipal") == ["psnr_y", "ssim_y", "lpips_alex", "maniqa_pipal"]
+    assert metric_names(["fid"]) == ["fid_inception_clean"]
+    assert metric_names("all,lpips_vgg") == [*PUBLISHED, "lpips_vgg"]
+    with pytest.raises(ValueError, match=r"'lpips_resnet' is not a metric. Expected some of psnr_y \(psnr\)"):
+        metric_names("psnr,lpips_resnet")
+    with pytest.raises(ValueError, match="at least one metric"):
+        metric_names(" , ")
+
+
+def test_named_metrics_say_what_they_are_or_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    built, missing = named_metrics(list(NAMED))
+    assert set(built) == {"psnr_y", "ssim_y", "texture_distance"}
+    assert set(built) | set(missing) == set(NAMED)
+    for name, metric in built.items():
+        assert metric.definition
+        assert metric.higher_is_better is (name != "texture_distance")
+    assert all(str(tmp_path) in str(error) and "https://" in str(error) for error in missing.values())
+    assert not list(tmp_path.iterdir())  # nothing was fetched or created
