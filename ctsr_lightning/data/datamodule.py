@@ -300,6 +300,8 @@ class RealESRGANDataModule(LightningDataModule):
                 f"Expected a usable image for `{split}`, found none. {skipped.message('images')} "
                 "Name a folder of larger or undamaged images, or choose a smaller crop."
             )
+        for note in files.notes:
+            rank_zero_info(f"`{split}`: {note}")
         self._report(split, skipped)
         return files
 

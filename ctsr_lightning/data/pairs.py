@@ -1,20 +1,27 @@
-"""Pairs of low-quality and ground-truth files: matched by stem, checked by size."""
+"""Pairs of low-quality and ground-truth files: matched by name, checked by number and size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from ctsr_lightning.data.files import ImageFile, Skipped, relative_stem, usable_images
-from ctsr_lightning.images import list_images
+from ctsr_lightning.data.affixes import Affix, Affixes
+from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
+from ctsr_lightning.data.layouts import benchmark_folders, known_layouts
+from ctsr_lightning.data.matching import match_files
+
+REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 
 
 @dataclass(frozen=True)
 class PairFolder:
-    """A folder of low-quality images and the folder of their ground truth, matched by file stem.
+    """A folder of low-quality images and the folder of their ground truth, matched by the names of the files.
 
-    Prefixes and suffixes are taken off the stems before they are compared: `gt_suffix: _HR` and `lq_suffix: _LR4` match
-    `Canon_001_HR.png` with `Canon_001_LR4.png`.
+    Either both folders are named, or the `root` of a benchmark that holds both. Where no prefix or suffix is set,
+    partners have the same name, or all names of a folder carry the same prefix or suffix, which is found:
+    `Canon_001_LR4.png` and `Canon_001_HR.png`, `0801x4.png` and `0801.png`. What is set is taken off the names before
+    they are compared.
 
     Args:
         lq: Folder of low-quality images.
@@ -25,15 +32,55 @@ class PairFolder:
         gt_suffix: What every ground-truth stem ends with.
         upsampled: Whether the low-quality images have been enlarged to the ground truth's size already, and must be
             brought back to their native size; null finds out from the sizes.
+        root: Folder of a benchmark, in place of `lq` and `gt`, with sub-folders test_LR and test_HR, test_SR_bicubic
+            and test_HR, LR and HR, or lq and gt.
+        count: How many pairs there have to be, all of them readable; null takes what is there.
     """
 
-    lq: str | Path
-    gt: str | Path
+    lq: str | Path | None = None
+    gt: str | Path | None = None
     lq_prefix: str = ""
     lq_suffix: str = ""
     gt_prefix: str = ""
     gt_suffix: str = ""
     upsampled: bool | None = None
+    root: str | Path | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("lq", "gt", "root") if getattr(self, name) is not None]
+        if named not in (["root"], ["lq", "gt"]):
+            raise ValueError(
+                f"Expected the folders `lq` and `gt` of pairs, or the `root` of a benchmark that holds both, found "
+                f"{' and '.join(f'`{name}`' for name in named) or 'none of them'}. Set either `lq` and `gt`, or `root`."
+            )
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"Expected `count` of at least 1, or null, found {self.count}.")
+
+    @property
+    def rule(self) -> Affixes | None:
+        """What is taken off the names; None if that is to be found."""
+        rule = Affixes(Affix(self.lq_prefix, self.lq_suffix), Affix(self.gt_prefix, self.gt_suffix))
+        return rule if rule != Affixes() else None
+
+    def folders(self) -> tuple[Path, Path]:
+        """The folders of low-quality images and of ground truth.
+
+        Raises:
+            FileNotFoundError: If there is no benchmark at `root`.
+            ValueError: If `root` has ground truth under several names.
+        """
+        if self.root is None:
+            assert self.lq is not None
+            assert self.gt is not None
+            return Path(self.lq).expanduser(), Path(self.gt).expanduser()
+        lq, gt = benchmark_folders(self.root)
+        if lq is None:
+            raise FileNotFoundError(
+                f"Expected low-quality images beside the ground truth '{gt.name}' in '{self.root}', found none. The "
+                f"known names of the folders are {known_layouts()}; other ones are set by `lq` and `gt`."
+            )
+        return lq, gt
 
 
 @dataclass(frozen=True)
@@ -53,7 +100,9 @@ class PairFiles:
         return self.lq.height // divisor, self.lq.width // divisor
 
 
-def find_pairs(folder: PairFolder, scale: int, least: int, skipped: Skipped) -> list[PairFiles]:
+def find_pairs(
+    folder: PairFolder, scale: int, least: int, skipped: Skipped, notes: list[str] | None = None
+) -> list[PairFiles]:
     """Match the files of two folders and keep the pairs that can be used.
 
     Args:
@@ -61,46 +110,52 @@ def find_pairs(folder: PairFolder, scale: int, least: int, skipped: Skipped) -> 
         scale: Ratio of the ground truth's size to the native low-quality size.
         least: Least height and width of the ground truth in pixels.
         skipped: Where pairs with an unreadable or too small file are written down.
+        notes: Where it is written down which prefixes and suffixes were found in the names.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
-        ValueError: If a file has no partner, or sizes contradict the scale.
+        ValueError: If a file has no partner, their number is not the one expected, or sizes contradict the scale.
     """
-    lq = _by_stem(folder.lq, folder.lq_prefix, folder.lq_suffix)
-    gt = _by_stem(folder.gt, folder.gt_prefix, folder.gt_suffix)
-    _require_partners(folder, lq, gt)
+    lq_root, gt_root = folder.folders()
+    matched = match_files(lq_root, gt_root, folder.rule, remedy=REMEDY)
+    if folder.count is not None and len(matched.pairs) != folder.count:
+        few = len(matched.pairs) < folder.count
+        raise ValueError(
+            f"Expected {folder.count} pairs in '{folder.root or folder.gt}', found {len(matched.pairs)}, "
+            f"{'likely an incomplete download' if few else 'so files of something else are among them'}. "
+            "Get the set anew, or correct `count`."
+        )
+    if folder.rule is None and notes is not None and matched.rule != Affixes():
+        carried = matched.rule.describe("low-quality names", "ground-truth names")
+        notes.append(f"{carried}; that is taken off to match '{lq_root}' with '{gt_root}'.")
     pairs = []
-    for stem, gt_path in gt.items():
-        lq_usable = usable_images([(stem, lq[stem])], 1, skipped)
-        gt_usable = usable_images([(stem, gt_path)], least, skipped)
+    for key, (lq_path, gt_path) in matched.pairs.items():
+        lq_usable = usable_images([(key, lq_path)], 1, skipped)
+        gt_usable = usable_images([(key, gt_path)], least, skipped)
         if lq_usable and gt_usable:
             pairs.append(_checked(folder, lq_usable[0], gt_usable[0], scale))
     return pairs
 
 
-def _by_stem(folder: str | Path, prefix: str, suffix: str) -> dict[str, Path]:
-    """Files by path below the folder, without suffix and without the prefix and suffix of their names."""
-    root = Path(folder).expanduser()
-    found: dict[str, Path] = {}
-    for path in list_images(root):
-        stem = relative_stem(root, path)
-        parent, _, name = stem.rpartition("/")
-        name = name.removeprefix(prefix).removesuffix(suffix)
-        key = f"{parent}/{name}" if parent else name
-        if key in found:
-            raise ValueError(f"Expected one image per stem in '{root}', found '{found[key].name}' and '{path.name}'.")
-        found[key] = path
-    return found
+def require_whole(folder: PairFolder, skipped: Skipped) -> None:
+    """Refuse a folder with a known number of pairs where some of them were left out.
 
+    Args:
+        folder: The two folders.
+        skipped: The files left out, of this folder and others.
 
-def _require_partners(folder: PairFolder, lq: dict[str, Path], gt: dict[str, Path]) -> None:
-    alone = [f"'{path.name}'" for stem, path in lq.items() if stem not in gt]
-    alone += [f"'{path.name}'" for stem, path in gt.items() if stem not in lq]
-    if alone:
-        shown = ", ".join(alone[:4]) + (f" and {len(alone) - 4} more" if len(alone) > 4 else "")
+    Raises:
+        ValueError: If `count` is set and a file was left out.
+    """
+    if folder.count is None:
+        return
+    roots = folder.folders()
+    lost = {p: why for p, why in skipped.reasons.items() if any(p.is_relative_to(root) for root in roots)}
+    if lost:
+        message = Skipped(2 * folder.count, lost).message("files")
         raise ValueError(
-            f"Expected the same stems in '{folder.lq}' and '{folder.gt}', found {len(alone)} files without a partner: "
-            f"{shown}. Add or remove files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
+            f"Expected all {folder.count} pairs in '{folder.root or folder.gt}' to be usable, as `count` says. "
+            f"{message} Get these files anew, or leave `count` out to go on without them."
         )
 
 

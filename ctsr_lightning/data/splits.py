@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctsr_lightning.data.files import ImageCache, ImageFile, Skipped, decodable, find_images, unique_keys, usable_images
-from ctsr_lightning.data.pairs import PairFiles, PairFolder, find_pairs
+from ctsr_lightning.data.pairs import PairFiles, PairFolder, find_pairs, require_whole
 from ctsr_lightning.data.samplers import stable_seed
 
 
@@ -19,6 +19,8 @@ class Files:
     """Photos to be degraded."""
     pairs: list[PairFiles] = field(default_factory=list)
     """Low-quality images with their ground truth."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about how they were found."""
 
     @property
     def paths(self) -> set[Path]:
@@ -53,14 +55,18 @@ def find_files(
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
-        ValueError: If pairs have no partner or sizes that contradict the scale.
+        ValueError: If files of pairs have no partner, some of an expected number are missing or unusable, or sizes
+            contradict the scale.
     """
     photos = usable_images(find_images(sources), least, skipped)
-    pairs = [pair for folder in folders for pair in find_pairs(folder, scale, least, skipped)]
+    notes: list[str] = []
+    pairs = [pair for folder in folders for pair in find_pairs(folder, scale, least, skipped, notes)]
     files = _named_apart(Files(photos, pairs))
     if verify or cache.fits([*photos, *(pair.lq for pair in pairs), *(pair.gt for pair in pairs)]):
-        return verified(files, cache, skipped)
-    return files
+        files = verified(files, cache, skipped)
+    for folder in folders:
+        require_whole(folder, skipped)
+    return replace(files, notes=notes)
 
 
 def _named_apart(files: Files) -> Files:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from drawn_photos import draw_photo
 from PIL import Image
 
 from ctsr_lightning.data.files import ImageCache, Skipped, decodable, find_images, to_tensor, usable_images
@@ -78,68 +77,6 @@ def test_deep_images_are_kept_deep(tmp_path):
     assert pixels.max() > 0, "what is handed out is a copy"
 
 
-def test_pairs_are_matched_by_stem(pairs):
-    lq, gt = pairs
-    found = find_pairs(PairFolder(lq, gt), 4, 48, Skipped())
-    assert [pair.gt.key for pair in found] == [f"p{i}" for i in range(6)]
-    assert all(pair.lq.path.stem == pair.gt.path.stem and not pair.upsampled for pair in found)
-    assert found[0].native_size(4) == (12, 16)
-
-
-def test_prefixes_and_suffixes_are_taken_off(pairs):
-    lq, gt = pairs
-    for path in list(lq.iterdir()):
-        path.rename(lq / f"cam_{path.stem}_LR4.png")
-    for path in list(gt.iterdir()):
-        path.rename(gt / f"{path.stem}_HR.png")
-    folder = PairFolder(lq, gt, lq_prefix="cam_", lq_suffix="_LR4", gt_suffix="_HR")
-    assert [pair.gt.key for pair in find_pairs(folder, 4, 1, Skipped())] == [f"p{i}" for i in range(6)]
-
-
-def test_files_without_partner_are_named(pairs):
-    lq, gt = pairs
-    (gt / "p1.png").unlink()
-    (lq / "p2.png").unlink()
-    with pytest.raises(ValueError, match=r"2 files without a partner: 'p1.png', 'p2.png'"):
-        find_pairs(PairFolder(lq, gt), 4, 1, Skipped())
-
-
-def test_two_files_of_one_stem_are_refused(pairs):
-    lq, gt = pairs
-    write_image(lq / "p1.jpg", torch.rand(3, 12, 16))
-    with pytest.raises(ValueError, match="one image per stem"):
-        find_pairs(PairFolder(lq, gt), 4, 1, Skipped())
-
-
-def test_unreadable_half_takes_the_pair_out(pairs):
-    lq, gt = pairs
-    (lq / "p3.png").write_text("no image")
-    skipped = Skipped()
-    assert [pair.gt.key for pair in find_pairs(PairFolder(lq, gt), 4, 1, skipped)] == ["p0", "p1", "p2", "p4", "p5"]
-    assert list(skipped.reasons) == [lq / "p3.png"]
-
-
-@pytest.mark.parametrize(("upsampled", "scale", "message"), [(True, 4, "as large as"), (None, 2, "1/2 of the ground")])
-def test_sizes_that_contradict_the_settings_are_refused(pairs, upsampled, scale, message):
-    with pytest.raises(ValueError, match=message):
-        find_pairs(PairFolder(*pairs, upsampled=upsampled), scale, 1, Skipped())
-
-
-def test_upsampled_pairs_are_recognised_and_may_be_denied(pairs):
-    _, gt = pairs
-    assert all(pair.upsampled for pair in find_pairs(PairFolder(gt, gt), 4, 1, Skipped()))
-    with pytest.raises(ValueError, match=r"1/4 the size of the ground truth, as `upsampled: false`"):
-        find_pairs(PairFolder(gt, gt, upsampled=False), 4, 1, Skipped())
-    assert not any(pair.upsampled for pair in find_pairs(PairFolder(gt, gt), 1, 1, Skipped())), "scale 1 is native"
-
-
-def test_truth_with_a_remainder_is_accepted(tmp_path):
-    write_image(tmp_path / "gt" / "a.png", draw_photo(50, 67, 0))
-    write_image(tmp_path / "lq" / "a.png", draw_photo(12, 16, 0))
-    (pair,) = find_pairs(PairFolder(tmp_path / "lq", tmp_path / "gt"), 4, 1, Skipped())
-    assert pair.native_size(4) == (12, 16)
-
-
 def test_holding_out_depends_on_names_only(photos):
     files = Files(photos=_usable(photos)[0])
     train, held = hold_out(files, 3, 16)
@@ -175,9 +112,3 @@ def test_missing_scikit_image_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(FileNotFoundError, match=r'pip install "ctsr-lightning\[demo\]"'):
         train_samples()
-
-
-def test_real_pairs_are_all_matched(shared_data):
-    skipped = Skipped()
-    assert len(find_pairs(PairFolder(shared_data / "realsr/lq", shared_data / "realsr/gt"), 4, 512, skipped)) == 100
-    assert not skipped.reasons
