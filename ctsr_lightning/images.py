@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,29 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def image_kind(path: str | Path) -> Literal["colour", "grey", "transparent"]:
+    """What an image file stores: one channel, colours, or pixels that one can see through.
+
+    Args:
+        path: The file; an alpha channel that is opaque everywhere does not count.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnreadableImageError: If it cannot be decoded as an image.
+    """
+    with _opened(path) as image:
+        if _has_alpha(image) and image.convert("RGBA").getchannel("A").getextrema()[0] != OPAQUE:
+            return "transparent"
+        return "grey" if image.mode in {"1", "L", "LA", "La", "I", "F"} or image.mode.startswith("I;16") else "colour"
+
+
+OPAQUE = 255
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+
+
 # EXIF orientations that swap width and height (EXIF 2.3, tag 0x0112).
 _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 
@@ -128,9 +151,9 @@ def _to_rgb(image: Image.Image) -> Pixels:
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point images have no defined range")
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+    if _has_alpha(image):
         rgba = np.array(image.convert("RGBA"))
-        if rgba[..., 3].min() == 255:  # opaque everywhere: eight bits are exact
+        if rgba[..., 3].min() == OPAQUE:  # opaque everywhere: eight bits are exact
             return np.ascontiguousarray(rgba[..., :3])
         alpha = rgba[..., 3:].astype(np.float32) / 255.0
         blended: npt.NDArray[np.float32] = rgba[..., :3].astype(np.float32) / 255.0 * alpha + (1.0 - alpha)

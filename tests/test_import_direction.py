@@ -26,11 +26,11 @@ ALLOWED = {
     "losses": BASE | {"diffusion", "losses"},
     "data": BASE | {"data"},
     "metrics": NETWORKS | {"metrics"},
-    "inference": NETWORKS | {"inference"},
+    "inference": NETWORKS | {"teachers", "inference"},
     "callbacks": NETWORKS | {"metrics", "data", "inference", "callbacks"},
     "modules": NETWORKS | {"teachers", "losses", "metrics", "modules"},
     "training": {"callbacks", "data", "metrics", "modules", "networks", "teachers"},
-    "commands": NETWORKS | {"data", "metrics", "inference", "callbacks", "training", "commands"},
+    "commands": NETWORKS | {"teachers", "data", "metrics", "inference", "callbacks", "training", "commands"},
     "cli": {"training", "commands"},
 }
 """What each part of the package may import of the others; the root, for the version, is open to all."""

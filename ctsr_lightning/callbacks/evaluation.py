@@ -202,8 +202,9 @@ class Evaluation(Callback):
         logged.update(
             {f"{stage}/{label}/{m}": value for label, values in baselines.items() for m, value in values.items()}
         )
-        # The values are equal in all processes already; Lightning's own reduction leaves them so, and asks for it.
-        pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        # The values are equal in all processes already. Lightning asks for a reduction; a maximum, other than a mean of
+        # three equal numbers, rounds nothing.
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max", batch_size=1)
 
     def _labels(self, pl_module: LightningModule) -> list[str]:
         module: Any = pl_module

@@ -14,6 +14,7 @@ from ctsr_lightning.networks.pretrained import find_weights, load_weights, read_
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
+from ctsr_lightning.teachers.base import Teacher
 
 TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
 """Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""
@@ -37,36 +38,71 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
     """
     path = path.expanduser()
-    config = _read_beside(path) if path.suffix == ".safetensors" else read_checkpoint(path).get("hyper_parameters", {})
+    config = _configuration(path)
     training = str(config.get("_class_path", "an unknown training")).rsplit(".", maxsplit=1)[-1]
     if "class_path" not in (config.get("student") or {}):
         raise ValueError(
             f"Expected a checkpoint of a training with a student (DualTeacher, Controllable or OneStep) at '{path}', "
             f"found one of {training}. Name the checkpoint of stage 1 or stage 2."
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--student", type=OneStepStudent, required=True)
-    parts = {"student": config["student"]}
+    types: dict[str, Any] = {"student": OneStepStudent}
     if "velocity" in config:
-        parser.add_argument("--velocity", type=VelocityField, required=True)
-        parser.add_argument("--z0_source", type=Z0Source, default="latent")
-        parts |= {key: config[key] for key in ("velocity", "z0_source") if key in config}
-    _refuse_strangers(parts, path)
+        types |= {"velocity": VelocityField, "z0_source": Z0Source}
+    config = {"z0_source": "latent", **config}
     with searching(*path.resolve().parents):
-        try:
-            instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
-            built = instantiate(parser.parse_object(parts))
-        except ArgumentError as error:
-            raise ValueError(
-                f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
-            ) from error
+        built = _build(types, {key: config[key] for key in types}, path)
         student: OneStepStudent = built.student
-        if "velocity" not in parts:
+        if "velocity" not in types:
             load_weights(student, path, prefix="student.", only_trainable=True)
             return student
         velocity: VelocityField = built.velocity
         load_weights(velocity, path, prefix="velocity.", only_trainable=True)
         return TradeOff(student, velocity, built.z0_source)
+
+
+def load_teachers(path: Path) -> dict[str, Teacher]:
+    """Build the teachers that a checkpoint of stage 1 or 2 names, with their own weights.
+
+    Args:
+        path: The checkpoint, or the `weights.safetensors` of one.
+
+    Returns:
+        `T_f` and `T_r`, those of them that the training had.
+
+    Raises:
+        FileNotFoundError: If the checkpoint, or a weight file of a teacher, is not there.
+        ValueError: If it is not a checkpoint or is damaged.
+    """
+    path = path.expanduser()
+    config = _configuration(path)
+    named = {"T_f": "fidelity", "T_r": "realness"}
+    found = {label: key for label, key in named.items() if "class_path" in (config.get(key) or {})}
+    with searching(*path.resolve().parents):
+        built = _build(dict.fromkeys(found.values(), Teacher), {key: config[key] for key in found.values()}, path)
+    return {label: built[key] for label, key in found.items()}
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """The plain values that a training was built from."""
+    if path.suffix == ".safetensors":
+        return _read_beside(path)
+    values: dict[str, Any] = read_checkpoint(path).get("hyper_parameters", {})
+    return values
+
+
+def _build(types: dict[str, Any], values: dict[str, Any], path: Path) -> Any:
+    """Make the objects that plain values describe."""
+    parser = ArgumentParser(exit_on_error=False)
+    for name, kind in types.items():
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    _refuse_strangers(values, path)
+    try:
+        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
+        return instantiate(parser.parse_object(values))
+    except ArgumentError as error:
+        raise ValueError(
+            f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
+        ) from error
 
 
 def _read_beside(weights: Path) -> dict[str, Any]:

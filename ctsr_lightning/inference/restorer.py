@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -17,6 +17,9 @@ from ctsr_lightning.inference.checkpoint import load_model
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+"""Types that networks compute in under autocast; weights, closed forms and blending stay in float32."""
 
 TILE_PIXELS = 768
 """Default side of a tile in pixels of the output: 96 x 96 latents at f = 8, what OSEDiff uses."""
@@ -63,7 +66,7 @@ class Restorer:
         seed: int = 0,
     ) -> None:
         self.device, self.dtype, self.seed = pick_device(device), dtype, seed
-        self._half = dtype in {torch.float16, torch.bfloat16}
+        self._half = dtype in HALF
         self.model = model.to(self.device, torch.float32 if self._half else dtype).eval().requires_grad_(False)
         self.student = model.student if isinstance(model, TradeOff) else model
         if tile is not None and tile < 0:
@@ -222,28 +225,11 @@ class Restorer:
             return torch.cat(self.model.endpoints(lq), dim=1)
         return self.student.latent(lq)
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Within this context networks compute in the type asked for, and draw from the seed alone."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with (
-            torch.autocast(self.device.type, self.dtype if self._half else None, enabled=self._half),
-            torch.random.fork_rng(devices, enabled=self.student.sample_latent),
-        ):
-            if self.student.sample_latent:
-                torch.manual_seed(self.seed)
-            yield
+    def _computing(self) -> AbstractContextManager[None]:
+        return computing(self.device, self.dtype, self.seed if self.student.sample_latent else None)
 
     def _check_image(self, lq: Tensor) -> Tensor:
-        if lq.dim() not in {3, 4} or lq.shape[-3] != 3 or 0 in lq.shape:
-            raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), got {tuple(lq.shape)}.")
-        if not lq.is_floating_point():
-            raise ValueError(f"Expected floating-point images in [0, 1], got {lq.dtype}. Divide bytes by 255.")
-        low, high = float(lq.min()), float(lq.max())
-        if not (low >= 0.0 and high <= 1.0):  # also false for NaN
-            raise ValueError(f"Expected images in [0, 1], got values from {low} to {high}.")
-        images = lq if lq.dim() == 4 else lq[None]
-        return images.to(self.device, torch.float32 if self._half else self.dtype)
+        return checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)
 
     def _padded_map(self, control: Tensor, size: tuple[int, int], full: tuple[int, int]) -> Tensor:
         """A map of t, its borders repeated up to the size of what the latents cover, shape (B, 1, H, W)."""
@@ -257,6 +243,44 @@ class Restorer:
     def _not_finite(self) -> str:
         remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
         return f"The networks answered with NaN or infinite values. {remedy}"
+
+
+def checked_images(lq: Tensor) -> Tensor:
+    """Images as a batch, shape (B, 3, h, w).
+
+    Args:
+        lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
+
+    Raises:
+        ValueError: If shape, type or range are others.
+    """
+    if lq.dim() not in {3, 4} or lq.shape[-3] != 3 or 0 in lq.shape:
+        raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), got {tuple(lq.shape)}.")
+    if not lq.is_floating_point():
+        raise ValueError(f"Expected floating-point images in [0, 1], got {lq.dtype}. Divide bytes by 255.")
+    low, high = float(lq.min()), float(lq.max())
+    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
+        raise ValueError(f"Expected images in [0, 1], got values from {low} to {high}.")
+    return lq if lq.dim() == 4 else lq[None]
+
+
+@contextmanager
+def computing(device: torch.device, dtype: torch.dtype, seed: int | None) -> Iterator[None]:
+    """Within this context networks compute in a type, half types under autocast, and draw from a seed alone.
+
+    Args:
+        device: Where they compute.
+        dtype: The type.
+        seed: The seed; None leaves the global random state alone, for networks that draw nothing.
+    """
+    half = dtype in HALF
+    with (
+        torch.autocast(device.type, dtype if half else None, enabled=half),
+        torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=seed is not None),
+    ):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:

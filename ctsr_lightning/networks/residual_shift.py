@@ -63,6 +63,11 @@ class ResidualShiftNetwork(nn.Module):
         if weights is not None:
             load_weights(self, weights, prefix="network.", only_trainable=True)
 
+    @property
+    def multiple(self) -> int:
+        """Sides of the upsampled image must be multiples of this many pixels."""
+        return int(self.codec.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
     def degraded(self, lq: Tensor) -> Tensor:
         """w_y = E(up(x_LR)) for images in [0, 1]."""
         return self.encode(upsample(lq, self.scale))

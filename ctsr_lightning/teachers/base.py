@@ -50,6 +50,13 @@ class Teacher(nn.Module, ABC):
 
     scale: int
     """Enlargement that the teacher was made for."""
+    seed: int = 0
+    """Seed of what the teacher draws when it restores, if it draws anything."""
+
+    @property
+    @abstractmethod
+    def multiple(self) -> int:
+        """Sides of a restored image must be multiples of this many pixels."""
 
     @abstractmethod
     def condition(self, lq: Tensor) -> Tensor | None:

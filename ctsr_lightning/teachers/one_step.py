@@ -34,6 +34,11 @@ class OneStepTeacher(Teacher):
         self.frozen = Frozen(network)
         self.scale = network.scale
 
+    @property
+    def multiple(self) -> int:
+        """Sides of a restored image must be multiples of this many pixels."""
+        return self.frozen.network.multiple
+
     def condition(self, lq: Tensor) -> Tensor | None:
         """The prompt embedding c."""
         with torch.no_grad():

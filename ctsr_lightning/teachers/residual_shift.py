@@ -29,6 +29,11 @@ class ResidualShiftTeacher(Teacher):
         self.scale = network.scale
         self.seed = seed
 
+    @property
+    def multiple(self) -> int:
+        """Sides of a restored image must be multiples of this many pixels."""
+        return self.frozen.network.multiple
+
     def condition(self, lq: Tensor) -> Tensor:
         """w_y, the latent of the upsampled low-quality images."""
         return self.frozen.network.degraded(lq)

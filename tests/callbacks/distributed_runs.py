@@ -31,15 +31,15 @@ def evaluate(options: dict[str, Any], **trainer: Any) -> dict[str, Any]:
     return {"results": evaluation.results, "logged": logged}
 
 
-def process(rank: int, port: int, folder: Path) -> None:
-    """One of two processes, as torchrun would start it."""
+def process(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """One of several processes, as torchrun would start it; a pair of them trains as well."""
     os.environ.update(
         {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
+            "WORLD_SIZE": str(world_size),
+            "LOCAL_WORLD_SIZE": str(world_size),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "TORCHELASTIC_RUN_ID": "test",
@@ -47,8 +47,15 @@ def process(rank: int, port: int, folder: Path) -> None:
     )
     warnings.filterwarnings("error", message=".*sync_dist.*")
     warnings.filterwarnings("error", message=".*`compute` method.*")
-    ddp: dict[str, Any] = {"strategy": "ddp", "devices": 2}
+    ddp: dict[str, Any] = {"strategy": "ddp", "devices": world_size}
     found = {name: evaluate(options, **ddp) for name, options in TESTS.items()}
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    if world_size == 2:
+        train(folder, **ddp)
+
+
+def train(folder: Path, **trainer: Any) -> None:
+    """Train with every callback that writes a file."""
     callbacks = [
         EMA(),
         Evaluation(perceptual=Distance()),
@@ -65,6 +72,5 @@ def process(rank: int, port: int, folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
         log_every_n_steps=1,
-        **ddp,
+        **trainer,
     ).fit(Blend(controllable=True), PhotoData())
-    (folder / f"{rank}.json").write_text(json.dumps(found))

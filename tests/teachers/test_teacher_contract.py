@@ -60,6 +60,15 @@ def test_condition_carries_no_gradient(teacher, lq):
     assert condition is None or not condition.requires_grad
 
 
+def test_sides_are_multiples_of_what_it_says(teacher):
+    side = teacher.multiple // teacher.scale
+    assert side * teacher.scale == teacher.multiple
+    assert teacher.restore(torch.rand(1, 3, 2 * side, 3 * side)).shape[-2:] == (
+        2 * teacher.multiple,
+        3 * teacher.multiple,
+    )
+
+
 def test_gradient_reaches_the_clean_latent(teacher, lq):
     noisy = noised()
     teacher.predict_noise(noisy, teacher.condition(lq)).square().sum().backward()

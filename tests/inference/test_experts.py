@@ -1,0 +1,62 @@
+"""Teachers as restorers of any image, their blend, and their place in a checkpoint."""
+
+import pytest
+import tiny
+import torch
+
+from ctsr_lightning.inference.experts import Expert, blends
+from ctsr_lightning.inference.restorer import RestorationError
+from ctsr_lightning.teachers import ResidualShiftTeacher
+
+CPU = torch.device("cpu")
+MAKERS = {"one step": tiny.realness_teacher, "residual shift": tiny.fidelity_teacher}
+
+
+@pytest.fixture(params=MAKERS)
+def teacher(request):
+    return MAKERS[request.param]()
+
+
+def test_fitting_images_are_restored_as_by_the_teacher(teacher):
+    lq = torch.rand(2, 3, 8, 12)
+    assert torch.equal(Expert(teacher, CPU)(lq), teacher.restore(lq))
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (9, 8)])
+def test_any_size(teacher, size):
+    restored = Expert(teacher, CPU)(torch.rand(3, *size))
+    assert restored.shape == (1, 3, *(side * teacher.scale for side in size))
+    assert 0.0 <= restored.min() <= restored.max() <= 1.0
+
+
+def test_tiles_cover_the_image(teacher):
+    restored = Expert(teacher, CPU, tile=8)(torch.rand(1, 3, 21, 10))
+    assert restored.shape[-2:] == (21 * teacher.scale, 10 * teacher.scale)
+
+
+def test_the_seed_is_the_only_source_of_randomness():
+    expert = Expert(ResidualShiftTeacher(tiny.shift_network()), CPU)
+    lq = torch.rand(1, 3, 8, 8)
+    torch.manual_seed(3)
+    first, state = expert(lq, seed=1), torch.get_rng_state()
+    torch.manual_seed(3)
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn from the caller's generator
+    assert torch.equal(expert(lq, seed=1), first)
+    assert not torch.equal(expert(lq, seed=2), first)
+
+
+def test_diverged_networks_are_named():
+    teacher = tiny.realness_teacher()
+    next(teacher.frozen.network.unet.parameters()).fill_(torch.nan)
+    with pytest.raises(RestorationError, match="OneStepTeacher answered with NaN"):
+        Expert(teacher, CPU)(torch.rand(3, 8, 8))
+
+
+def test_blends_are_linear_and_end_at_the_teachers():
+    faithful, realistic = torch.rand(2, 1, 3, 4, 4).unbind()
+    ends = list(blends(faithful, realistic, [0.0, 0.3, 1.0]))
+    assert torch.equal(ends[0], realistic)
+    assert torch.equal(ends[2], faithful)
+    torch.testing.assert_close(ends[1], 0.3 * faithful + 0.7 * realistic)
+    with pytest.raises(ValueError, match=r"alpha of T_f in \[0, 1\], got 1.5"):
+        list(blends(faithful, realistic, [1.5]))
