@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "upscale": "ctsr_lightning.commands.upscale:upscale",
+    "evaluate": "ctsr_lightning.commands.evaluate:evaluate",
     "sweep": "ctsr_lightning.commands.sweep:sweep",
+    "results": "ctsr_lightning.commands.results:results",
     "demo": "ctsr_lightning.commands.demo:demo",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""
@@ -104,16 +106,21 @@ def run_command(name: str, args: list[str]) -> None:
         name: A key of `COMMANDS`.
         args: The words after it.
     """
-    parser = command_parser(name)
-    options = parser.parse_args(args).as_dict()
+    function = load_command(name)
+    options = command_parser(name).parse_args([_underscored(word) for word in args]).as_dict()
     options.pop("config")
-    code = load_command(name)(**options)
+    words = [options.pop(parameter.name) for parameter in _words(function)]
+    several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
+    code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
 
 
 def command_parser(name: str) -> ArgumentParser:
-    """Turn a command's signature and docstring into a parser: `flag: bool = False` becomes a bare `--flag`.
+    """Turn a command's signature and docstring into a parser.
+
+    `flag: bool = False` becomes a bare `--flag`, a positional-only parameter with a default an optional word, `*names`
+    one or more words. Options may be written with hyphens or underscores.
 
     Args:
         name: A key of `COMMANDS`.
@@ -132,12 +139,33 @@ def command_parser(name: str) -> ArgumentParser:
     description, _, _ = (inspect.getdoc(function) or "").partition("\nArgs:")
     parser = ArgumentParser(prog=f"ctsr {name}", description=description, formatter_class=HelpFormatter)
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
-    flags = [p.name for p in inspect.signature(function).parameters.values() if p.default is False]
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(flags))
-    texts = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__ or "").params}
+    parameters = inspect.signature(function).parameters
+    flags = [p.name for p in parameters.values() if p.default is False]
+    words = _words(function)
+    skip: set[str | int] = {*flags, *(word.name for word in words)}
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
+    texts = {p.arg_name.lstrip("*"): p.description for p in docstring_parser.parse(function.__doc__ or "").params}
+    for word in words:
+        several = word.kind is word.VAR_POSITIONAL
+        options: dict[str, Any] = {"nargs": "+"} if several else {"nargs": "?", "default": word.default}
+        parser.add_argument(word.name, type=word.annotation, help=texts.get(word.name), **options)
     for flag in flags:
         parser.add_argument(f"--{flag}", action="store_true", help=texts.get(flag))
     return parser
+
+
+def _words(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a command that Python takes by position only: optional words, and words in a row."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.VAR_POSITIONAL}]
+
+
+def _underscored(word: str) -> str:
+    """An option's name with underscores, as parsers know it; values and other words stay as they are."""
+    if not word.startswith("--"):
+        return word
+    name, separator, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{separator}{value}"
 
 
 def user_error(error: BaseException) -> BaseException | None:

@@ -147,6 +147,22 @@ def test_flags_need_no_value() -> None:
     assert parser.parse_args(["a", "b", "--overwrite"]).overwrite is True
 
 
+def test_words_that_need_not_be_given() -> None:
+    parser = command_parser("evaluate")
+    assert (parser.parse_args([]).restored, parser.parse_args([]).gt) == (None, None)
+    assert parser.parse_args(["--metrics", "psnr", "a", "b"]).gt == "b"
+    assert command_parser("results").parse_args(["a", "b", "--output", "c.md"]).runs == ["a", "b"]
+
+
+def test_options_may_have_hyphens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "a-b", "c-d", "--crop-border", "-3", "--skip-unavailable"])
+    assert "--crop-border of at least 0 pixels, found -3" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "a-b", "c-d", f"--output={tmp_path}/x-y"])
+    assert "'c-d'" in capsys.readouterr().err
+
+
 def test_command_options_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "options.yaml").write_text("overwrite: true\ntile: 64\n")
     options = command_parser("upscale").parse_args(["--config", str(tmp_path / "options.yaml"), "a", "b"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 WEIGHTS = "weights.safetensors"
-CONTROLS = "0,0.25,0.5,0.75,1"
+CONTROLS, ALPHAS = "0,0.25,0.5,0.75,1", "0.25,0.5,0.75"
 HELD_OUT = 4
 """Photographs that are kept from the training, where it is the reader's."""
 LARGEST = 1024
@@ -192,11 +192,11 @@ def _use(output: Path, source: str | None, device: str) -> dict[str, Any]:
         write_image(output / "photos" / "gt" / f"{batch.key[0]}.png", batch.gt[0, :, :LARGEST, :LARGEST])
     checkpoint = output / "stage2" / "checkpoints" / "last.ckpt"
     torch_device = {"gpu": "cuda"}.get(device, device)
-    sweep(
-        checkpoint, output / "photos" / "gt", output / "photos" / "lq", output / "sweep", CONTROLS, device=torch_device
-    )
-    upscale(output / "photos" / "lq", output / "restored", checkpoint, CONTROLS, device=torch_device, overwrite=True)
-    shutil.copyfile(output / "sweep" / "tradeoff.png", output / "tradeoff.png")
+    gt, lq = (output / "photos" / side for side in ("gt", "lq"))
+    sweep(checkpoint, gt, lq, output=output / "sweep", controls=CONTROLS, alphas=ALPHAS, device=torch_device)
+    upscale(lq, output / "restored", checkpoint, CONTROLS, device=torch_device, overwrite=True)
+    for name in ("tradeoff.png", "tradeoff.html"):
+        shutil.copyfile(output / "sweep" / name, output / name)
     grids = sorted((output / "stage2" / "images").glob("*.png"))
     if grids:
         shutil.copyfile(grids[-1], output / "grid.png")
@@ -209,7 +209,7 @@ def _write_metrics(
 ) -> None:
     """Write metrics.json and say where everything is."""
     is_lpips = bool(report["settings"]["perceptual_is_lpips"])
-    name = report["protocol"]["perceptual_distance"]
+    name = report["settings"]["perceptual"]
     record = {
         "data": source or "sample photographs of scikit-image",
         "perceptual_distance": {"name": name, "is_lpips": is_lpips},
@@ -224,7 +224,7 @@ def _write_metrics(
     )
     print(
         f"\nDone in {sum(seconds.values()) / 60:.1f} minutes.{note}\n"
-        f"  curve     {output / 'tradeoff.png'}\n"
+        f"  curve     {output / 'tradeoff.png'}, interactive {output / 'tradeoff.html'}\n"
         f"  grid      {output / 'grid.png'}\n"
         f"  photos    {output / 'restored'}\n"
         f"  figures   {output / 'metrics.json'}\n"

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import torch
     from rich.progress import Progress
 
     from ctsr_lightning.inference.restorer import Restorer
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Baselines = Literal["all", "bicubic", "none"]
 
 
 def parse_controls(text: float | Sequence[float] | str) -> list[float]:
@@ -46,6 +48,16 @@ def parse_controls(text: float | Sequence[float] | str) -> list[float]:
     return list(dict.fromkeys(controls))
 
 
+def listed(words: str | Sequence[str] | None) -> list[str]:
+    """Read a list of folders.
+
+    Args:
+        words: Folders with commas between them, a list of such, or None.
+    """
+    several = [words] if isinstance(words, str) else words or []
+    return [word.strip() for text in several for word in text.split(",") if word.strip()]
+
+
 def load_restorer(checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision) -> Restorer:
     """Read the model of a command.
 
@@ -68,6 +80,20 @@ def load_restorer(checkpoint: str | Path | None, *, tile: int | None, device: st
     from ctsr_lightning.inference.restorer import Restorer
 
     return Restorer.from_checkpoint(checkpoint, device, getattr(torch, precision), tile)
+
+
+def describe_device(device: torch.device) -> str:
+    """A device for the record of a measurement: the model of a GPU, or the number of threads on a CPU.
+
+    Args:
+        device: The device.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {device}"
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
 
 
 def progress() -> Progress:

@@ -1,169 +1,118 @@
-"""The files that `ctsr sweep` leaves: tables, plot, and a record of how they were made."""
+"""The files that `ctsr sweep` leaves: tables, plots, what the curves amount to, and how all of it was made."""
 
 from __future__ import annotations
 
-import csv
-import json
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BICUBIC = "bicubic"
-"""Label of the baseline."""
+from ctsr_lightning.commands.measuring import FAITHFUL, REALISTIC, Measurements, Summary
+from ctsr_lightning.commands.report import markdown, record, write_json, write_means, write_per_image
+from ctsr_lightning.images import write_image
+from ctsr_lightning.metrics.frontier import Axis, Comparison, Monotone, Point, compare, monotone
+from ctsr_lightning.metrics.interactive import tradeoff_html
+from ctsr_lightning.metrics.plots import render, tradeoff_figure
 
-PROTOCOL = {
-    "rounding": "8 bits",
-    "border_crop": 0,
-    "psnr_y": "PSNR on Y of BT.601 YCbCr, dB",
-    "ssim_y": "SSIM on Y of BT.601 YCbCr, 11x11 Gaussian window",
-    "reduction": "mean over images",
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image at one setting.
-
-    Args:
-        key: The image.
-        label: The setting, for example `t=0.50` or `bicubic`.
-        control: t, or None where there is none.
-        values: Metrics by name.
-        seconds: Time of this restoration, with its share of the pass that all t have in common.
-    """
-
-    key: str
-    label: str
-    control: float | None
-    values: Mapping[str, float]
-    seconds: float
+IMPROVING = {"psnr_y": True, "ssim_y": True}
+"""Metrics that are expected to improve as t grows towards fidelity; all others are expected to worsen."""
 
 
-@dataclass
-class Table:
-    """All measurements.
-
-    Args:
-        higher_is_better: Direction of each metric by name.
-        perceptual: Name of the perceptual distance among them.
-        rows: The measurements.
-    """
-
-    higher_is_better: Mapping[str, bool]
-    perceptual: str
-    rows: list[Row] = field(default_factory=list)
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return len({row.key for row in self.rows})
-
-    def means(self) -> list[Row]:
-        """One row per setting: means over images, in the order of measurement."""
-        grouped: dict[str, list[Row]] = {}
-        for row in self.rows:
-            grouped.setdefault(row.label, []).append(row)
-        return [
-            Row(
-                "mean",
-                label,
-                rows[0].control,
-                {name: _mean(row.values[name] for row in rows) for name in self.higher_is_better},
-                _mean(row.seconds for row in rows),
-            )
-            for label, rows in grouped.items()
-        ]
-
-
-def write_report(folder: Path, table: Table, settings: Mapping[str, Any]) -> str:
+def write_report(
+    folder: Path,
+    measurements: Measurements,
+    perceptual: str,
+    identity: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> str:
     """Write every file and describe them for the terminal.
 
     Args:
         folder: The folder, made as needed.
-        table: What was measured.
-        settings: How; recorded as it is. `perceptual_is_lpips` says whether the distance is LPIPS or its stand-in.
-
-    Returns:
-        The table as Markdown and where the files are.
+        measurements: What was measured.
+        perceptual: Name of the perceptual distance, the vertical axis.
+        identity: See `record`.
+        settings: How it was measured; recorded as it is.
+        notes: Lines for the reader of the table.
     """
-    from ctsr_lightning.images import write_image
-    from ctsr_lightning.metrics.plots import Axis, Point, render, tradeoff_figure
-
     folder.mkdir(parents=True, exist_ok=True)
-    means, names = table.means(), list(table.higher_is_better)
-    _write_csv(folder / "tradeoff.csv", ["setting", "t", *names, "seconds"], ([r.label, *_cells(r)] for r in means))
-    _write_csv(
-        folder / "per_image.csv",
-        ["image", "setting", "t", *names, "seconds"],
-        ([r.key, r.label, *_cells(r)] for r in table.rows),
+    write_means(folder / "tradeoff.csv", measurements)
+    write_per_image(folder / "per_image.csv", measurements)
+    better = measurements.higher_is_better
+    axes = (Axis("psnr_y", better["psnr_y"]), Axis(perceptual, better[perceptual]))
+    summaries = [s for s in measurements.summaries() if s.values]
+    curves, markers = planes(summaries, *axes)
+    verdicts, comparison = judge(summaries, better, curves, markers, axes)
+    sentences = [verdict.sentence() for verdict in verdicts] + ([comparison.sentence()] if comparison else [])
+    text = markdown(
+        measurements, identity["source"], [*(["", *(f"- {s}" for s in sentences)] if sentences else []), *notes]
     )
-    text = markdown(table, settings)
     (folder / "tradeoff.md").write_text(text, encoding="utf-8")
-    record = {
-        "protocol": PROTOCOL | {"perceptual_distance": table.perceptual},
-        "higher_is_better": dict(table.higher_is_better),
-        "images": table.images,
-        "settings": dict(settings),
-        "versions": versions(),
-        "results": [{"setting": r.label, "t": r.control, **r.values, "seconds": r.seconds} for r in means],
+    frontier = {
+        "monotone": {verdict.metric: verdict.as_dict() for verdict in verdicts},
+        "blend": comparison.as_dict() if comparison else None,
     }
-    (folder / "tradeoff.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    x, y = (Axis(name, table.higher_is_better[name]) for name in ("psnr_y", table.perceptual))
-    points = {r.label: Point(r.label, r.values[x.name], r.values[y.name]) for r in means}
-    curve = [points[r.label] for r in means if r.control is not None]
-    marks = [points[r.label] for r in means if r.control is None]
-    figure = tradeoff_figure({"CTSR": curve}, marks, x, y, f"{table.images} images")
-    write_image(folder / "tradeoff.png", render(figure))
-    return f"{text}\n→ {folder}/tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.json"
+    write_json(folder / "tradeoff.json", record(measurements, identity, settings, frontier=frontier))
+    title = f"{measurements.images} images, {identity['source']}"
+    write_image(folder / "tradeoff.png", render(tradeoff_figure(curves, markers, *axes, title)))
+    choices = [Axis(name, higher) for name, higher in better.items()]
+    page = tradeoff_html(curves, markers, *axes, title, " ".join(sentences), choices)
+    (folder / "tradeoff.html").write_text(page, encoding="utf-8")
+    names = "tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html, tradeoff.json"
+    return f"{text}\n→ {folder}/{names}"
 
 
-def markdown(table: Table, settings: Mapping[str, Any]) -> str:
-    """The means as a Markdown table, with what a reader has to know about the numbers.
+def planes(summaries: Sequence[Summary], x: Axis, y: Axis) -> tuple[dict[str, list[Point]], list[Point]]:
+    """Curves and single points on the perception-distortion plane.
 
     Args:
-        table: What was measured.
-        settings: How.
+        summaries: The methods.
+        x: The horizontal metric.
+        y: The vertical metric.
+
+    Returns:
+        `CTSR` over t and `blend` over α with the teachers at its ends; bicubic and the teachers by themselves.
     """
-    names = list(table.higher_is_better)
-    head = ["", *(f"{name} {'↑' if table.higher_is_better[name] else '↓'}" for name in names), "s / image"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in table.means():
-        seconds = f"{row.seconds:.2f}" if row.control is not None else ""
-        lines.append(f"| {row.label} | {' | '.join(f'{row.values[name]:.4f}' for name in names)} | {seconds} |")
-    source = f"{settings['gt']}; low quality: {settings['lq']}"
-    lines += ["", f"{table.images} images ({source}), x{settings['scale']}, 8-bit, Y of BT.601, no border crop."]
-    if not settings["perceptual_is_lpips"]:
-        lines.append(
-            f"**{table.perceptual} is this project's stand-in, not LPIPS**, whose weights are not on this machine. "
-            "Its values compare with each other only."
-        )
-    return "\n".join(lines) + "\n"
+
+    def point(summary: Summary) -> Point:
+        seconds = {} if summary.seconds is None else {"seconds": summary.seconds}
+        label = summary.method.label.removeprefix("blend ")  # the curve says that already
+        return Point(label, summary.values[x.name], summary.values[y.name], {**summary.values, **seconds})
+
+    by_label = {s.method.label: point(s) for s in summaries}
+    kinds = {
+        kind: [point(s) for s in summaries if s.method.kind == kind] for kind in ("ctsr", "blend", "teacher", "bicubic")
+    }
+    curves = {"CTSR": kinds["ctsr"]} if kinds["ctsr"] else {}
+    if {FAITHFUL, REALISTIC} <= by_label.keys():
+        curves["blend"] = [by_label[REALISTIC], *kinds["blend"], by_label[FAITHFUL]]
+    return curves, kinds["teacher"] + kinds["bicubic"]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = ("ctsr-lightning", "torch", "torchvision", "torchmetrics", "diffusers", "lpips", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+def judge(
+    summaries: Sequence[Summary],
+    better: Mapping[str, bool],
+    curves: Mapping[str, Sequence[Point]],
+    markers: Sequence[Point],
+    axes: tuple[Axis, Axis],
+) -> tuple[list[Monotone], Comparison | None]:
+    """Whether the curve over t is monotone in every metric, and how it stands against the blend.
 
-
-def _write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(lines)
-
-
-def _cells(row: Row) -> list[Any]:
-    return [
-        "" if row.control is None else row.control,
-        *(f"{v:.6f}" for v in row.values.values()),
-        f"{row.seconds:.4f}",
+    Args:
+        summaries: The methods.
+        better: Direction of each metric.
+        curves: The curves of `planes`.
+        markers: The single points of `planes`.
+        axes: The two metrics of the plane.
+    """
+    swept = [s for s in summaries if s.method.kind == "ctsr"]
+    if len(swept) < 2:
+        return [], None
+    labels = [s.method.label for s in swept]
+    verdicts = [
+        monotone(labels, [s.values[name] for s in swept], Axis(name, better[name]), IMPROVING.get(name, False))
+        for name in better
     ]
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
+    if "blend" not in curves:
+        return verdicts, None
+    return verdicts, compare(curves["CTSR"], curves["blend"], markers, *axes)

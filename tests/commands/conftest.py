@@ -10,6 +10,7 @@ import torch
 
 from ctsr_lightning.networks.codec import NanoCodec
 from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.velocity import VelocityField
 
@@ -52,3 +53,32 @@ def stage2(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def stage1(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_checkpoint(tmp_path_factory.mktemp("models") / "stage1.ckpt", controllable=False))
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A stage-2 checkpoint that names its teachers: T_f walks a chain with noise, T_r is the student itself."""
+    path = write_checkpoint(tmp_path_factory.mktemp("models") / "taught.ckpt", controllable=True)
+    torch.manual_seed(1)
+    unet = nano_unet(8, 16, widths=(8, 16))
+    network = ResidualShiftNetwork(unet, NanoCodec(8, 8))
+    state = {f"network.unet.{k}": v for k, v in network.unet.state_dict().items()}
+    torch.save({"state_dict": state}, path.with_suffix(".shift"))
+    checkpoint = torch.load(path, weights_only=True)
+    config = checkpoint["hyper_parameters"]
+    shift_unet = {**UNET, "init_args": {**UNET["init_args"], "in_channels": 16}}
+    config["fidelity"] = {
+        "class_path": "ctsr_lightning.teachers.ResidualShiftTeacher",
+        "init_args": {
+            "network": {
+                "class_path": "ctsr_lightning.networks.residual_shift.ResidualShiftNetwork",
+                "init_args": {"unet": shift_unet, "codec": CODEC, "weights": path.with_suffix(".shift").name},
+            }
+        },
+    }
+    config["realness"] = {
+        "class_path": "ctsr_lightning.teachers.OneStepTeacher",
+        "init_args": {"network": config["student"]},
+    }
+    torch.save(checkpoint, path)
+    return str(path)

@@ -34,6 +34,7 @@ def output(words: list[str]) -> Path:
 
 
 def test_it_leaves_what_it_promises(output: Path) -> None:
+    assert "plotly" in (output / "tradeoff.html").read_text(encoding="utf-8")
     for name in ("tradeoff.png", "grid.png"):
         with Image.open(output / name) as image:
             assert min(image.size) > 200
@@ -47,7 +48,9 @@ def test_its_figures_say_what_they_are(output: Path) -> None:
     record = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     assert record["perceptual_distance"] == {"name": "texture_distance", "is_lpips": False}
     assert record["test"].keys() >= {"test/psnr_y/t=0.00", "test/psnr_y/t=1.00", "test/texture_distance/t=0.50"}
-    assert [row["setting"] for row in record["sweep"]] == ["bicubic", *(f"t={t:.2f}" for t in (0, 0.25, 0.5, 0.75, 1))]
+    settings = [row["setting"] for row in record["sweep"]]
+    assert settings[:3] == ["bicubic", "T_f", "T_r"]
+    assert settings[-5:] == [f"t={t:.2f}" for t in (0, 0.25, 0.5, 0.75, 1)]
     assert record["seconds"].keys() == {*(link.name for link in CHAIN), "evaluation"}
 
 

@@ -42,7 +42,7 @@ def run(stage2: str, *words: str) -> None:
 def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1")
     assert {p.name for p in Path("out").iterdir()} == {
-        "tradeoff.csv", "per_image.csv", "tradeoff.md", "tradeoff.png", "tradeoff.json",
+        "tradeoff.csv", "per_image.csv", "tradeoff.md", "tradeoff.png", "tradeoff.html", "tradeoff.json",
     }  # fmt: skip
     means, images = table("out/tradeoff.csv"), table("out/per_image.csv")
     assert [row["setting"] for row in means] == ["bicubic", "t=0.00", "t=0.50", "t=1.00"]
@@ -60,7 +60,7 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_image("out/tradeoff.png").shape[2] > 400
     record = json.loads(Path("out/tradeoff.json").read_text())
     assert record["images"] == 2
-    assert record["protocol"]["perceptual_distance"] == "texture_distance"
+    assert record["settings"]["perceptual"] == "texture_distance"
     assert record["settings"]["perceptual_is_lpips"] is False
     assert record["settings"]["checkpoint"] == stage2
     assert record["versions"].keys() >= {"ctsr-lightning", "torch", "python"}
@@ -69,6 +69,23 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "texture_distance is this project's stand-in, not LPIPS" in out
     assert Path("out/tradeoff.md").read_text() in out
     assert "lpips" not in Path("out/tradeoff.csv").read_text()
+
+
+def test_the_blend_of_the_teachers_is_the_rival(taught: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(taught, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1", "--alphas", "0.5")
+    labels = [row["setting"] for row in table("out/tradeoff.csv")]
+    assert labels == ["bicubic", "T_f", "T_r", "blend α=0.50", "t=0.00", "t=0.50", "t=1.00"]
+    frontier = json.loads(Path("out/tradeoff.json").read_text())["frontier"]
+    assert frontier["monotone"].keys() == {"psnr_y", "ssim_y", "texture_distance"}
+    assert frontier["monotone"]["psnr_y"]["improving"] is True
+    assert frontier["monotone"]["texture_distance"]["improving"] is False
+    blend = frontier["blend"]
+    assert blend["curve"]["points"] == 3
+    assert blend["other"]["points"] == 3  # the teachers are its ends
+    assert blend["sentence"] in capsys.readouterr().out
+    page = Path("out/tradeoff.html").read_text(encoding="utf-8")
+    for label in ("bicubic", "T_f", "t=0.50"):
+        assert label in page
 
 
 def test_seeded_degradation(stage2: str) -> None:
@@ -85,18 +102,18 @@ def test_one_pass_per_image(stage2: str, monkeypatch: pytest.MonkeyPatch) -> Non
     trajectory = Restorer.trajectory
     monkeypatch.setattr(Restorer, "trajectory", lambda self, lq: passes.append(1) or trajectory(self, lq))
     run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.1,0.2,0.3")
-    assert len(passes) == 2
+    assert len(passes) == 2 + 1  # the first image warms the device up, unmeasured
 
 
 def test_built_in_photos_cropped_and_limited(stage2: str) -> None:
     pytest.importorskip("skimage")
     run(stage2, "--crop", "64", "--repeats", "2", "--limit", "3", "--controls", "0,1")
     assert len({row["image"] for row in table("out/per_image.csv")}) == 3
-    assert json.loads(Path("out/tradeoff.json").read_text())["settings"]["gt"] == "photos of scikit-image"
+    assert json.loads(Path("out/tradeoff.json").read_text())["source"].startswith("photos of scikit-image")
 
 
 def test_stage_one_has_one_point(stage1: str) -> None:
-    words = {"gt": "gt", "lq": "lq", "device": "cpu", "output": "out"}
+    words = {"gt": "gt", "lq": "lq", "device": "cpu", "output": "out", "baselines": "bicubic"}
     with pytest.raises(ValueError, match="stage-1 model"):
         sweep(stage1, **words)
     sweep(stage1, controls="0", **words)
