@@ -151,6 +151,11 @@ class LinearTeacher(Teacher):
         super().__init__()
         self.slope, self.offset, self.scale = slope, offset, scale
 
+    @property
+    def multiple(self) -> int:
+        """Any size will do."""
+        return self.scale
+
     def condition(self, lq: Tensor) -> None:
         """Nothing."""
 
