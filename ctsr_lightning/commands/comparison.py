@@ -38,10 +38,7 @@ def available(names: Sequence[str], *, skip_unavailable: bool) -> tuple[dict[str
     if not missing:
         return built, []
     if skip_unavailable and built:
-        return built, [
-            "",
-            f"**Left out, weights not on this machine: {', '.join(missing)}.**",
-        ]
+        return built, [f"**Left out, weights not on this machine: {', '.join(missing)}.**"]
     reasons = "\n".join(f"- {name}: {error}" for name, error in missing.items())
     remedy = "none is left" if skip_unavailable else "--skip-unavailable leaves them out"
     raise FileNotFoundError(

@@ -129,7 +129,7 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     Args:
         measurements: The measurements.
         source: Where the images come from, for the line below the table.
-        notes: Further lines.
+        notes: Further paragraphs.
     """
     better = measurements.higher_is_better
     timed = any(row.seconds is not None for row in measurements.rows)
@@ -151,7 +151,7 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
         lines.append(f"Times are those of a single setting; each further value of t costs {mean:.3f} s per image.")
     if measurements.runs > 1:
         lines += ["", *_stability(measurements, summaries)]
-    return "\n".join([*lines, *notes]) + "\n"
+    return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"
 
 
 def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list[str]:

@@ -44,9 +44,8 @@ def write_report(
     curves, markers = planes(summaries, *axes)
     verdicts, comparison = judge(summaries, better, curves, markers, axes)
     sentences = [verdict.sentence() for verdict in verdicts] + ([comparison.sentence()] if comparison else [])
-    text = markdown(
-        measurements, identity["source"], [*(["", *(f"- {s}" for s in sentences)] if sentences else []), *notes]
-    )
+    verdict_list = ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
+    text = markdown(measurements, identity["source"], [*verdict_list, *notes])
     (folder / "tradeoff.md").write_text(text, encoding="utf-8")
     frontier = {
         "monotone": {verdict.metric: verdict.as_dict() for verdict in verdicts},
