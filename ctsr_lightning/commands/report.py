@@ -143,7 +143,7 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
     lines += [
         "",
-        f"{measurements.images} images ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
+        f"{count_images(measurements)} ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
     ]
     further = [s.further for s in summaries if s.method.kind == "ctsr" and s.further is not None]
     if further:
@@ -152,6 +152,11 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     if measurements.runs > 1:
         lines += ["", *_stability(measurements, summaries)]
     return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"
+
+
+def count_images(measurements: Measurements) -> str:
+    """`1 image` or `100 images`."""
+    return f"{measurements.images} image{'s' * (measurements.images != 1)}"
 
 
 def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list[str]:

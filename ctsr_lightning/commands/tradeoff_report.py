@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctsr_lightning.commands.measuring import FAITHFUL, REALISTIC, Measurements, Summary
-from ctsr_lightning.commands.report import markdown, record, write_json, write_means, write_per_image
+from ctsr_lightning.commands.report import count_images, markdown, record, write_json, write_means, write_per_image
 from ctsr_lightning.images import write_image
 from ctsr_lightning.metrics.frontier import Axis, Comparison, Monotone, Point, compare, monotone
 from ctsr_lightning.metrics.interactive import tradeoff_html
@@ -52,7 +52,7 @@ def write_report(
         "blend": comparison.as_dict() if comparison else None,
     }
     write_json(folder / "tradeoff.json", record(measurements, identity, settings, frontier=frontier))
-    title = f"{measurements.images} images, {identity['source']}"
+    title = f"{count_images(measurements)}, {identity['source']}"
     write_image(folder / "tradeoff.png", render(tradeoff_figure(curves, markers, *axes, title)))
     choices = [Axis(name, higher) for name, higher in better.items()]
     page = tradeoff_html(curves, markers, *axes, title, " ".join(sentences), choices)
