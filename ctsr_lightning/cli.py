@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "evaluate": "ctsr_lightning.commands.evaluate:evaluate",
     "sweep": "ctsr_lightning.commands.sweep:sweep",
     "results": "ctsr_lightning.commands.results:results",
+    "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "demo": "ctsr_lightning.commands.demo:demo",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""

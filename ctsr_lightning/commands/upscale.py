@@ -25,6 +25,7 @@ def upscale(
     precision: Precision = "float32",
     format: Literal["png", "jpg", "webp", "bmp", "tif"] = "png",  # noqa: A002 (the option is --format)
     overwrite: bool = False,
+    color: Literal["none", "adain", "wavelet"] = "none",
 ) -> int:
     """Restore photos: files or whole folders, at one or several values of t.
 
@@ -46,6 +47,8 @@ def upscale(
         precision: Type to compute in; the half types save memory on a GPU.
         format: File format of the results.
         overwrite: Replace results that are there already.
+        color: Correction of colours by the enlarged input, over the whole image: none, as the model was trained; adain,
+            the mean and contrast of each channel (OSEDiff's default); wavelet, everything but details.
 
     Returns:
         0, or 1 if an image could not be restored.
@@ -57,6 +60,7 @@ def upscale(
     seconds, failures = 0.0, list[str]()
     if pending:
         restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision)
+        restorer.color = color
         for control_value in controls:
             restorer.check_control(control_value)
         with progress() as bar:

@@ -1,0 +1,168 @@
+"""Time and memory of a model's parts, and models with generated weights to take them of."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ctsr_lightning.inference.restorer import Restorer, computing
+from ctsr_lightning.networks import KLCodec, NanoCodec, OneStepStudent, TradeOff, VelocityField, nano_unet
+from ctsr_lightning.networks.prompts import Prompt
+
+CONTROLS = (1, 2, 6)
+"""Numbers of values of t that whole restorations are measured for."""
+
+Shape = Literal["nano", "sd21"]
+
+
+class Cost(NamedTuple):
+    """What a part of a model costs."""
+
+    part: str
+    """The part."""
+    parameters: int
+    """Parameters of the networks in it."""
+    seconds: float
+    """Median over the measured passes."""
+    fastest: float
+    """Fastest pass."""
+    memory: int | None
+    """Peak memory in bytes while it ran: the device's allocations, or all of the process on a CPU; None if unknown."""
+
+
+def measure(restorer: Restorer, lq: Tensor, warmup: int, repeats: int) -> Iterator[Cost]:
+    """Measure the parts of a model one by one, then whole restorations.
+
+    Args:
+        restorer: The model.
+        lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+        warmup: Passes of each part before anything is measured.
+        repeats: Measured passes of each part.
+    """
+    for name, networks, work in works(restorer, lq):
+        for _ in range(warmup):
+            work()
+        _forget_peak(restorer.device)
+        seconds = []
+        for _ in range(repeats):
+            _wait(restorer.device)
+            start = time.perf_counter()
+            work()
+            _wait(restorer.device)
+            seconds.append(time.perf_counter() - start)
+        parameters = sum(p.numel() for network in networks for p in network.parameters())
+        yield Cost(name, parameters, statistics.median(seconds), min(seconds), _peak(restorer.device))
+
+
+def works(restorer: Restorer, lq: Tensor) -> list[tuple[str, list[nn.Module], Callable[[], Any]]]:
+    """The parts of a model: name, networks, and the work, on inputs as they are in a restoration.
+
+    Args:
+        restorer: The model.
+        lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+    """
+    student, model = restorer.student, restorer.model
+    images = lq.to(restorer.device)
+
+    def within(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            seed = restorer.seed if student.sample_latent else None
+            with torch.no_grad(), computing(restorer.device, restorer.dtype, seed):
+                return work()
+
+        return run
+
+    start = within(lambda: student.start(images))()
+    latent = within(lambda: student.latent(images, start))()
+    codec, unet = student.codec, student.unet
+    parts: list[tuple[str, list[nn.Module], Callable[[], Any]]] = [
+        ("encode z_L = E(up(x))", [codec], within(lambda: student.start(images))),
+        ("student's UNet", [unet], within(lambda: student.latent(images, start))),
+    ]
+    if isinstance(model, TradeOff):
+        if model.z0_source == "reencode":
+            again = within(lambda: student.encode(student.decode(latent).clamp(0.0, 1.0)))
+            parts.append(("decode and encode z_0", [codec], again))
+        zero = torch.zeros(len(images), device=restorer.device)
+        velocity = within(lambda: model.velocity(latent, zero, student.prompt(images), start))
+        parts.append(("velocity field's UNet", [model.velocity], velocity))
+    parts.append(("decode", [codec], within(lambda: student.decode(latent))))
+    for count in CONTROLS if restorer.controllable else (1,):
+        controls = [index / max(count - 1, 1) for index in range(count)]
+        name = f"whole, {count} value{'s' * (count > 1)} of t"
+        parts.append((name, [model], lambda controls=controls: restorer(images, controls)))  # type: ignore[misc]
+    return parts
+
+
+def generated_model(shape: Shape) -> TradeOff:
+    """A stage-2 model with random weights, whose time and memory are those of a trained one.
+
+    Args:
+        shape: `nano`, or `sd21` for Stable Diffusion 2.1-base: a UNet of 866 M and an autoencoder of 84 M parameters.
+    """
+    if shape == "nano":
+        return TradeOff(OneStepStudent(nano_unet(), NanoCodec(), timestep=250), VelocityField(nano_unet()))
+    autoencoder = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=768,
+        scaling_factor=0.18215,
+    )
+    student = OneStepStudent(_sd21_unet(), KLCodec(autoencoder), prompt=_NoWords())
+    return TradeOff(student, VelocityField(_sd21_unet()))
+
+
+def _sd21_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+    )
+
+
+class _NoWords(Prompt):
+    """An embedding of zeros with the length and width of Stable Diffusion 2.1's."""
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return lq.new_zeros(lq.shape[0], 77, 1024)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): sets the peak of resident memory to what is resident now
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):  # no Linux, or not allowed: the peak is then that of the whole run so far
+            _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+
+
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "cpu" and _STATUS.is_file():
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    return None

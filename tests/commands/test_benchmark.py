@@ -1,0 +1,73 @@
+"""`ctsr benchmark`: which parts it measures, on which networks, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctsr_lightning.cli import main
+from ctsr_lightning.commands.timing import generated_model, works
+from ctsr_lightning.inference.restorer import Restorer
+
+PARTS = ["encode z_L = E(up(x))", "student's UNet", "velocity field's UNet", "decode"]
+WHOLE = ["whole, 1 value of t", "whole, 2 values of t", "whole, 6 values of t"]
+
+
+def run(*words: str) -> None:
+    main(["benchmark", "--size", "8", "--warmup", "0", "--repeats", "2", "--device", "cpu", *words])
+
+
+def test_a_checkpoint_part_by_part(stage2: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--checkpoint", stage2, "--batch", "2", "--output", str(tmp_path / "new" / "cost.json"))
+    record = json.loads((tmp_path / "new" / "cost.json").read_text())
+    assert [part["part"] for part in record["parts"]] == PARTS + WHOLE
+    assert record["input"] == [2, 3, 8, 8]
+    assert record["output"] == [2, 3, 32, 32]
+    for part in record["parts"]:
+        assert part["seconds"] >= part["fastest"] > 0
+        assert part["memory"] is None or part["memory"] > 2**20
+    out = capsys.readouterr().out
+    for name in PARTS + WHOLE:
+        assert f"| {name} |" in out
+    assert "float32" in out
+
+
+def test_a_student_alone_has_no_velocity(stage1: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--checkpoint", stage1)
+    out = capsys.readouterr().out
+    assert "velocity" not in out
+    assert "whole, 2" not in out
+
+
+def test_generated_nano_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--precision", "bfloat16")
+    assert "nano, generated weights; 1 x 3 x 8 x 8 to 1 x 3 x 32 x 32; cpu" in capsys.readouterr().out
+
+
+def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
+    restorer = Restorer.from_checkpoint(stage2, "cpu", tile=0)
+    lq = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    by_name = {name: work for name, _, work in works(restorer, lq)}
+    z_0, velocity = by_name["student's UNet"](), by_name["velocity field's UNet"]()
+    trajectory = restorer.trajectory(lq)
+    assert torch.equal(z_0, trajectory.z_0)
+    torch.testing.assert_close(velocity, trajectory.velocity)
+    assert torch.equal(by_name["decode"]().clamp(0, 1), restorer.decode(trajectory, 0.0))
+    assert len(by_name[WHOLE[2]]()) == 6
+
+
+def test_full_size_has_the_published_parameters() -> None:
+    with torch.device("meta"):
+        model = generated_model("sd21")
+    counts = [sum(p.numel() for p in part.parameters()) for part in (model.student.unet, model.student.codec)]
+    assert counts == [865_910_724, 83_653_863]
+
+
+@pytest.mark.parametrize("option", ["--size", "--batch", "--repeats"])
+def test_mistakes_are_explained(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", option, "0"])
+    assert f"Expected {option} of at least 1, found 0" in capsys.readouterr().err
