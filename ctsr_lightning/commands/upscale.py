@@ -47,8 +47,10 @@ def upscale(
         precision: Type to compute in; the half types save memory on a GPU.
         format: File format of the results.
         overwrite: Replace results that are there already.
-        color: Correction of colours by the enlarged input, over the whole image: none, as the model was trained; adain,
-            the mean and contrast of each channel (OSEDiff's default); wavelet, everything but details.
+        color: Correction of colours by the enlarged input, over the whole image. none: what the model answers. adain:
+            each channel takes over the input's mean and contrast, as OSEDiff's script does. wavelet: details over the
+            input's low frequencies, against tints that differ from place to place. Either moves PSNR by tenths of a dB,
+            up where a model shifts colours, down where the input's own colours are wrong.
 
     Returns:
         0, or 1 if an image could not be restored.

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, get_args, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.inference.checkpoint import load_model
+from ctsr_lightning.inference.color import Color, match_adain, match_wavelet
 from ctsr_lightning.inference.tiling import Window, blend, windows
-from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.student import OneStepStudent, upsample
 from ctsr_lightning.networks.tradeoff import TradeOff
 
 HALF = frozenset({torch.float16, torch.bfloat16})
@@ -34,6 +35,8 @@ class Trajectory(NamedTuple):
     """v(z_0, 0, c), of the same shape; None from a stage-1 model, whose only point is t = 0."""
     size: tuple[int, int]
     """Height and width of the restored image; the latents may reach beyond, as networks need certain multiples."""
+    lq: Tensor
+    """The input, RGB in [0, 1], shape (B, 3, h, w), whose colours a correction takes over at every t."""
 
 
 class RestorationError(ValueError):
@@ -52,9 +55,11 @@ class Restorer:
         tile: Side of a tile in pixels of the input; larger images are computed in overlapping tiles. None takes 768
             pixels of the output, 0 never tiles.
         seed: Seed of a model that samples its latent.
+        color: Correction of colours by the enlarged input, over the whole image after tiles were joined: `none`,
+            `adain` (mean and contrast of each channel) or `wavelet` (low frequencies).
 
     Raises:
-        ValueError: If the device is not there or the tile is negative.
+        ValueError: If the device is not there, the tile is negative, or there is no such correction.
     """
 
     def __init__(
@@ -64,8 +69,9 @@ class Restorer:
         dtype: torch.dtype = torch.float32,
         tile: int | None = None,
         seed: int = 0,
+        color: Color = "none",
     ) -> None:
-        self.device, self.dtype, self.seed = pick_device(device), dtype, seed
+        self.device, self.dtype, self.seed, self.color = pick_device(device), dtype, seed, color
         self._half = dtype in HALF
         self.model = model.to(self.device, torch.float32 if self._half else dtype).eval().requires_grad_(False)
         self.student = model.student if isinstance(model, TradeOff) else model
@@ -81,6 +87,7 @@ class Restorer:
         dtype: torch.dtype = torch.float32,
         tile: int | None = None,
         seed: int = 0,
+        color: Color = "none",
     ) -> Restorer:
         """Read a checkpoint of stage 1, stage 2 or the one-step teacher; other arguments as in the class.
 
@@ -93,17 +100,29 @@ class Restorer:
             dtype: Type to compute in.
             tile: Side of a tile in pixels of the input.
             seed: Seed of a model that samples its latent.
+            color: Correction of colours by the enlarged input.
 
         Raises:
             FileNotFoundError: If it, or a weight file that it builds on, is not there.
             ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
         """
-        return cls(load_model(Path(path)), device, dtype, tile, seed)
+        return cls(load_model(Path(path)), device, dtype, tile, seed, color)
 
     @property
     def scale(self) -> int:
         """Enlargement."""
         return self.student.scale
+
+    @property
+    def color(self) -> Color:
+        """Correction of colours; it may change between two decodes of one trajectory."""
+        return self._color
+
+    @color.setter
+    def color(self, color: Color) -> None:
+        if color not in get_args(Color):
+            raise ValueError(f"Expected one of {', '.join(get_args(Color))} as colour correction, got '{color}'.")
+        self._color = color
 
     @property
     def controllable(self) -> bool:
@@ -157,13 +176,13 @@ class Restorer:
         if not bool(torch.isfinite(ends).all()):
             raise RestorationError(self._not_finite())
         if not self.controllable:
-            return Trajectory(ends, None, size)
+            return Trajectory(ends, None, size, images)
         z_0, velocity = ends.chunk(2, dim=1)
-        return Trajectory(z_0, velocity, size)
+        return Trajectory(z_0, velocity, size, images)
 
     @torch.no_grad()
     def decode(self, trajectory: Trajectory, control: float | Tensor = 0.0) -> Tensor:
-        """Decode one point of a trajectory.
+        """Decode one point of a trajectory, and correct its colours if this restorer does.
 
         Args:
             trajectory: What `trajectory` gave.
@@ -173,7 +192,7 @@ class Restorer:
             RGB in [0, 1], shape (B, 3, scale * h, scale * w).
         """
         self.check_control(control)
-        z_0, velocity, (height, width) = trajectory
+        z_0, velocity, (height, width), lq = trajectory
         factor = self.student.codec.factor
         full = (z_0.shape[-2] * factor, z_0.shape[-1] * factor)
         if isinstance(control, Tensor) and control.dim() > 0:
@@ -192,7 +211,11 @@ class Restorer:
             image = blend(cover, point, Fraction(factor))
         if not bool(torch.isfinite(image).all()):
             raise RestorationError(self._not_finite())
-        return image[..., :height, :width].clamp_(0.0, 1.0)  # in place: the image may be the largest thing in memory
+        image = image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
+        if self.color == "none":
+            return image
+        match = match_adain if self.color == "adain" else match_wavelet
+        return match(image, upsample(lq, self.scale))
 
     def check_control(self, control: float | Tensor) -> None:
         """Refuse what this model has no answer for.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.upscale import distinct, marks, upscale
 from ctsr_lightning.images import read_image
+from ctsr_lightning.inference.color import Color, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.networks.student import upsample
 
 
 def save(path: Path, shape: tuple[int, int] = (12, 9), mode: str = "RGB", **options: object) -> Path:
@@ -158,6 +162,27 @@ def test_tiles_make_no_difference_to_small_images(stage2: str) -> None:
     upscale("a.png", "whole", stage2, tile=0, device="cpu")
     upscale("a.png", "tiled", stage2, tile=32, device="cpu")
     assert Path("whole/a.png").read_bytes() == Path("tiled/a.png").read_bytes()
+
+
+@pytest.mark.parametrize(("color", "match"), [("adain", match_adain), ("wavelet", match_wavelet)])
+def test_colours_of_the_input(stage2: str, color: str, match) -> None:
+    lq = read_image(save(Path("in.png"), (40, 31)))[None]
+    words = ["in.png", "out", "--checkpoint", stage2, "--control", "0,1", "--tile", "16", "--device", "cpu"]
+    main(["upscale", *words, "--color", color])
+    for t, image in zip((0.0, 1.0), Restorer.from_checkpoint(stage2, "cpu", tile=16)(lq, [0.0, 1.0]), strict=True):
+        written, expected = read_image(f"out/in_t{t:.2f}.png"), match(image, upsample(lq, 4))[0]
+        assert (written - expected).abs().max() <= 0.5 / 255 + 1e-6
+        assert (written - image[0]).abs().max() > 0.02
+
+
+def test_the_option_knows_every_correction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert get_args(inspect.signature(upscale).parameters["color"].annotation) == get_args(Color)
+    with pytest.raises(SystemExit) as end:
+        main(["upscale", "a.png", "out", "--color", "sepia"])
+    assert end.value.code != 0
+    assert "none" in (message := capsys.readouterr().err)
+    assert "adain" in message
+    assert "wavelet" in message
 
 
 def test_stage_one(stage1: str) -> None:
