@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ctsr_lightning.commands.options import Baselines, parse_controls
+from ctsr_lightning.commands.options import Baselines, Color, parse_controls
 
 if TYPE_CHECKING:
     from ctsr_lightning.commands.measuring import Contestants, Measurements
@@ -112,6 +112,15 @@ def keep(output: Path, measurements: Measurements) -> Iterator[None]:
             print(f"The values measured until then are in '{incomplete}'.", file=sys.stderr)
         raise
     incomplete.unlink(missing_ok=True)
+
+
+def colour_note(color: Color) -> list[str]:
+    """What to say about a correction of colours, which moves PSNR by tenths of a decibel.
+
+    Args:
+        color: The correction.
+    """
+    return [] if color == "none" else [f"Colours of the model and its teachers corrected by `{color}`."]
 
 
 def remarks_on(measurements: Measurements) -> list[str]:

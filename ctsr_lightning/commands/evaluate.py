@@ -9,12 +9,21 @@ from ctsr_lightning.commands.comparison import (
     PER_IMAGE,
     available,
     benchmark_data,
+    colour_note,
     contest,
     keep,
     load_data,
     remarks_on,
 )
-from ctsr_lightning.commands.options import Baselines, Precision, describe_device, listed, load_restorer, progress
+from ctsr_lightning.commands.options import (
+    Baselines,
+    Color,
+    Precision,
+    describe_device,
+    listed,
+    load_restorer,
+    progress,
+)
 
 if TYPE_CHECKING:
     from ctsr_lightning.commands.measuring import Contestants, Measurements
@@ -59,6 +68,7 @@ def evaluate(
     tile: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
+    color: Color = "none",
 ) -> int:
     """Measure restored images, or a model on a data set, against ground truth by the field's published protocol.
 
@@ -99,6 +109,7 @@ def evaluate(
         tile: Side of a tile in input pixels for a model; by default 768 output pixels, 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type that a model computes in.
+        color: Correction of colours by the enlarged input, of the model and its teachers: none, adain or wavelet.
 
     Returns:
         0.
@@ -127,16 +138,18 @@ def evaluate(
         if found["lossy_files"]:
             notes.append(f"{found['lossy_files']} restored files are JPEG or WebP: the figures include its loss.")
     else:
-        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision)
+        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
         contestants, remarks = contest(restorer, checkpoint, controls, alphas, baselines)
         measurements, source = _measure_model(
             contestants, restored, gt, data, chosen, crop_border, limit, seeds, output
         )
         notes += remarks
+        notes += colour_note(color)
         settings |= {
             "data": source,
             "tile": restorer.tile,
             "precision": precision,
+            "color": color,
             "device": describe_device(restorer.device),
         }
     notes += remarks_on(measurements)

@@ -12,11 +12,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.experts import Expert, blends
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.plots import control_label
 from ctsr_lightning.metrics.stability import Stability
+from ctsr_lightning.networks.student import upsample
 
 Result = TypeVar("Result")
 
@@ -221,7 +223,7 @@ class Contestants:
             yield Restoration(Method(BICUBIC, "bicubic"), image, seconds)
         ends: dict[str, tuple[Tensor, float]] = {}
         for label, expert in self.experts.items():
-            ends[label] = self._timed(lambda expert=expert: expert(lq, seed))  # type: ignore[misc]
+            ends[label] = self._timed(lambda expert=expert: self._corrected(expert(lq, seed), lq))  # type: ignore[misc]
             yield Restoration(Method(label, "teacher"), *ends[label])
         if self.alphas:
             both = ends[FAITHFUL][1] + ends[REALISTIC][1]
@@ -235,6 +237,11 @@ class Contestants:
         for control in self.controls:
             image, own = self._timed(lambda control=control: self.restorer.decode(trajectory, control))  # type: ignore[misc]
             yield Restoration(Method(control_label(control), "ctsr", control), image, shared + own, own)
+
+    def _corrected(self, image: Tensor, lq: Tensor) -> Tensor:
+        """A teacher's restoration, its colours corrected as the model's are."""
+        color = self.restorer.color
+        return image if color == "none" else correct(image, upsample(lq, self.restorer.scale), color)
 
     def _timed(self, work: Callable[[], Result]) -> tuple[Result, float]:
         """Do some work and wait until the device has done it, too."""

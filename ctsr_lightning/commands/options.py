@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Color = Literal["none", "adain", "wavelet"]
+"""As in `inference.color`, which imports torch."""
 Baselines = Literal["all", "bicubic", "none"]
 
 
@@ -58,7 +60,9 @@ def listed(words: str | Sequence[str] | None) -> list[str]:
     return [word.strip() for text in several for word in text.split(",") if word.strip()]
 
 
-def load_restorer(checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision) -> Restorer:
+def load_restorer(
+    checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision, color: Color = "none"
+) -> Restorer:
     """Read the model of a command.
 
     Args:
@@ -66,6 +70,7 @@ def load_restorer(checkpoint: str | Path | None, *, tile: int | None, device: st
         tile: Side of a tile in input pixels.
         device: Where to compute.
         precision: Type to compute in.
+        color: Correction of colours by the enlarged input.
 
     Raises:
         ValueError: If no checkpoint is named.
@@ -79,7 +84,7 @@ def load_restorer(checkpoint: str | Path | None, *, tile: int | None, device: st
 
     from ctsr_lightning.inference.restorer import Restorer
 
-    return Restorer.from_checkpoint(checkpoint, device, getattr(torch, precision), tile)
+    return Restorer.from_checkpoint(checkpoint, device, getattr(torch, precision), tile, color=color)
 
 
 def describe_device(device: torch.device) -> str:

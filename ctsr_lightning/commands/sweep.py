@@ -4,8 +4,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.comparison import available, benchmark_data, contest, keep, remarks_on
-from ctsr_lightning.commands.options import Baselines, Precision, describe_device, listed, load_restorer, progress
+from ctsr_lightning.commands.comparison import available, benchmark_data, colour_note, contest, keep, remarks_on
+from ctsr_lightning.commands.options import (
+    Baselines,
+    Color,
+    Precision,
+    describe_device,
+    listed,
+    load_restorer,
+    progress,
+)
 
 
 def sweep(
@@ -29,6 +37,7 @@ def sweep(
     tile: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
+    color: Color = "none",
 ) -> int:
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
@@ -63,12 +72,13 @@ def sweep(
             pixels; 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type to compute in.
+        color: Correction of colours by the enlarged input, of the model and its teachers: none, adain or wavelet.
 
     Returns:
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit)
-    restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision)
+    restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
     assert checkpoint is not None
 
     from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
@@ -97,12 +107,13 @@ def sweep(
         "tile": restorer.tile,
         "device": describe_device(restorer.device),
         "precision": precision,
+        "color": color,
         "scale": restorer.scale,
         "controls": contestants.controls,
         "perceptual": distance.name,
         "perceptual_is_lpips": isinstance(distance, LPIPS),
     }
-    notes += remarks_on(measurements)
+    notes += colour_note(color) + remarks_on(measurements)
     identity = {
         "name": name or str(checkpoint),
         "benchmark": None if data is None else Path(data).stem,

@@ -136,7 +136,7 @@ def _sd21_unet() -> UNet2DConditionModel:
 class _NoWords(Prompt):
     """An embedding of zeros with the length and width of Stable Diffusion 2.1's."""
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002
         return lq.new_zeros(lq.shape[0], 77, 1024)
 
 

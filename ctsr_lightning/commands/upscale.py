@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ctsr_lightning.commands.options import Precision, load_restorer, parse_controls, progress
+from ctsr_lightning.commands.options import Color, Precision, load_restorer, parse_controls, progress
 
 if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
@@ -25,7 +25,7 @@ def upscale(
     precision: Precision = "float32",
     format: Literal["png", "jpg", "webp", "bmp", "tif"] = "png",  # noqa: A002 (the option is --format)
     overwrite: bool = False,
-    color: Literal["none", "adain", "wavelet"] = "none",
+    color: Color = "none",
 ) -> int:
     """Restore photos: files or whole folders, at one or several values of t.
 
@@ -61,8 +61,7 @@ def upscale(
     pending = [job for job in jobs if overwrite or not all(target.exists() for target in job.targets)]
     seconds, failures = 0.0, list[str]()
     if pending:
-        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision)
-        restorer.color = color
+        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
         for control_value in controls:
             restorer.check_control(control_value)
         with progress() as bar:

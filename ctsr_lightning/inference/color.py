@@ -16,6 +16,13 @@ FLAT: Final = 1e-5**0.5
 StableSR and OSEDiff add to variances."""
 
 
+def correct(image: Tensor, reference: Tensor, color: Color) -> Tensor:
+    """Image with its colours corrected in one of the ways of `Color`; arguments as in `match_adain`."""
+    if color == "none":
+        return image
+    return match_adain(image, reference) if color == "adain" else match_wavelet(image, reference)
+
+
 @torch.no_grad()
 def match_adain(image: Tensor, reference: Tensor) -> Tensor:
     """Image whose channels have the mean and the standard deviation of a reference's channels.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.inference.checkpoint import load_model
-from ctsr_lightning.inference.color import Color, match_adain, match_wavelet
+from ctsr_lightning.inference.color import Color, correct
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent, upsample
 from ctsr_lightning.networks.tradeoff import TradeOff
@@ -212,10 +212,7 @@ class Restorer:
         if not bool(torch.isfinite(image).all()):
             raise RestorationError(self._not_finite())
         image = image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
-        if self.color == "none":
-            return image
-        match = match_adain if self.color == "adain" else match_wavelet
-        return match(image, upsample(lq, self.scale))
+        return image if self.color == "none" else correct(image, upsample(lq, self.scale), self.color)
 
     def check_control(self, control: float | Tensor) -> None:
         """Refuse what this model has no answer for.

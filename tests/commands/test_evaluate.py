@@ -15,9 +15,11 @@ from ctsr_lightning.cli import main
 from ctsr_lightning.commands.measuring import Contestants, Measurements, Method, Restoration, compete
 from ctsr_lightning.images import quantize, read_image, write_image
 from ctsr_lightning.inference.checkpoint import load_teachers
+from ctsr_lightning.inference.color import match_adain
 from ctsr_lightning.inference.experts import Expert
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import PSNRY, psnr_y, ssim_y
+from ctsr_lightning.networks.student import upsample
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="published outputs are not here")
@@ -272,6 +274,19 @@ class TestModels:
         blend, ends = results["blend α=0.25"]["seconds"], results["T_f"]["seconds"] + results["T_r"]["seconds"]
         assert blend > ends
         assert results["t=1.00"]["seconds"] > results["t=1.00"]["seconds_per_further_t"] > 0
+
+    def test_colours_are_corrected_for_all_alike(self, taught: str) -> None:
+        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--controls", "1", "--color", "adain")
+        assert summary()["settings"]["color"] == "adain"
+        gt, lq = read_image("gt/set_a_1.png")[None], read_image("lq/a_1.png")[None]
+        reference = upsample(lq, 4)
+        images = {
+            "T_f": match_adain(Expert(load_teachers(Path(taught))["T_f"], torch.device("cpu"))(lq), reference),
+            "t=1.00": match_adain(Restorer.from_checkpoint(taught, "cpu")(lq, 1.0), reference),
+        }
+        for label, image in images.items():
+            (row,) = [row for row in table() if row["setting"] == label and row["image"] == "a_1"]
+            assert float(row["psnr_y"]) == pytest.approx(psnr_y(quantize(image), gt).item(), abs=1e-4)
 
     def test_baselines_can_be_left_out(self, taught: str) -> None:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--baselines", "none")
