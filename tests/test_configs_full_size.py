@@ -69,6 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TORCH_HOME", str(folder / "torch"))  # no LPIPS weights
         patch.setenv("CTSR_RUNS", str(folder))
         patch.setenv("CTSR_BASE", str(write_base(folder / "base")))
+        patch.setenv("CTSR_BASE_KIND", "any")
         patch.setenv("CTSR_REALNESS", str(folder / "realness_teacher" / "weights.safetensors"))
         patch.setenv("CTSR_FIDELITY", str(folder / "fidelity_teacher" / "weights.safetensors"))
         train_teachers(folder)
@@ -148,8 +149,8 @@ def test_the_product_restores_without_a_trainer(runs: Path) -> None:
     ("variable", "message"),
     [
         ("CTSR_BASE", "Expected a model folder in diffusers' layout at './models/stable-diffusion-2-1-base'"),
-        ("CTSR_REALNESS", "Expected a weight file (.safetensors or .ckpt) at 'runs/ctsr/realness_teacher/weights"),
-        ("CTSR_FIDELITY", "Expected a weight file (.safetensors or .ckpt) at 'runs/ctsr/fidelity_teacher/weights"),
+        ("CTSR_REALNESS", "weight file (.safetensors, .ckpt or .pkl) at 'runs/ctsr/realness_teacher/weights"),
+        ("CTSR_FIDELITY", "weight file (.safetensors, .ckpt or .pkl) at 'runs/ctsr/fidelity_teacher/weights"),
     ],
 )
 def test_what_was_not_set_is_named(

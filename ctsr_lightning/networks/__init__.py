@@ -1,18 +1,34 @@
 """The student, its codec, adapters, prompts and the loaders of pretrained parts."""
 
 from ctsr_lightning.networks.adapters import LoRA
+from ctsr_lightning.networks.base_model import load_autoencoder, load_unet
 from ctsr_lightning.networks.codec import KLCodec, LatentCodec, NanoCodec
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.networks.pretrained import load_autoencoder, load_unet, nano_unet
-from ctsr_lightning.networks.prompts import FixedPrompt, NoPrompt, Prompt, TextPrompt
+from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
+from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
+from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.prompts import CaptionPrompt, FixedPrompt, NoPrompt, Prompt, TaggedPrompt, TextPrompt
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
+from ctsr_lightning.networks.resshift import (
+    ResShiftNetwork,
+    load_resshift,
+    load_sinsr,
+    load_swin_unet,
+    published_schedule,
+)
 from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.swin_unet import SwinUNet
+from ctsr_lightning.networks.taggers import ImageTagger, RAMTagger
+from ctsr_lightning.networks.text_embeddings import TextEmbeddings
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField
+from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
 
 __all__ = (
+    "CaptionPrompt",
     "FixedPrompt",
     "Frozen",
+    "ImageTagger",
     "KLCodec",
     "LatentCodec",
     "LoRA",
@@ -20,11 +36,29 @@ __all__ = (
     "NoPrompt",
     "OneStepStudent",
     "Prompt",
+    "RAMTagger",
+    "ResShiftNetwork",
     "ResidualShiftNetwork",
+    "SwinUNet",
+    "TaggedPrompt",
+    "TextEmbeddings",
     "TextPrompt",
     "TradeOff",
+    "VQCodec",
     "VelocityField",
     "load_autoencoder",
+    "load_osediff",
+    "load_pisa",
+    "load_resshift",
+    "load_sinsr",
+    "load_swin_unet",
     "load_unet",
+    "load_vq_codec",
     "nano_unet",
+    "published_schedule",
+    "read_osediff",
+    "read_pisa",
+    "vq_autoencoder",
+    "write_osediff",
+    "write_pisa",
 )

@@ -35,10 +35,54 @@ class LoRA:
     """Rank of the update (paper: 4)."""
     alpha: int = 8
     """Scale of the update times the rank."""
+    sets: tuple[str, ...] = ()
+    """Several adapters side by side, told apart by these endings of their names. None is OSEDiff's single set;
+    `[pix, sem]` are PiSA-SR's two, `[pix]` is its faithful half alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse sets that peft could not tell apart.
+
+        Raises:
+            ValueError: If a name occurs twice or is no plain word.
+        """
+        if len(set(self.sets)) < len(self.sets) or not all(name.isidentifier() for name in self.sets):
+            raise ValueError(f"Expected different plain words as the names of adapter sets, got {list(self.sets)}.")
+
+    def names(self, adapter: str) -> tuple[str, ...]:
+        """The adapters that one of the layout's names stands for: itself, or one per set."""
+        return tuple(f"{adapter}_{name}" for name in self.sets) or (adapter,)
 
     def config(self, targets: list[str]) -> LoraConfig:
         """Describe an adapter on exactly these modules to peft: A is Gaussian, B zero."""
         return LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=targets)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One named adapter of a network: where it sits and how strong it is."""
+
+    modules: tuple[str, ...]
+    """Names of the adapted modules."""
+    rank: int
+    """Rank of the update."""
+    alpha: float
+    """Scale of the update times the rank."""
+
+
+def adapters_of(module: nn.Module) -> dict[str, Adapter]:
+    """The adapters that a network carries, by name.
+
+    Args:
+        module: The network; modules are named as seen from it, in its own order.
+    """
+    found: dict[str, Adapter] = {}
+    for name, child in module.named_modules():
+        if isinstance(child, BaseTunerLayer):
+            for adapter in child.lora_A:
+                before = found[adapter].modules if adapter in found else ()
+                rank = int(child.r[adapter])
+                found[adapter] = Adapter((*before, name), rank, float(child.scaling[adapter] * rank))
+    return found
 
 
 def _matching(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
@@ -51,24 +95,26 @@ def _matching(module: nn.Module, endings: tuple[str, ...]) -> list[str]:
 
 def _inject(module: nn.Module, lora: LoRA, adapters: dict[str, list[str]]) -> None:
     for adapter, targets in adapters.items():
-        if targets:
+        for name in lora.names(adapter) if targets else ():
             with warnings.catch_warnings():  # several adapters side by side are the layout, not a mistake
                 warnings.filterwarnings("ignore", ".*multiple adapters in the model.*", UserWarning)
-                inject_adapter_in_model(lora.config(targets), module, adapter_name=adapter)
+                inject_adapter_in_model(lora.config(targets), module, adapter_name=name)
+    active = [name for adapter in adapters for name in lora.names(adapter)]
     for child in module.modules():
         if isinstance(child, BaseTunerLayer):
-            child.set_adapter([a for a in adapters if a in child.lora_A])
+            child.set_adapter([name for name in active if name in child.lora_A])
 
 
 def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
-    """Freeze a UNet and add OSEDiff's three adapters to it; the base `conv_in` stays trainable, as there.
+    """Freeze a UNet and add OSEDiff's three adapters to it, once per set.
 
     Down blocks and `conv_in` carry `default_encoder`, up blocks and `conv_out` `default_decoder`, the rest
-    `default_others`: 94, 148 and 16 modules on Stable Diffusion 2.1.
+    `default_others`: 94, 148 and 16 modules on Stable Diffusion 2.1. With a single set the base `conv_in` stays
+    trainable, as in OSEDiff; with named sets it is frozen, as in PiSA-SR.
 
     Args:
         unet: The UNet, changed in place.
-        lora: Rank and scale.
+        lora: Rank, scale and sets.
     """
     unet.requires_grad_(False)
     groups: dict[str, list[str]] = {"default_encoder": [], "default_decoder": [], "default_others": []}
@@ -80,8 +126,9 @@ def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
         else:
             groups["default_others"].append(name)
     _inject(unet, lora, groups)
-    conv_in = unet.get_submodule("conv_in")
-    (conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in).requires_grad_(True)
+    if not lora.sets:
+        conv_in = unet.get_submodule("conv_in")
+        (conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in).requires_grad_(True)
 
 
 def add_named_adapter(unet: nn.Module, lora: LoRA, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Typed loaders of pretrained parts, and the one reader of weight files."""
+"""The reader of weight files, and the UNet at laptop size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def find_weights(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
-        f"Expected a weight file (.safetensors or .ckpt) at '{wanted}', found "
+        f"Expected a weight file (.safetensors, .ckpt or .pkl) at '{wanted}', found "
         f"{'a folder' if wanted.is_dir() else 'nothing'} (current directory: '{Path.cwd()}'). "
         "Run the training that writes it first, or correct the path."
     )
@@ -135,46 +135,6 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str = "", *, only_
             "Use the configuration that the weights were trained with, or another file."
         )
     module.load_state_dict(state, strict=not only_trainable)
-
-
-def load_unet(path: str, subfolder: str | None = "unet") -> UNet2DConditionModel:
-    """Load a Stable Diffusion UNet.
-
-    Args:
-        path: A local folder in diffusers' layout, or a hub id (downloaded once, then cached by huggingface_hub).
-        subfolder: Folder of the UNet inside it; null if `path` is the UNet's own folder.
-
-    Raises:
-        FileNotFoundError: If neither exists.
-    """
-    return _from_pretrained(UNet2DConditionModel, path, subfolder)
-
-
-def load_autoencoder(path: str, subfolder: str | None = "vae") -> AutoencoderKL:
-    """Load a Stable Diffusion autoencoder.
-
-    Args:
-        path: A local folder in diffusers' layout, or a hub id.
-        subfolder: Folder of the autoencoder inside it; null if `path` is its own folder.
-
-    Raises:
-        FileNotFoundError: If neither exists.
-    """
-    return _from_pretrained(AutoencoderKL, path, subfolder)
-
-
-def _from_pretrained(cls: type[Any], path: str, subfolder: str | None) -> Any:
-    local = Path(path).expanduser()
-    if not local.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") != 1):
-        raise FileNotFoundError(f"Expected a model folder in diffusers' layout at '{path}', found nothing.")
-    try:
-        loaded = cls.from_pretrained(str(local) if local.is_dir() else path, subfolder=subfolder)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"Could not load {cls.__name__} from '{path}' (subfolder {subfolder!r}): {str(error).splitlines()[0]} "
-            "Give a local folder in diffusers' layout, or a hub id that can be reached from here."
-        ) from error
-    return loaded.train()  # diffusers answers in evaluation mode, which a trainer would warn of; frozen owners keep it
 
 
 def nano_unet(

@@ -9,12 +9,20 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctsr_lightning.diffusion.parametrization import Prediction, to_clean, to_noise
+from ctsr_lightning.diffusion.parametrization import Prediction, to_clean, to_noise, wide
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
+from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapters import LoRA, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
+from ctsr_lightning.networks.osediff import fill_osediff, is_osediff, parse_osediff
+from ctsr_lightning.networks.pisa import fill_pisa, is_pisa, parse_pisa
 from ctsr_lightning.networks.pretrained import load_weights
 from ctsr_lightning.networks.prompts import NoPrompt, Prompt
+
+EXPECTED = (
+    "Expected weights of a one-step student: weights.safetensors or a checkpoint of a training with a `student`, "
+    "osediff.pkl or pisa_sr.pkl"
+)
 
 
 def upsample(lq: Tensor, scale: int) -> Tensor:
@@ -38,6 +46,7 @@ class OneStepStudent(nn.Module):
     """S: a latent diffusion model that restores in one step (OSEDiff; CTSR Sec. 3.3).
 
     z_L = E(up(x_LR)); one UNet call at a fixed timestep; ẑ = (z_L - √(1-ᾱ) ε)/√ᾱ in float32; x̂ = D(ẑ).
+    With `residual` the step is PiSA-SR's ẑ = z_L - ε instead, which amplifies nothing.
 
     Args:
         unet: The denoiser.
@@ -48,14 +57,17 @@ class OneStepStudent(nn.Module):
         prompt: Source of the prompt embedding; null for none.
         timestep: Where the one step starts (OSEDiff: 999). Earlier starts divide by a larger √ᾱ and so amplify less,
             which is what a small network trained from scratch needs.
-        prediction: What the UNet predicts.
+        prediction: What the UNet predicts, here and as a score at other timesteps.
+        residual: The one step subtracts the UNet's answer (PiSA-SR, at timestep 1) instead of solving for ẑ. Scores
+            are still read by `prediction`.
         sample_latent: Draw z_L from the encoder's posterior, as OSEDiff does, instead of taking its mode. Results
             then vary from call to call.
         gradient_checkpointing: Recompute activations of UNet and codec in the backward pass to save memory.
-        weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a training with a `student`.
+        weights: Trained weights to start from, told apart by their contents: a `weights.safetensors` or checkpoint of a
+            training with a `student`, OSEDiff's `osediff.pkl` in either dialect, or PiSA-SR's `pisa_sr.pkl`.
 
     Raises:
-        ValueError: If scale, timestep or codec do not fit each other.
+        ValueError: If scale, timestep or codec do not fit each other, or the weights do not fit the student.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class OneStepStudent(nn.Module):
         prompt: Prompt | None = None,
         timestep: int = 999,
         prediction: Prediction = "epsilon",
+        residual: bool = False,
         sample_latent: bool = False,
         gradient_checkpointing: bool = False,
         weights: Path | None = None,
@@ -86,6 +99,7 @@ class OneStepStudent(nn.Module):
         self.unet, self.codec, self.prompt = unet, codec, prompt or NoPrompt()
         self.scale, self.timestep = scale, timestep
         self.prediction: Prediction = prediction
+        self.residual = residual
         self.sample_latent = sample_latent
         self.codec.requires_grad_(False)
         if lora is not None:
@@ -96,7 +110,7 @@ class OneStepStudent(nn.Module):
             self.unet.enable_gradient_checkpointing()
             self.codec.enable_gradient_checkpointing()
         if weights is not None:
-            load_weights(self, weights, prefix="student.", only_trainable=True)
+            _load_start(self, weights)
 
     @property
     def multiple(self) -> int:
@@ -145,6 +159,8 @@ class OneStepStudent(nn.Module):
         start = self.start(lq) if start is None else start
         timestep = torch.full((lq.shape[0],), self.timestep, device=lq.device)
         output = self.unet(start, timestep, self.prompt(lq)).sample
+        if self.residual:
+            return wide(start) - wide(output)
         return to_clean(output, start, self.schedule.alpha_bar(timestep, start), self.prediction)
 
     def restore(self, lq: Tensor) -> Tensor:
@@ -154,3 +170,16 @@ class OneStepStudent(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         """Same as `restore`."""
         return self.restore(lq)
+
+
+def _load_start(student: OneStepStudent, path: str | Path) -> None:
+    """Give a student its trained weights, whichever of the known files they are in."""
+    contents = None if Path(path).suffix == ".safetensors" else adapter_file.read_pickled(path, EXPECTED)
+    if is_osediff(contents):
+        fill_osediff(student, parse_osediff(contents, path), path)
+    elif is_pisa(contents):
+        fill_pisa(student, parse_pisa(contents, path), path)
+    elif contents is None or (isinstance(contents, dict) and "state_dict" in contents):
+        load_weights(student, path, prefix="student.", only_trainable=True)
+    else:
+        raise adapter_file.unlike(contents, (), EXPECTED, path)

@@ -225,7 +225,7 @@ def test_too_little_memory_names_the_remedy(
         (["a.png", "out", "--control", "0,x"], "got 'x'"),
         (["a.png", "out", "--control", ""], "Expected at least one value of t"),
         (["a.png", "out", "--checkpoint", "a.png"], "Expected a Lightning checkpoint or safetensors file at 'a.png'"),
-        (["a.png", "out", "--checkpoint", "no.ckpt"], "Expected a weight file (.safetensors or .ckpt) at 'no.ckpt'"),
+        (["a.png", "out", "--checkpoint", "no.ckpt"], "weight file (.safetensors, .ckpt or .pkl) at 'no.ckpt'"),
         (["in", "out.png"], "'in' is a folder, so its results need a folder too"),
     ],
 )

@@ -3,15 +3,12 @@
 import os
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from ctsr_lightning.networks.pretrained import (
     find_weights,
-    load_autoencoder,
-    load_unet,
     load_weights,
     read_state,
     searching,
@@ -125,23 +122,3 @@ def test_file_without_state_is_no_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "c.ckpt")
     with pytest.raises(ValueError, match="without a 'state_dict'"):
         read_state(tmp_path / "c.ckpt")
-
-
-def test_diffusers_folders_are_read(tmp_path):
-    unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
-    unet.save_pretrained(tmp_path / "unet")
-    autoencoder.save_pretrained(tmp_path / "vae")
-    for loaded, saved_as in ((load_unet(str(tmp_path)), unet), (load_autoencoder(str(tmp_path)), autoencoder)):
-        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in saved_as.state_dict().items())
-    assert load_unet(str(tmp_path / "unet"), None).config.cross_attention_dim == 6
-
-
-@pytest.mark.parametrize("path", ["./nothing/here", "/nothing/here", "only-a-name"])
-def test_missing_model_folder_is_named(path):
-    with pytest.raises(FileNotFoundError, match=path):
-        load_unet(path)
-
-
-def test_empty_model_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="UNet2DConditionModel"):
-        load_unet(str(tmp_path))

@@ -1,0 +1,119 @@
+"""Recognition networks that say what is on an image."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctsr_lightning.networks.pretrained import find_weights
+
+SIDE: Final = 384
+"""Pixels along each side of what RAM sees."""
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
+"""ImageNet's statistics, which RAM was trained with."""
+
+
+class ImageTagger(ABC):
+    """Something that says in words what is on images."""
+
+    @abstractmethod
+    def tags(self, images: Tensor) -> list[str]:
+        """Name what is on each image.
+
+        Args:
+            images: RGB in [0, 1], float32, shape (B, 3, h, w), on any device.
+
+        Returns:
+            B texts: tags separated by commas.
+        """
+
+
+class RAMTagger(ImageTagger):
+    """RAM, or DAPE, which is RAM adapted to degraded images (SeeSR; OSEDiff asks it about the low-quality image).
+
+    Neither is part of this package. RAM comes as the Python package `ram` of the project recognize-anything. DAPE needs
+    the version of `ram` that SeeSR, OSEDiff and PiSA-SR bring along (with `ram.models.ram_lora`): put a checkout of one
+    of them on PYTHONPATH. Both fetch the vocabulary of `bert-base-uncased` from the hub on first use. The network is
+    loaded at the first image.
+
+    Args:
+        weights: RAM's weights, `ram_swin_large_14m.pth`.
+        dape: DAPE's weights over RAM's, `DAPE.pth`; null asks RAM itself.
+
+    Raises:
+        ImportError: If the package is not installed.
+        FileNotFoundError: If a weight file is not there.
+        ValueError: If a weight file is damaged or holds more than tensors.
+    """
+
+    def __init__(self, weights: Path, dape: Path | None = None) -> None:
+        module = "ram.models.ram_lora" if dape is not None else "ram.models"
+        try:
+            self._build = importlib.import_module(module).ram
+        except (ImportError, AttributeError) as error:
+            source = (
+                "put a checkout of OSEDiff, SeeSR or PiSA-SR, which bring it along, on PYTHONPATH"
+                if dape is not None
+                else "install it with `pip install git+https://github.com/xinyu1205/recognize-anything.git`"
+            )
+            raise ImportError(
+                f"{'DAPE' if dape is not None else 'RAM'} needs the function `ram` of the package `{module}`, "
+                f"which cannot be imported ({error}): {source}. Or describe the images in a caption "
+                "file (CaptionPrompt), or by one text (TextPrompt)."
+            ) from error
+        self._files = {"pretrained": find_weights(weights)}
+        if dape is not None:
+            self._files["pretrained_condition"] = find_weights(dape)
+        self._network: Any = None
+
+    def tags(self, images: Tensor) -> list[str]:
+        """Ask the network about images of 384 pixels along each side."""
+        network = self._loaded().to(images.device)
+        small = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            found = network.generate_tag((small - mean) / std)[0]
+        if len(found) != len(images) or not all(isinstance(text, str) for text in found):
+            raise ValueError(
+                "Expected one text of tags per image from `generate_tag` of the installed package `ram`, found "
+                f"{str(found)[:60]}. Install the version that OSEDiff brings along."
+            )
+        return [text.replace(" | ", ", ") for text in found]
+
+    def _loaded(self) -> Any:
+        """The network, loaded when first asked for."""
+        if self._network is None:
+            for file in self._files.values():
+                _check(file)
+            files = {name: str(file) for name, file in self._files.items()}
+            try:
+                self._network = self._build(**files, image_size=SIDE, vit="swin_l").eval().requires_grad_(False)
+            except OSError as error:
+                raise FileNotFoundError(
+                    f"RAM could not be built: {error} It reads the vocabulary of `bert-base-uncased` from the hub: run "
+                    "it once with network, or copy the hub's cache (HF_HOME) here."
+                ) from error
+        return self._network
+
+
+def _check(file: Path) -> None:
+    """Make sure that a file holds tensors only, because the package may read it in ways that run what is in it."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:
+        raise ValueError(
+            f"Expected a file of PyTorch tensors at '{file}', but it cannot be read safely: {error}. Fetch it again "
+            "from where RAM or DAPE is published."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(  # noqa: TRY004  # what is wrong is the file
+            f"Expected named tensors in '{file}', found {type(content).__name__}. Name RAM's or DAPE's file."
+        )

@@ -1,0 +1,246 @@
+"""The VQ autoencoder that ResShift and SinSR work in, and the reader of their published weight files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.networks.codec import LatentCodec
+from ctsr_lightning.networks.pretrained import find_weights
+
+_ROWS = 4096  # latents looked up at once: with 8192 codes their distances take 134 MB
+_SHOWN = 8
+_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_MARKS = {
+    "quantize.embedding.weight": "a VQ autoencoder (ResShift's `autoencoder_vq_f4.pth`)",
+    "input_blocks.0.0.weight": "a denoiser (ResShift's `resshift_realsrx4_*.pth`, `SinSR_*.pth`)",
+    "encoder.down_blocks.0.resnets.0.conv1.weight": "an autoencoder in the layout of diffusers, not the published one",
+}
+
+
+class VQCodec(LatentCodec):
+    """The vector-quantised autoencoder of latent diffusion models (ResShift: f = 4, 3 channels, 8192 codes).
+
+    A latent is what the encoder says before it is quantised; decoding quantises first. The gradient passes the
+    quantisation as if it were the identity (straight-through), so that an error in pixels reaches the latent: the true
+    derivative is zero almost everywhere.
+
+    Args:
+        autoencoder: diffusers' VQModel.
+    """
+
+    def __init__(self, autoencoder: VQModel) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        self.channels = autoencoder.quantize.vq_embed_dim
+
+    def encode(self, image: Tensor, sample: bool = False) -> Tensor:
+        """Encode to continuous latents; there is no posterior to sample from, so `sample` is refused."""
+        if sample:
+            raise ValueError("VQCodec is deterministic: it has no posterior to sample from. Use sample=False.")
+        if image.shape[-2] % self.factor or image.shape[-1] % self.factor:
+            raise ValueError(
+                f"Expected images whose sides are multiples of {self.factor}, found "
+                f"{image.shape[-2]}x{image.shape[-1]}. Pad or crop them first."
+            )
+        latent: Tensor = self.autoencoder.encode(image).latents
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Quantise, then decode."""
+        image: Tensor = self.autoencoder.decode(self.quantize(latent), force_not_quantize=True).sample
+        return image
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Replace every latent vector by the nearest code; the gradient is that of the identity.
+
+        Args:
+            latent: Shape (B, channels, h, w).
+        """
+        codebook = self.autoencoder.quantize.embedding.weight
+        rows = latent.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
+        # |z - e|² without |z|², which is the same for every code
+        wide_codes, lengths = wide(codebook.detach()), wide(codebook.detach()).square().sum(dim=1)
+        nearest = torch.cat(
+            [torch.addmm(lengths, wide(part), wide_codes.T, alpha=-2.0).argmin(dim=1) for part in rows.split(_ROWS)]
+        )
+        batch, _, height, width = latent.shape
+        codes = F.embedding(nearest, codebook).view(batch, height, width, self.channels).permute(0, 3, 1, 2)
+        return codes.to(latent) + (latent - latent.detach())  # in this order the sum is exactly the code
+
+    def adapted(self) -> nn.Module:
+        """The autoencoder."""
+        return self.autoencoder
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the blocks of encoder and decoder in the backward pass; VQModel does not offer it, its parts do."""
+        for part in (self.autoencoder.encoder, self.autoencoder.decoder):
+            part.gradient_checkpointing = True
+            part._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def vq_autoencoder(
+    channels: int = 128,
+    channel_mult: Sequence[int] = (1, 2, 4),
+    num_res_blocks: int = 2,
+    latent_channels: int = 3,
+    num_codes: int = 8192,
+    code_channels: int = 3,
+) -> VQModel:
+    """Build the autoencoder of the published configuration, VQ-f4, 55.3 M weights.
+
+    Args:
+        channels: Channels at full resolution.
+        channel_mult: Factor on them per resolution.
+        num_res_blocks: Residual blocks per resolution of the encoder; the decoder has one more.
+        latent_channels: Channels between encoder and decoder.
+        num_codes: Codes in the codebook.
+        code_channels: Channels of a code, hence of the latent.
+    """
+    return VQModel(
+        down_block_types=("DownEncoderBlock2D",) * len(channel_mult),
+        up_block_types=("UpDecoderBlock2D",) * len(channel_mult),
+        block_out_channels=tuple(channels * mult for mult in channel_mult),
+        layers_per_block=num_res_blocks,
+        latent_channels=latent_channels,
+        num_vq_embeddings=num_codes,
+        vq_embed_dim=code_channels,
+        scaling_factor=1.0,
+    )
+
+
+def load_vq_codec(path: Path, architecture: Mapping[str, Any] | None = None) -> VQCodec:
+    """Load a VQ autoencoder with the published names (`autoencoder_vq_f4.pth`); half precision becomes float32.
+
+    Args:
+        path: The file, `.pth` or `.safetensors`.
+        architecture: Arguments of `vq_autoencoder` that differ from the published model's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, holds code or other weights; the message says which.
+    """
+    with torch.device("meta"):  # nothing to initialise, the file fills it all
+        autoencoder = vq_autoencoder(**(architecture or {}))
+    resolutions = len(autoencoder.config.block_out_channels)
+    wanted = {
+        published_name(name, resolutions): (name, value.shape) for name, value in autoencoder.state_dict().items()
+    }
+    shapes = {  # attention is written with 1x1 convolutions there, with linear layers here
+        name: (*shape, 1, 1) if ".attn_1." in name and len(shape) == 2 else tuple(shape)
+        for name, (_, shape) in wanted.items()
+    }
+    state = read_published(path, shapes, "a VQ autoencoder")
+    autoencoder.load_state_dict({name: state[key].view(shape) for key, (name, shape) in wanted.items()}, assign=True)
+    return VQCodec(autoencoder.train())  # as the other loaders answer; whoever owns it decides
+
+
+def published_name(name: str, resolutions: int) -> str:
+    """Translate the name of a weight of diffusers' VQModel to the published one (latent diffusion's).
+
+    Args:
+        name: As in the state dict of VQModel.
+        resolutions: Resolutions of the autoencoder; the decoder counts its blocks the other way round there.
+    """
+    parts = name.split(".")
+    if parts[0] not in {"encoder", "decoder"}:
+        return name
+    side, block, *rest = parts
+    if block in {"down_blocks", "up_blocks"}:
+        level = int(rest[0]) if block == "down_blocks" else resolutions - 1 - int(rest[0])
+        kind, number, *tail = rest[1:]
+        inner = {"resnets": f"block.{number}", "downsamplers": "downsample", "upsamplers": "upsample"}[kind]
+        tail = ["nin_shortcut" if part == "conv_shortcut" else part for part in tail]
+        return ".".join((side, block.removesuffix("_blocks"), str(level), inner, *tail))
+    if block == "mid_block" and rest[0] == "resnets":
+        return ".".join((side, "mid", f"block_{int(rest[1]) + 1}", *rest[2:]))
+    if block == "mid_block":
+        attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out": "proj_out"}
+        return ".".join((side, "mid", "attn_1", attention[rest[2]], rest[-1]))
+    return ".".join((side, {"conv_norm_out": "norm_out"}.get(block, block), *rest))
+
+
+def read_published(path: Path, shapes: Mapping[str, Sequence[int]], what: str) -> dict[str, Tensor]:
+    """Read a published weight file, strictly and without executing anything.
+
+    A wrapper `state_dict` and the prefixes of DistributedDataParallel and torch.compile are removed; half precision
+    becomes float32.
+
+    Args:
+        path: The file, `.pth` or `.safetensors`.
+        shapes: Names and shapes that it must have.
+        what: What it should be, for messages: "a denoiser".
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or its names or shapes differ; the message lists the first differences.
+    """
+    state = {_bare(str(key)): value for key, value in _read(path, what).items()}
+    problems = [f"missing {name}" for name in shapes if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in shapes]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} in the file, {tuple(shape)} in the network"
+        for name, shape in shapes.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    if problems:
+        found = next((f" It looks like {kind}." for mark, kind in _MARKS.items() if mark in state), "")
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(
+            f"Expected the weights of {what}, {len(shapes)} tensors, in '{path}', found {len(state)}.{found} "
+            f"Differences: {'; '.join(problems[:_SHOWN])}{more}. "
+            "Give the published file that belongs here, or the architecture of this one."
+        )
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def _bare(key: str) -> str:
+    while key.startswith(_WRAPPERS):
+        for prefix in _WRAPPERS:
+            key = key.removeprefix(prefix)
+    return key
+
+
+def _read(path: Path, what: str) -> dict[str, Tensor]:
+    try:
+        found = find_weights(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Expected the weights of {what} at '{path}', found none. They are published under a non-commercial "
+            "licence and do not come with this package: download them from the authors' release page, or correct the "
+            "path."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
+            state: Any = (
+                load_file(found)
+                if found.suffix == ".safetensors"
+                else torch.load(found, map_location="cpu", weights_only=True)
+            )
+    except (SafetensorError, Exception) as error:  # torch raises many kinds, depending on where the file breaks
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"Expected the weights of {what} in '{found}', but the file is damaged or holds more than tensors, and was "
+            f"not executed: {reason} Download it again."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"Expected a dictionary of tensors in '{found}' ({what}), found something else. Download it again."
+        )
+    return state

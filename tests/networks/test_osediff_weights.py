@@ -1,0 +1,409 @@
+"""`osediff.pkl`: files made by plain diffusers and peft are read, computed with and written."""
+
+import copy
+import functools
+import os
+import pickle
+
+import adapter_files
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
+from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile
+from ctsr_lightning.networks.osediff import load_osediff, osediff_contents, read_osediff, write_osediff
+from ctsr_lightning.teachers import OneStepTeacher
+
+ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
+
+
+@pytest.fixture
+def plain():
+    """Networks adapted by peft, and the file that they are published as."""
+    unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
+    return unet, autoencoder, adapter_files.osediff(unet, autoencoder)
+
+
+@pytest.fixture
+def path(plain, tmp_path):
+    torch.save(plain[2], tmp_path / "osediff.pkl")
+    return tmp_path / "osediff.pkl"
+
+
+def student(**options):
+    """A student on the base that `plain` started from."""
+    options = {"lora": LoRA(), "encoder_lora": LoRA(), "prompt": tiny.TinyPrompt(), **options}
+    return OneStepStudent(tiny.prompted_unet(), KLCodec(tiny.autoencoder()), **options)
+
+
+def oracle(unet, autoencoder, lq):
+    """z_L and ẑ, and D(ẑ), with nothing but diffusers, peft and the published formula."""
+    with torch.no_grad():
+        image = 2 * F.interpolate(lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
+        start = autoencoder.encode(image).latent_dist.mode() * 0.18215
+        noise = unet(start, torch.tensor([999]), tiny.TinyPrompt()(lq)).sample.numpy()
+        clean = (start.numpy() - np.sqrt(1 - ALPHA_BAR) * noise) / np.sqrt(ALPHA_BAR)
+        return torch.from_numpy(clean).float()
+
+
+def different(one, other):
+    return (one - other).abs().max().item()
+
+
+def test_restored_latent_is_the_closed_form_of_plain_diffusers_and_peft(plain, path):
+    unet, autoencoder, _ = plain
+    lq = torch.rand(2, 3, 8, 8)
+    expected = oracle(unet, autoencoder, lq)
+    untouched = student()
+    with torch.no_grad():
+        found = student(weights=path).latent(lq)
+        assert different(untouched.latent(lq), expected) > 0.1  # the file matters
+    assert different(found, expected) <= 1e-5 * expected.abs().max().item()
+
+
+@pytest.mark.parametrize("rank", [1, 6])
+def test_alpha_stays_8_at_any_rank(tmp_path, rank):
+    lq, results = torch.rand(1, 3, 8, 8), {}
+    for alpha in (8, rank):
+        unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
+        torch.save(adapter_files.osediff(unet, autoencoder, rank, lora_alpha=alpha), tmp_path / "o.pkl")
+        results[alpha] = oracle(unet, autoencoder, lq)
+    found = student(lora=LoRA(rank), encoder_lora=LoRA(rank), weights=tmp_path / "o.pkl").latent(lq)
+    tolerance = 1e-5 * results[8].abs().max().item()
+    assert different(found, results[8]) <= tolerance
+    assert different(found, results[rank]) > 1000 * tolerance
+
+
+@pytest.mark.parametrize("part", ["lora", "encoder_lora"])
+def test_a_student_of_another_alpha_is_refused(path, part):
+    with pytest.raises(ValueError, match=r"alpha of default_encoder is 8 in the file, 4 in the student") as error:
+        student(**{part: LoRA(alpha=4)}, weights=path)
+    assert "lora: {rank: 4}" in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["conv_in.base_layer.bias", "conv_in.base_layer.weight"])
+def test_first_convolution_is_replaced(plain, path, part):
+    assert torch.equal(student(weights=path).unet.get_parameter(part), plain[2]["state_dict_unet"][part])
+
+
+def test_teacher_and_student_start_equal(path):
+    teacher, lq = OneStepTeacher(student(weights=path)), torch.rand(2, 3, 8, 8)
+    with torch.no_grad():  # to the last bit only if both are frozen: torch multiplies by trainable weights differently
+        assert torch.equal(teacher.restore(lq), student(weights=path).requires_grad_(False).restore(lq))
+
+
+def test_all_that_the_file_fills_is_trained(plain, path):
+    trained = {n for n, p in student(weights=path).named_parameters() if p.requires_grad}
+    unet, vae = plain[2]["state_dict_unet"], plain[2]["state_dict_vae"]
+    assert trained == {f"unet.{n}" for n in unet} | {f"codec.autoencoder.{n}" for n in vae}
+
+
+@pytest.mark.parametrize("name", ["w.pkl", "w.pth", "w.pt", "w.ckpt", "noname"])
+def test_contents_count_not_the_name(path, name):
+    renamed = path.rename(path.with_name(name))
+    assert isinstance(read_osediff(renamed), AdapterFile)
+    reread = student(weights=renamed)
+    assert torch.equal(student(weights=str(renamed)).unet.conv_in.weight, reread.unet.conv_in.weight)
+
+
+def test_round_trip_is_exact(plain, path, tmp_path):
+    write_osediff(student(weights=path), tmp_path / "again.pkl")
+    again, published = torch.load(tmp_path / "again.pkl", weights_only=True), plain[2]
+    assert list(again) == list(published)
+    for key, value in published.items():
+        if isinstance(value, dict):
+            assert list(again[key]) == list(value)
+            assert all(v.dtype == torch.float32 and torch.equal(v, value[k]) for k, v in again[key].items())
+        else:
+            assert type(again[key]) is type(value)
+            assert again[key] == value
+
+
+def test_a_written_file_is_what_plain_peft_computes_with(tmp_path):
+    ours, lq = tiny.adapted_student(seed=5), torch.rand(1, 3, 8, 8)
+    write_osediff(ours.double(), tmp_path / "osediff.pkl")
+    contents = torch.load(tmp_path / "osediff.pkl", weights_only=True)
+    assert {v.dtype for key in ("state_dict_unet", "state_dict_vae") for v in contents[key].values()} == {torch.float32}
+    unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
+    adapter_files.osediff(unet, autoencoder)
+    for module, state in ((unet, contents["state_dict_unet"]), (autoencoder, contents["state_dict_vae"])):
+        assert not module.load_state_dict(state, strict=False).unexpected_keys
+    expected = oracle(unet, autoencoder, lq)
+    assert different(ours.float().latent(lq), expected) <= 1e-5 * expected.abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora": None}, "UNet has no adapter default_encoder"),
+        ({"encoder_lora": None}, "autoencoder has no adapter default_encoder"),
+        ({"lora": LoRA(sets=("pix", "sem"))}, "no place for adapter default_encoder_pix"),
+        ({"lora": LoRA(alpha=4)}, "alpha of default_encoder is 4 in the student's UNet, readers of the file take 8"),
+        ({"timestep": 500}, "timestep is 500 in the student, 999 in"),
+        ({"prediction": "v_prediction"}, "prediction is v_prediction"),
+        ({"residual": True}, "residual is True"),
+    ],
+)
+def test_what_the_format_cannot_say_is_not_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        write_osediff(student(**options), tmp_path / "osediff.pkl")
+    assert not (tmp_path / "osediff.pkl").exists()
+
+
+# The true sizes, without their memory.
+
+
+@functools.cache
+def full_file(version):
+    """A file on a base of the true size, with numbers."""
+    with torch.device("meta"):
+        contents = adapter_files.osediff(full_unet(version), AutoencoderKL(**adapter_files.SD_AUTOENCODER))
+    return adapter_files.filled(contents)
+
+
+def full_unet(version):
+    with torch.device("meta"):
+        return UNet2DConditionModel(**{"2.1": adapter_files.SD21_UNET, "1.5": adapter_files.SD15_UNET}[version])
+
+
+def full_student(version, rank=4):
+    with torch.device("meta"):
+        codec = KLCodec(AutoencoderKL(**adapter_files.SD_AUTOENCODER))
+        return OneStepStudent(full_unet(version), codec, lora=LoRA(rank), encoder_lora=LoRA(rank))
+
+
+@pytest.mark.parametrize("version", ["2.1", "1.5"])
+def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path):
+    published, ours = full_file(version), osediff_contents(full_student(version))
+    assert [len(published[f"unet_lora_{g}_modules"]) for g in adapter_files.GROUPS] == [94, 148, 16]
+    assert len(published["vae_lora_encoder_modules"]) == 65
+    assert len(set(published["vae_lora_encoder_modules"])) == 32
+    assert len(published["state_dict_unet"]) == 518
+    for key, value in published.items():
+        if isinstance(value, dict):
+            assert [(k, v.shape) for k, v in ours[key].items()] == [(k, v.shape) for k, v in value.items()]
+        else:
+            assert ours[key] == value
+    torch.save(published, tmp_path / "osediff.pkl")
+    load_osediff(full_student(version), tmp_path / "osediff.pkl")  # compares everything; meta tensors take no numbers
+
+
+def test_adapters_of_another_base_are_named(tmp_path):
+    torch.save(full_file("2.1"), tmp_path / "osediff.pkl")
+    with pytest.raises(ValueError, match="a UNet with cross-attention 1024, the student's has 768") as error:
+        load_osediff(full_student("1.5"), tmp_path / "osediff.pkl")
+    message = str(error.value)
+    assert "proj_in.lora_A.default_encoder.weight is (4, 320) in the file, (4, 320, 1, 1) in the student's" in message
+    # Of each transformer proj_in and proj_out with A and B, and A of the two projections that see the prompt.
+    transformers = 16
+    assert f"and {1 + transformers * (4 + 2) - 6} more" in message
+    assert "Stable Diffusion 2.1-base" in message
+
+
+def test_every_tensor_of_another_rank_is_counted(path):
+    with pytest.raises(ValueError, match=r"rank of default_encoder is 4 in the file, 2 in the student's UNet"):
+        student(lora=LoRA(2), weights=path)
+    with pytest.raises(ValueError, match=r"rank of default_encoder is 4 in the file, 3 in the student's autoencoder"):
+        student(encoder_lora=LoRA(3), weights=path)
+
+
+# AdcSR's copy: no adapters, all weights.
+
+
+@pytest.fixture
+def merged(plain, tmp_path):
+    """The same networks with the adapters merged in, by arithmetic."""
+    unet, autoencoder, _ = plain
+    states = {}
+    for key, module in (("vae", autoencoder), ("unet", unet)):
+        flat = copy.deepcopy(module)
+        for name, child in list(flat.named_modules()):
+            if hasattr(child, "merge") and hasattr(child, "base_layer"):
+                child.merge()
+                flat.set_submodule(name, child.base_layer)
+        states[key] = flat.state_dict()
+        assert not [name for name in states[key] if "lora" in name]
+    torch.save(states, tmp_path / "merged.pkl")
+    return tmp_path / "merged.pkl"
+
+
+def test_merged_copy_fills_a_student_without_adapters(plain, merged):
+    unet, autoencoder, _ = plain
+    lq = torch.rand(1, 3, 8, 8)
+    assert isinstance(read_osediff(merged), MergedFile)
+    filled = student(lora=None, encoder_lora=None, weights=merged)
+    expected = oracle(unet, autoencoder, lq)
+    assert different(filled.latent(lq), expected) <= 1e-4 * expected.abs().max().item()  # merging rounds
+    stored = torch.load(merged, weights_only=True)
+    assert all(torch.equal(v, filled.unet.state_dict()[k]) for k, v in stored["unet"].items())
+    assert all(torch.equal(v, filled.codec.autoencoder.state_dict()[k]) for k, v in stored["vae"].items())
+
+
+@pytest.mark.parametrize(("part", "name"), [("lora", "UNet"), ("encoder_lora", "autoencoder")])
+def test_merged_copy_is_not_for_adapters(merged, part, name):
+    options = {"lora": None, "encoder_lora": None, part: LoRA()}
+    with pytest.raises(ValueError, match=rf"no adapter default_encoder for the student's {name}.*lora: null"):
+        student(**options, weights=merged)
+
+
+def test_merged_copy_is_strict(merged):
+    states = torch.load(merged, weights_only=True)
+    states["unet"]["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
+    states["vae"]["stray"] = states["vae"].pop("quant_conv.bias")
+    torch.save(states, merged)
+    bare = {"lora": None, "encoder_lora": None}
+    with pytest.raises(ValueError, match=r"conv_in.weight is \(8, 9, 3, 3\) in the file, \(8, 4, 3, 3\)") as error:
+        student(**bare, weights=merged)
+    assert "missing in the file quant_conv.bias (autoencoder)" in str(error.value)
+    assert "not in the student's autoencoder stray" in str(error.value)
+
+
+# Files that do not fit, and files that are something else.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora": None}, r"student's UNet has no adapter default_encoder.*lora: \{rank: 4\}"),
+        ({"encoder_lora": None}, r"student's autoencoder has no adapter default_encoder.*encoder_lora: \{rank: 4\}"),
+        ({"lora": LoRA(sets=("pix",))}, "the file has no adapter default_encoder_pix for the student's UNet"),
+        ({"timestep": 500}, "timestep is 500 in the student, 999 in the weights' training"),
+        ({"residual": True}, "residual is True in the student, False"),
+        ({"prediction": "v_prediction"}, "prediction is v_prediction in the student, epsilon"),
+    ],
+)
+def test_a_student_of_other_settings_is_refused(path, options, message):
+    with pytest.raises(ValueError, match=message):
+        student(**options, weights=path)
+
+
+def edited(path, change):
+    contents = torch.load(path, weights_only=True)
+    change(contents)
+    torch.save(contents, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["unet_lora_encoder_modules"].pop(), r"on (\d+) modules in the file, on \d+ of .*student only: "),
+        (lambda c: c["unet_lora_others_modules"].append("x.y"), r"file only: x\.y; student only: none"),
+        (lambda c: c["vae_lora_encoder_modules"].clear(), "no adapter default_encoder for the student's autoencoder"),
+        (lambda c: c["state_dict_vae"].popitem(), r"missing in the file \S+default_encoder.weight \(autoencoder\)"),
+        (lambda c: c["state_dict_unet"].update(stray=torch.zeros(1)), "not in the student's UNet stray"),
+        (lambda c: c["state_dict_unet"].update({"conv_in.base_layer.bias": torch.zeros(9)}), r"bias is \(9,\) in the"),
+        (lambda c: c["state_dict_unet"].update(a=torch.zeros(1, dtype=torch.int64)), "found torch.int64 as 'a'"),
+        (lambda c: c["state_dict_unet"].update(a="b"), "found a str as 'a'"),
+        (lambda c: c.update(state_dict_vae=[1]), "weights by name as 'state_dict_vae'.* found a list"),
+        (lambda c: c.update(rank_unet=4.0), r"a rank, an integer >= 1, as 'rank_unet'.*found 4\.0"),
+        (lambda c: c.update(rank_vae=0), "as 'rank_vae'.*found 0"),
+        (lambda c: c.update(unet_lora_others_modules="conv"), "list of module names.*found a str"),
+        (lambda c: c.pop("rank_vae"), "missing rank_vae"),
+        (lambda c: c.update(ema=1), "unexpected ema"),
+    ],
+)
+def test_each_difference_is_named_and_nothing_changes(path, change, message):
+    target = student()
+    before = copy.deepcopy(target.state_dict())
+    edited(path, change)
+    with pytest.raises(ValueError, match=message):
+        load_osediff(target, path)
+    assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+    with pytest.raises(ValueError, match=message):
+        student(weights=path)
+
+
+def test_duplicates_and_order_in_the_lists_do_not_matter(path):
+    before = read_osediff(path)
+    edited(path, lambda c: c["unet_lora_decoder_modules"].extend(c["unet_lora_decoder_modules"]))
+    assert read_osediff(path).unet_adapters == before.unet_adapters
+    edited(path, lambda c: c["unet_lora_decoder_modules"].reverse())
+    student(weights=path)
+
+
+def test_half_precision_in_a_file_is_widened(plain, path):
+    edited(path, lambda c: c.update(state_dict_unet={k: v.half() for k, v in c["state_dict_unet"].items()}))
+    weight = student(weights=path).unet.conv_in.base_layer.weight
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight.detach(), plain[0].conv_in.base_layer.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (
+            {"encoder.conv_in.weight": torch.zeros(1), "quantize.embedding.weight": torch.zeros(1)},
+            r"found in '.*': 2 tensors \(encoder\.conv_in\.weight, quantize\.embedding\.weight\)",
+        ),
+        ({"params_ema": {"a": torch.zeros(1)}, "step": 3}, r"2 entries \(params_ema, step\)"),
+        ({}, r"0 entries \(\)"),
+        ([torch.zeros(1)], "a list"),
+        (torch.zeros(3), "a Tensor"),
+    ],
+)
+def test_other_files_are_named(tmp_path, contents, message):
+    torch.save(contents, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=message) as error:
+        student(weights=tmp_path / "w.pth")
+    assert "osediff.pkl or pisa_sr.pkl" in str(error.value)
+    with pytest.raises(ValueError, match=message) as error:
+        read_osediff(tmp_path / "w.pth")
+    assert "Expected osediff.pkl, with the entries vae_lora_encoder_modules" in str(error.value)
+
+
+class Trap:
+    """Pickled, it makes a folder when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    ("dump", "careless"),
+    [
+        (torch.save, lambda path: torch.load(path, weights_only=False)),
+        (lambda value, path: path.write_bytes(pickle.dumps(value)), lambda path: pickle.loads(path.read_bytes())),
+    ],
+)
+def test_code_in_a_file_is_not_run(plain, tmp_path, dump, careless):
+    dump({**plain[2], "rank_vae": Trap(tmp_path / "sprung")}, tmp_path / "osediff.pkl")
+    for read in (read_osediff, lambda path: student(weights=path)):
+        with pytest.raises(ValueError, match="cannot be read safely, and nothing in it was executed"):
+            read(tmp_path / "osediff.pkl")
+    assert not (tmp_path / "sprung").exists()
+    careless(tmp_path / "osediff.pkl")
+    assert (tmp_path / "sprung").exists()  # the trap works
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_truncated_file_is_refused(path, kept):
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(ValueError, match=r"osediff\.pkl' cannot be read safely.*Get it again"):
+        student(weights=path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl"):
+        student(weights=tmp_path / "nowhere.pkl")
+
+
+def test_our_own_files_are_still_read(path, tmp_path):
+    trained, lq = student(weights=path), torch.rand(1, 3, 8, 8)
+    state = {f"student.{n}": p.detach().clone() for n, p in trained.named_parameters() if p.requires_grad}
+    save_file(state, tmp_path / "weights.safetensors")
+    torch.save({"state_dict": state, "callbacks": {}}, tmp_path / "last.ckpt")
+    for name in ("weights.safetensors", "last.ckpt"):
+        assert torch.equal(student(weights=tmp_path / name).latent(lq), trained.latent(lq))
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"do not fit OneStepStudent: missing unet\.conv_in"):
+        student(weights=tmp_path / "last.ckpt")
