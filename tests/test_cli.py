@@ -217,7 +217,7 @@ def test_user_error_is_one_message(
     ("words", "expected"),
     [
         (["--ckpt_path", "nothing.ckpt"], "Checkpoint file not found: nothing.ckpt"),
-        (["--model.student.codec.weights", "nothing.ckpt"], "Expected a weight file (.safetensors, .ckpt or .pkl) at 'n"),
+        (["--model.student.codec.weights", "nothing.ckpt"], "Expected a weight file (.safetensors, .ckpt or .pkl) at"),
         (["--trainer.strategy", "nonsense"], "You selected an invalid strategy name"),
     ],
 )
