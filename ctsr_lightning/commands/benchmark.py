@@ -57,8 +57,9 @@ def benchmark(
         restorer = Restorer(generated_model(shape), device, getattr(torch, precision), tile=0)
     lq = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     with progress() as bar:
-        parts = bar.track(measure(restorer, lq, warmup, repeats), total=len(works(restorer, lq)), description="timing")
-        costs = [cost._asdict() for cost in parts]
+        parts = works(restorer, lq)
+        timed = bar.track(measure(parts, restorer.device, warmup, repeats), total=len(parts), description="timing")
+        costs = [cost._asdict() for cost in timed]
     record = {
         "model": str(checkpoint) if checkpoint is not None else f"{shape}, generated weights",
         "input": [batch, 3, size, size],

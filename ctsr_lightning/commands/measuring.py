@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -223,24 +224,25 @@ class Contestants:
             yield Restoration(Method(BICUBIC, "bicubic"), image, seconds)
         ends: dict[str, tuple[Tensor, float]] = {}
         for label, expert in self.experts.items():
-            ends[label] = self._timed(lambda expert=expert: self._corrected(expert(lq, seed), lq))  # type: ignore[misc]
+            ends[label] = self._timed(partial(self._expertise, expert, lq, seed))
             yield Restoration(Method(label, "teacher"), *ends[label])
         if self.alphas:
             both = ends[FAITHFUL][1] + ends[REALISTIC][1]
             images = blends(ends[FAITHFUL][0], ends[REALISTIC][0], self.alphas)
             for alpha in self.alphas:
                 image, seconds = self._timed(lambda: next(images))
-                yield Restoration(Method(f"blend α={alpha:.2f}", "blend", alpha), image, both + seconds, seconds)
+                label = f"blend α={control_label(alpha).removeprefix('t=')}"
+                yield Restoration(Method(label, "blend", alpha), image, both + seconds, seconds)
         del ends
         self.restorer.seed = seed
         trajectory, shared = self._timed(lambda: self.restorer.trajectory(lq))
         for control in self.controls:
-            image, own = self._timed(lambda control=control: self.restorer.decode(trajectory, control))  # type: ignore[misc]
+            image, own = self._timed(partial(self.restorer.decode, trajectory, control))
             yield Restoration(Method(control_label(control), "ctsr", control), image, shared + own, own)
 
-    def _corrected(self, image: Tensor, lq: Tensor) -> Tensor:
+    def _expertise(self, expert: Expert, lq: Tensor, seed: int) -> Tensor:
         """A teacher's restoration, its colours corrected as the model's are."""
-        color = self.restorer.color
+        image, color = expert(lq, seed), self.restorer.color
         return image if color == "none" else correct(image, upsample(lq, self.restorer.scale), color)
 
     def _timed(self, work: Callable[[], Result]) -> tuple[Result, float]:

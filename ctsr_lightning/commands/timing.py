@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,32 +39,36 @@ class Cost(NamedTuple):
     """Peak memory in bytes while it ran: the device's allocations, or all of the process on a CPU; None if unknown."""
 
 
-def measure(restorer: Restorer, lq: Tensor, warmup: int, repeats: int) -> Iterator[Cost]:
-    """Measure the parts of a model one by one, then whole restorations.
+Work = tuple[str, list[nn.Module], Callable[[], Any]]
+"""A part of a model: its name, the networks in it, and a pass of it."""
+
+
+def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int) -> Iterator[Cost]:
+    """Measure parts of a model one by one.
 
     Args:
-        restorer: The model.
-        lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+        parts: The parts, as `works` lists them.
+        device: Where they compute.
         warmup: Passes of each part before anything is measured.
         repeats: Measured passes of each part.
     """
-    for name, networks, work in works(restorer, lq):
+    for name, networks, work in parts:
         for _ in range(warmup):
             work()
-        _forget_peak(restorer.device)
+        _forget_peak(device)
         seconds = []
         for _ in range(repeats):
-            _wait(restorer.device)
+            _wait(device)
             start = time.perf_counter()
             work()
-            _wait(restorer.device)
+            _wait(device)
             seconds.append(time.perf_counter() - start)
         parameters = sum(p.numel() for network in networks for p in network.parameters())
-        yield Cost(name, parameters, statistics.median(seconds), min(seconds), _peak(restorer.device))
+        yield Cost(name, parameters, statistics.median(seconds), min(seconds), _peak(device))
 
 
-def works(restorer: Restorer, lq: Tensor) -> list[tuple[str, list[nn.Module], Callable[[], Any]]]:
-    """The parts of a model: name, networks, and the work, on inputs as they are in a restoration.
+def works(restorer: Restorer, lq: Tensor) -> list[Work]:
+    """The parts of a model on inputs as they are in a restoration, then whole restorations.
 
     Args:
         restorer: The model.
@@ -83,7 +88,7 @@ def works(restorer: Restorer, lq: Tensor) -> list[tuple[str, list[nn.Module], Ca
     start = within(lambda: student.start(images))()
     latent = within(lambda: student.latent(images, start))()
     codec, unet = student.codec, student.unet
-    parts: list[tuple[str, list[nn.Module], Callable[[], Any]]] = [
+    parts: list[Work] = [
         ("encode z_L = E(up(x))", [codec], within(lambda: student.start(images))),
         ("student's UNet", [unet], within(lambda: student.latent(images, start))),
     ]
@@ -98,7 +103,7 @@ def works(restorer: Restorer, lq: Tensor) -> list[tuple[str, list[nn.Module], Ca
     for count in CONTROLS if restorer.controllable else (1,):
         controls = [index / max(count - 1, 1) for index in range(count)]
         name = f"whole, {count} value{'s' * (count > 1)} of t"
-        parts.append((name, [model], lambda controls=controls: restorer(images, controls)))  # type: ignore[misc]
+        parts.append((name, [model], partial(restorer, images, controls)))
     return parts
 
 

@@ -8,7 +8,7 @@ whole set.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -212,18 +212,3 @@ class Stability:
             "images": runs.images,
             "runs": runs.expected,
         }
-
-
-def local_deviation(runs: Iterable[Tensor]) -> float:
-    """Deviation of one image over its runs, the summand of L-STD; see `LocalDeviation`.
-
-    Args:
-        runs: Restored images in [0, 1] of one low-quality image, each (3, H, W).
-
-    Raises:
-        ValueError: If there are fewer than two runs, or they are not images of one shape.
-    """
-    deviation = LocalDeviation()
-    for image in runs:
-        deviation.add(image)
-    return deviation.finish()

@@ -288,6 +288,12 @@ class TestModels:
             (row,) = [row for row in table() if row["setting"] == label and row["image"] == "a_1"]
             assert float(row["psnr_y"]) == pytest.approx(psnr_y(quantize(image), gt).item(), abs=1e-4)
 
+    def test_settings_that_round_alike_stay_apart(self, taught: str) -> None:
+        words = ["--controls", "0.251,0.254", "--alphas", "0.251,0.254", "--metrics", "psnr"]
+        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", *words)
+        labels = [r["setting"] for r in summary()["results"]]
+        assert labels[3:] == ["blend α=0.251", "blend α=0.254", "t=0.251", "t=0.254"]
+
     def test_baselines_can_be_left_out(self, taught: str) -> None:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--baselines", "none")
         assert [r["setting"] for r in summary()["results"]] == ["t=0.00", "t=0.50", "t=1.00"]
