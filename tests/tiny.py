@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,8 @@ from ctsr_lightning.networks import (
     nano_unet,
 )
 from ctsr_lightning.networks.prompts import Prompt
-from ctsr_lightning.teachers import Noisy, OneStepTeacher, ResidualShiftTeacher, Teacher
+from ctsr_lightning.teachers import Gradient, Noisy, OneStepTeacher, Opinion, ResidualShiftTeacher, Teacher
+from ctsr_lightning.teachers.base import opinion_in_latent
 
 CHANNELS = 4
 
@@ -83,7 +85,7 @@ def autoencoder(seed: int = 0) -> AutoencoderKL:
 class TinyPrompt(Prompt):
     """A prompt that differs from image to image, so that a mixed-up batch would show."""
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Two tokens of six numbers made from the mean of the image."""
         return lq.mean(dim=(1, 2, 3)).view(-1, 1, 1) * torch.linspace(-1, 1, 12).view(1, 2, 6).to(lq)
 
@@ -156,14 +158,21 @@ class LinearTeacher(Teacher):
         """Any size will do."""
         return self.scale
 
-    def condition(self, lq: Tensor) -> None:
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> None:
         """Nothing."""
 
-    def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
-        """The linear map."""
-        return self.slope * noisy.latent + self.offset
+    def opinion(
+        self,
+        student: Noisy,
+        gt: Noisy,
+        condition: Tensor | None,
+        gradient: Gradient,
+        normal: Callable[[Tensor], Tensor],
+    ) -> Opinion:
+        """The linear map, for both terms."""
+        return opinion_in_latent(lambda noisy: self.slope * noisy.latent + self.offset, student, gt, gradient)
 
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Nearest-neighbour enlargement."""
         return F.interpolate(lq, scale_factor=self.scale, mode="nearest")
 

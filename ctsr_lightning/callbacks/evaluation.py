@@ -164,7 +164,11 @@ class Evaluation(Callback):
         """All images to measure, by label."""
         module: Any = pl_module
         with restoring(trainer, batch.key):
-            restored = module.sweep(batch.lq, self.controls) if module.controllable else [module.restore(batch.lq)]
+            restored = (
+                module.sweep(batch.lq, self.controls, batch.key)
+                if module.controllable
+                else [module.restore(batch.lq, batch.key)]
+            )
             outputs = dict(zip(self._labels(pl_module), restored, strict=True))
             if self.baselines and stage not in self._measured_baselines:
                 outputs[BICUBIC] = enlarge(batch.lq, gt)

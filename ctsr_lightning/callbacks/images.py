@@ -123,9 +123,9 @@ class ImageGrid(Callback):
             references = module.references(shown) if missing else {}
             if module.controllable:
                 labels = [control_label(control) for control in self.controls]
-                restored = dict(zip(labels, module.sweep(shown.lq, self.controls), strict=True))
+                restored = dict(zip(labels, module.sweep(shown.lq, self.controls, shown.key), strict=True))
             else:
-                restored = {RESTORED: module.restore(shown.lq)}
+                restored = {RESTORED: module.restore(shown.lq, shown.key)}
         for i, key in enumerate(shown.key):
             if missing:
                 self._references[stage, key] = {name: self._crop(image[i]) for name, image in references.items()}

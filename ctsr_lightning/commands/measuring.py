@@ -208,13 +208,16 @@ class Contestants:
         self.alphas = list(alphas) if {FAITHFUL, REALISTIC} <= self.experts.keys() else []
         self.bicubic = bicubic
 
-    def restore(self, lq: Tensor, size: tuple[int, int], seed: int = 0) -> Iterator[Restoration]:
+    def restore(
+        self, lq: Tensor, size: tuple[int, int], seed: int = 0, keys: list[str] | None = None
+    ) -> Iterator[Restoration]:
         """Restore an image by every method, one after the other.
 
         Args:
             lq: RGB in [0, 1], shape (1, 3, h, w).
             size: Height and width of the result, for bicubic enlargement.
             seed: Seed of methods that draw random numbers.
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
         from ctsr_lightning.callbacks.passes import enlarge
 
@@ -224,7 +227,7 @@ class Contestants:
             yield Restoration(Method(BICUBIC, "bicubic"), image, seconds)
         ends: dict[str, tuple[Tensor, float]] = {}
         for label, expert in self.experts.items():
-            ends[label] = self._timed(partial(self._expertise, expert, lq, seed))
+            ends[label] = self._timed(partial(self._expertise, expert, lq, seed, keys))
             yield Restoration(Method(label, "teacher"), *ends[label])
         if self.alphas:
             both = ends[FAITHFUL][1] + ends[REALISTIC][1]
@@ -235,14 +238,14 @@ class Contestants:
                 yield Restoration(Method(label, "blend", alpha), image, both + seconds, seconds)
         del ends
         self.restorer.seed = seed
-        trajectory, shared = self._timed(lambda: self.restorer.trajectory(lq))
+        trajectory, shared = self._timed(lambda: self.restorer.trajectory(lq, keys))
         for control in self.controls:
             image, own = self._timed(partial(self.restorer.decode, trajectory, control))
             yield Restoration(Method(control_label(control), "ctsr", control), image, shared + own, own)
 
-    def _expertise(self, expert: Expert, lq: Tensor, seed: int) -> Tensor:
+    def _expertise(self, expert: Expert, lq: Tensor, seed: int, keys: list[str] | None) -> Tensor:
         """A teacher's restoration, its colours corrected as the model's are."""
-        image, color = expert(lq, seed), self.restorer.color
+        image, color = expert(lq, seed, keys), self.restorer.color
         return image if color == "none" else correct(image, upsample(lq, self.restorer.scale), color)
 
     def _timed(self, work: Callable[[], Result]) -> tuple[Result, float]:
@@ -271,11 +274,11 @@ def compete(contestants: Contestants, batches: Iterable[Batch], measurements: Me
         assert batch.gt is not None
         size = (batch.gt.shape[-2], batch.gt.shape[-1])
         if not warm:
-            for _ in contestants.restore(batch.lq, size):
+            for _ in contestants.restore(batch.lq, size, keys=batch.key):
                 pass
             warm = True
         for seed in range(measurements.runs):
-            for restored in contestants.restore(batch.lq, size, seed):
+            for restored in contestants.restore(batch.lq, size, seed, batch.key):
                 measurements.add(batch.key[0], restored, batch.gt, seed)
 
 

@@ -85,10 +85,12 @@ class Job:
     Args:
         source: The image.
         targets: Where its restorations go, one per value of t.
+        key: Its name for prompts: the path below the folder, with forward slashes, without suffix.
     """
 
     source: Path
     targets: tuple[Path, ...]
+    key: str
 
 
 def plan(images: Path, output: Path, controls: list[float], suffix: str) -> list[Job]:
@@ -116,15 +118,16 @@ def plan(images: Path, output: Path, controls: list[float], suffix: str) -> list
         if not sources:
             raise FileNotFoundError(f"Expected images below '{images}' outside '{output}', found none.")
         stems = [p.relative_to(images).with_suffix("") for p in sources]
+        keys = [stem.as_posix() for stem in stems]
         folder = output
     elif images.exists():
-        sources, stems = [images], [Path(output.stem if names_file else images.stem)]
+        sources, stems, keys = [images], [Path(output.stem if names_file else images.stem)], [images.stem]
         folder, suffix = (output.parent, output.suffix.lstrip(".")) if names_file else (output, suffix)
     else:
         raise FileNotFoundError(f"Expected an image or a folder of images at '{images}', found nothing.")
     jobs = [
-        Job(source, tuple(folder / f"{stem}{mark}.{suffix}" for mark in marks(controls)))
-        for source, stem in zip(sources, distinct(stems, sources), strict=True)
+        Job(source, tuple(folder / f"{name}{mark}.{suffix}" for mark in marks(controls)), key)
+        for source, name, key in zip(sources, distinct(stems, sources), keys, strict=True)
     ]
     originals = {p.resolve() for p in sources}
     for job in jobs:
@@ -173,7 +176,7 @@ def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: boo
     from ctsr_lightning.inference.restorer import RestorationError
 
     try:
-        trajectory = restorer.trajectory(read_image(job.source))
+        trajectory = restorer.trajectory(read_image(job.source), [job.key])
         for control, target in zip(controls, job.targets, strict=True):
             if overwrite or not target.exists():
                 image = restorer.decode(trajectory, control)[0]

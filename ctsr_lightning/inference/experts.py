@@ -38,12 +38,13 @@ class Expert:
         return self.teacher.scale
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, seed: int = 0) -> Tensor:
+    def __call__(self, lq: Tensor, seed: int = 0, keys: list[str] | None = None) -> Tensor:
         """Restore images; the same seed gives the same bits on one device.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
             seed: Seed of what the teacher draws, if it draws anything.
+            keys: Names of the images as in `Batch.key`, for prompts by name.
 
         Returns:
             RGB in [0, 1], shape (B, 3, scale * h, scale * w).
@@ -59,7 +60,7 @@ class Expert:
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, unit)
 
         def restored(window: Window) -> Tensor:
-            return self.teacher.restore(window.crop(padded)).to(self._storage)
+            return self.teacher.restore(window.crop(padded), keys).to(self._storage)
 
         self.teacher.seed = seed
         with computing(self.device, self.dtype, seed):

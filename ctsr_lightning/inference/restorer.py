@@ -130,18 +130,21 @@ class Restorer:
         return isinstance(self.model, TradeOff)
 
     @overload
-    def __call__(self, lq: Tensor, control: float | Tensor = 0.0) -> Tensor: ...
+    def __call__(self, lq: Tensor, control: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor: ...
 
     @overload
-    def __call__(self, lq: Tensor, control: Sequence[float]) -> list[Tensor]: ...
+    def __call__(self, lq: Tensor, control: Sequence[float], keys: list[str] | None = None) -> list[Tensor]: ...
 
-    def __call__(self, lq: Tensor, control: float | Tensor | Sequence[float] = 0.0) -> Tensor | list[Tensor]:
+    def __call__(
+        self, lq: Tensor, control: float | Tensor | Sequence[float] = 0.0, keys: list[str] | None = None
+    ) -> Tensor | list[Tensor]:
         """Restore images.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
             control: t, from 0 (realness) to 1 (fidelity); or a map of it in pixels of the output, shape
                 (scale * h, scale * w); or a list of values, which share one pass.
+            keys: Names of the images as in `Batch.key`, for prompts by name.
 
         Returns:
             RGB in [0, 1], shape (..., 3, scale * h, scale * w), on this restorer's device; a list for a list.
@@ -153,18 +156,19 @@ class Restorer:
         controls = list(control) if isinstance(control, Sequence) else [control]
         for value in controls:
             self.check_control(value)
-        trajectory = self.trajectory(lq)
+        trajectory = self.trajectory(lq, keys)
         images = [self.decode(trajectory, value) for value in controls]
         if lq.dim() == 3:
             images = [image[0] for image in images]
         return images if several else images[0]
 
     @torch.no_grad()
-    def trajectory(self, lq: Tensor) -> Trajectory:
+    def trajectory(self, lq: Tensor, keys: list[str] | None = None) -> Trajectory:
         """Run the networks once; `decode` then answers for any t.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
         images = self._check_image(lq)
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
@@ -172,7 +176,7 @@ class Restorer:
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
         ratio = Fraction(self.scale, self.student.codec.factor)
         with self._computing():
-            ends = blend(cover, lambda window: self._ends(window.crop(padded)), ratio)
+            ends = blend(cover, lambda window: self._ends(window.crop(padded), keys), ratio)
         if not bool(torch.isfinite(ends).all()):
             raise RestorationError(self._not_finite())
         if not self.controllable:
@@ -239,11 +243,11 @@ class Restorer:
         """Sides of the networks' input are multiples of this many pixels."""
         return self.student.multiple // math.gcd(self.student.multiple, self.scale)
 
-    def _ends(self, lq: Tensor) -> Tensor:
+    def _ends(self, lq: Tensor, keys: list[str] | None) -> Tensor:
         """z_0, followed by v where there is one, along the channels."""
         if isinstance(self.model, TradeOff):
-            return torch.cat(self.model.endpoints(lq), dim=1)
-        return self.student.latent(lq)
+            return torch.cat(self.model.endpoints(lq, keys), dim=1)
+        return self.student.latent(lq, keys=keys)
 
     def _computing(self) -> AbstractContextManager[None]:
         return computing(self.device, self.dtype, self.seed if self.student.sample_latent else None)

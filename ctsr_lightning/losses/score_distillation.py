@@ -27,19 +27,6 @@ def prior(teacher_at_student: Tensor, teacher_at_gt: Tensor) -> Tensor:
     return F.mse_loss(teacher_at_student, teacher_at_gt)
 
 
-def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
-    """Give a teacher's answer the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
-
-    Score distillation drops the network's Jacobian, as it is costly and noisy (DreamFusion, Sec. 3; TSD-SR). With this
-    in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N.
-
-    Args:
-        prediction: ε_T, computed without gradient.
-        noisy: z_t, through which the gradient goes.
-    """
-    return prediction.detach() + (noisy - noisy.detach())
-
-
 def variational_score_distillation(clean: Tensor, prior_clean: Tensor, critic_clean: Tensor) -> Tensor:
     """VSD on clean predictions (OSEDiff, Eq. 8): descending it moves ẑ by (ẑ_prior - ẑ_critic) / w.
 

@@ -171,11 +171,12 @@ class RestorationModule(TrainingModule):
     scale: int
 
     @abstractmethod
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore images.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
 
         Returns:
             Images in [0, 1], shape (B, 3, scale * h, scale * w).
@@ -199,7 +200,7 @@ class RestorationModule(TrainingModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002  # Lightning's signature
         """Restore a batch; the writer callback turns it into files."""
-        return {"restored": self.restore(batch.lq)}
+        return {"restored": self.restore(batch.lq, batch.key)}
 
     def forward(self, lq: Tensor) -> Tensor:
         """Same as `restore`."""

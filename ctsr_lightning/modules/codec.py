@@ -41,7 +41,7 @@ class CodecTraining(RestorationModule):
         return {"codec/l1": F.l1_loss(self.codec.decode(noisy), image)}
 
     @torch.no_grad()
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # sees no prompt
         """D(E(up(x)))."""
         from ctsr_lightning.networks.student import upsample
 

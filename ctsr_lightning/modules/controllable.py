@@ -61,25 +61,25 @@ class Controllable(RestorationModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term; needs no ground truth."""
         student = self.student.network
-        z_0, lq_latent = self.tradeoff.start(batch.lq)
-        z_1 = student.encode(self.fidelity.restore(batch.lq))
+        z_0, lq_latent = self.tradeoff.start(batch.lq, batch.key)
+        z_1 = student.encode(self.fidelity.restore(batch.lq, batch.key))
         control = self.draws.uniform(z_0)
         with torch.no_grad():
-            prompt = student.prompt(batch.lq)
+            prompt = student.prompt(batch.lq, batch.key)
         velocity = self.velocity(interpolate(z_0, z_1, control), control, prompt, lq_latent)
         return {"velocity/match": velocity_matching(velocity, z_0, z_1)}
 
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore at t = 0, where every slider starts."""
-        return self.tradeoff.restore(lq, 0.0)
+        return self.tradeoff.restore(lq, 0.0, keys)
 
-    def sweep(self, lq: Tensor, controls: Sequence[float]) -> list[Tensor]:
+    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
         """Restore at several t in one pass."""
-        return self.tradeoff.sweep(lq, controls)
+        return self.tradeoff.sweep(lq, controls, keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The teachers' restorations."""
-        shown = {"T_f": self.fidelity.restore(batch.lq)}
+        shown = {"T_f": self.fidelity.restore(batch.lq, batch.key)}
         if self.realness is not None:
-            shown["T_r"] = self.realness.restore(batch.lq)
+            shown["T_r"] = self.realness.restore(batch.lq, batch.key)
         return shown

@@ -39,11 +39,11 @@ class DiffusionPrior(RestorationModule):
         timestep = self.draws.integers(0, student.schedule.num_timesteps - 1, clean)
         noise = self.draws.normal(clean)
         noisy = student.schedule.add_noise(clean, noise, timestep)
-        output = student.unet(noisy, timestep, student.prompt(batch.lq)).sample
+        output = student.unet(noisy, timestep, student.prompt(batch.lq, batch.key)).sample
         target = training_target(clean, noise, student.schedule.alpha_bar(timestep, clean), student.prediction)
         return {"prior/denoise": F.mse_loss(wide(output), target)}
 
     @torch.no_grad()
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """What the prior makes of a low-quality image before any distillation."""
-        return self.student.restore(lq)
+        return self.student.restore(lq, keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.teachers.base import Noisy, Teacher, add_noise
+from ctsr_lightning.teachers.base import Gradient, Teacher, add_noise
 
 
 class DualTeacher(RestorationModule):
@@ -53,7 +53,7 @@ class DualTeacher(RestorationModule):
         lambda_fidelity: float = 2.0,
         lambda_realness: float = 1.0,
         gamma_time: float = 5.5,
-        gradient: Literal["paper", "score"] = "paper",
+        gradient: Gradient = "paper",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,14 +66,14 @@ class DualTeacher(RestorationModule):
         self.lambda_l2, self.lambda_lpips = lambda_l2, lambda_lpips
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
-        self.gradient = gradient
+        self.gradient: Gradient = gradient
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The six terms of Eq. 4."""
         if batch.gt is None:
             raise ValueError("Stage 1 trains on ground truth, but this batch has none.")
         student = self.student
-        clean_s, clean = student.latent(batch.lq), student.encode(batch.gt)
+        clean_s, clean = student.latent(batch.lq, keys=batch.key), student.encode(batch.gt)
         restored = student.decode(clean_s)
         perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
         terms = {
@@ -82,35 +82,28 @@ class DualTeacher(RestorationModule):
         }
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
         noise = self.draws.normal(clean)
-        noisy_s = add_noise(student.schedule, clean_s, noise, timestep)
-        noisy = add_noise(student.schedule, clean, noise, timestep)
-        noise_s = student.predict_noise(noisy_s.latent, timestep, student.prompt(batch.lq))
+        noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)
+        noisy = add_noise(student.schedule, clean, noise, timestep, batch.gt)
+        noise_s = student.predict_noise(noisy_s.latent, timestep, student.prompt(batch.lq, batch.key))
         for name, weight in self.weights.items():
-            at_student, at_gt = self._scores(name, batch.lq, noisy_s, noisy)
-            terms[f"{name}/align"] = weight * score_distillation.align(at_student, noise_s)
-            terms[f"{name}/prior"] = weight * self.gamma_time * score_distillation.prior(at_student, at_gt)
+            teacher = self.teachers[name]
+            assert isinstance(teacher, Teacher)
+            with torch.no_grad():
+                condition = teacher.condition(batch.lq, batch.key)
+            opinion = teacher.opinion(noisy_s, noisy, condition, self.gradient, self.draws.normal)
+            terms[f"{name}/align"] = weight * score_distillation.align(opinion.align, noise_s)
+            terms[f"{name}/prior"] = (
+                weight * self.gamma_time * score_distillation.prior(opinion.prior, opinion.prior_gt)
+            )
         return terms
 
-    def _scores(self, name: str, lq: Tensor, noisy_s: Noisy, noisy: Noisy) -> tuple[Tensor, Tensor]:
-        """ε_T at the student's and at the ground truth's latent; only the former carries a gradient."""
-        teacher = self.teachers[name]
-        assert isinstance(teacher, Teacher)
-        with torch.no_grad():
-            condition = teacher.condition(lq)
-            at_gt = teacher.predict_noise(noisy, condition)
-        if self.gradient == "paper":
-            return teacher.predict_noise(noisy_s, condition), at_gt
-        with torch.no_grad():
-            at_student = teacher.predict_noise(noisy_s, condition)
-        return score_distillation.through_identity(at_student, noisy_s.latent), at_gt
-
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """S(x_LR)."""
-        return self.student.restore(lq)
+        return self.student.restore(lq, keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """Both teachers' restorations."""
         fidelity, realness = self.teachers["fidelity"], self.teachers["realness"]
         assert isinstance(fidelity, Teacher)
         assert isinstance(realness, Teacher)
-        return {"T_f": fidelity.restore(batch.lq), "T_r": realness.restore(batch.lq)}
+        return {"T_f": fidelity.restore(batch.lq, batch.key), "T_r": realness.restore(batch.lq, batch.key)}

@@ -80,9 +80,9 @@ class OneStep(RestorationModule):
         if batch.gt is None:
             raise ValueError("The realness teacher trains on ground truth, but this batch has none.")
         student = self.student
-        clean = student.latent(batch.lq)
+        clean = student.latent(batch.lq, keys=batch.key)
         restored = student.decode(clean)
-        prompt = student.prompt(batch.lq)
+        prompt = student.prompt(batch.lq, batch.key)
         perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
         return {
             "rec/l2": self.lambda_l2 * reconstruction.l2(restored, batch.gt),
@@ -112,6 +112,6 @@ class OneStep(RestorationModule):
         target = training_target(clean, noise, student.schedule.alpha_bar(timestep, clean), student.prediction)
         return F.mse_loss(wide(output), target)
 
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore in one step."""
-        return self.student.restore(lq)
+        return self.student.restore(lq, keys)

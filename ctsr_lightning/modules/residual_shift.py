@@ -50,6 +50,6 @@ class ResidualShift(RestorationModule):
         return terms
 
     @torch.no_grad()
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # sees no prompt
         """Walk the whole chain, from the same noise every time."""
         return self.network.restore(lq)

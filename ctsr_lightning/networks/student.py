@@ -149,23 +149,24 @@ class OneStepStudent(nn.Module):
         """z_L = E(up(x_LR)), with the encoder's adapters."""
         return self.codec.encode(self.upsample(lq), self.sample_latent)
 
-    def latent(self, lq: Tensor, start: Tensor | None = None) -> Tensor:
+    def latent(self, lq: Tensor, start: Tensor | None = None, keys: list[str] | None = None) -> Tensor:
         """ẑ, the restored latent, float32.
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w); scale * h and scale * w are multiples of `multiple`.
             start: z_L where the caller has it already, to spare an encoding.
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
         start = self.start(lq) if start is None else start
         timestep = torch.full((lq.shape[0],), self.timestep, device=lq.device)
-        output = self.unet(start, timestep, self.prompt(lq)).sample
+        output = self.unet(start, timestep, self.prompt(lq, keys)).sample
         if self.residual:
             return wide(start) - wide(output)
         return to_clean(output, start, self.schedule.alpha_bar(timestep, start), self.prediction)
 
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """x̂ = D(ẑ), clipped to [0, 1]."""
-        return self.decode(self.latent(lq)).clamp(0.0, 1.0)
+        return self.decode(self.latent(lq, keys=keys)).clamp(0.0, 1.0)
 
     def forward(self, lq: Tensor) -> Tensor:
         """Same as `restore`."""

@@ -39,28 +39,30 @@ class TradeOff(nn.Module):
         return self.student.scale
 
     @torch.no_grad()
-    def start(self, lq: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, lq: Tensor, keys: list[str] | None = None) -> tuple[Tensor, Tensor]:
         """(z_0, z_L): where the path begins, and the latent of the low-quality image that it came from.
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
         lq_latent = self.student.start(lq)
-        latent = self.student.latent(lq, lq_latent)
+        latent = self.student.latent(lq, lq_latent, keys)
         if self.z0_source == "reencode":
             latent = self.student.encode(self.student.decode(latent).clamp(0.0, 1.0))
         return latent, lq_latent
 
     @torch.no_grad()
-    def endpoints(self, lq: Tensor) -> tuple[Tensor, Tensor]:
+    def endpoints(self, lq: Tensor, keys: list[str] | None = None) -> tuple[Tensor, Tensor]:
         """(z_0, v(z_0, 0, c)), which no value of t changes.
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
-        z_0, lq_latent = self.start(lq)
+        z_0, lq_latent = self.start(lq, keys)
         zero = torch.zeros(lq.shape[0], device=lq.device, dtype=z_0.dtype)
-        return z_0, self.velocity(z_0, zero, self.student.prompt(lq), lq_latent)
+        return z_0, self.velocity(z_0, zero, self.student.prompt(lq, keys), lq_latent)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, velocity: Tensor, control: float | Tensor) -> Tensor:
@@ -78,13 +80,13 @@ class TradeOff(nn.Module):
             return self.student.decode(z_0).clamp(0.0, 1.0)
         return self.student.decode(z_0 + self._control(control, z_0) * velocity).clamp(0.0, 1.0)
 
-    def restore(self, lq: Tensor, control: float | Tensor = 0.0) -> Tensor:
+    def restore(self, lq: Tensor, control: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor:
         """Restore at one t (or one map of t); arguments as in `endpoints` and `decode`."""
-        return self.decode(*self.endpoints(lq), control)
+        return self.decode(*self.endpoints(lq, keys), control)
 
-    def sweep(self, lq: Tensor, controls: Sequence[float]) -> list[Tensor]:
+    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
         """Restore at several t: one pass, one decode each."""
-        z_0, velocity = self.endpoints(lq)
+        z_0, velocity = self.endpoints(lq, keys)
         return [self.decode(z_0, velocity, control) for control in controls]
 
     def _control(self, control: float | Tensor, latent: Tensor) -> float | Tensor:

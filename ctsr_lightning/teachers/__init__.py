@@ -1,7 +1,15 @@
 """The restoration experts that a student is distilled from."""
 
-from ctsr_lightning.teachers.base import Noisy, Teacher, add_noise
+from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher, add_noise
 from ctsr_lightning.teachers.one_step import OneStepTeacher
 from ctsr_lightning.teachers.residual_shift import ResidualShiftTeacher
 
-__all__ = ("Noisy", "OneStepTeacher", "ResidualShiftTeacher", "Teacher", "add_noise")
+__all__ = (
+    "Gradient",
+    "Noisy",
+    "OneStepTeacher",
+    "Opinion",
+    "ResidualShiftTeacher",
+    "Teacher",
+    "add_noise",
+)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
+
+Gradient = Literal["paper", "score"]
+"""How stage 1 descends: `paper` through the teachers' networks, `score` past them."""
 
 
 class Noisy(NamedTuple):
     """A latent noised in the student's schedule, with all that went into it.
 
-    A teacher that lives in another schedule or latent space rebuilds its own input from the clean latent and the noise.
+    A teacher that lives in another schedule or latent space rebuilds its own input from the clean latent, or its image,
+    and the noise.
     """
 
     latent: Tensor
@@ -26,9 +32,23 @@ class Noisy(NamedTuple):
     """ε."""
     alpha_bar: Tensor
     """ᾱ_t, shape (B, 1, 1, 1)."""
+    image: Tensor
+    """The image that belongs to z_0, shape (B, 3, H, W), about [0, 1]: D(ẑ) for the student, x_GT itself for the ground
+    truth."""
 
 
-def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor) -> Noisy:
+class Opinion(NamedTuple):
+    """A teacher's side of Eq. 2 and 3."""
+
+    align: Tensor
+    """ε_T(z_t^s, t, c) in the student's latent space and schedule, float32: compared with ε_S."""
+    prior: Tensor
+    """ε_T(z_t^s, t, c), float32, in the space in which the teacher lives."""
+    prior_gt: Tensor
+    """ε_T(z_t, t, c) in the same space, without gradient: compared with `prior`."""
+
+
+def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor, image: Tensor) -> Noisy:
     """Noise a latent and remember how.
 
     Args:
@@ -36,14 +56,50 @@ def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: T
         clean: z_0, shape (B, C, h, w).
         noise: ε of the same shape.
         timestep: t, shape (B,).
+        image: The image of z_0, shape (B, 3, H, W).
     """
     return Noisy(
-        schedule.add_noise(clean, noise, timestep), timestep, clean, noise, schedule.alpha_bar(timestep, clean)
+        schedule.add_noise(clean, noise, timestep), timestep, clean, noise, schedule.alpha_bar(timestep, clean), image
     )
 
 
+def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
+    """Give a teacher's answer the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
+
+    Score distillation drops the network's Jacobian, as it is costly and noisy (DreamFusion, Sec. 3; TSD-SR). With this
+    in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N.
+
+    Args:
+        prediction: ε_T, computed without gradient.
+        noisy: z_t, through which the gradient goes.
+    """
+    return prediction.detach() + (noisy - noisy.detach())
+
+
+def opinion_in_latent(
+    predict_noise: Callable[[Noisy], Tensor], student: Noisy, gt: Noisy, gradient: Gradient
+) -> Opinion:
+    """The opinion of a teacher that answers in the student's own latent space: one prediction serves both terms.
+
+    Args:
+        predict_noise: ε_T of a noised latent.
+        student: z_t^s, from the student's restoration.
+        gt: z_t, from the ground truth.
+        gradient: Whether gradients flow through `predict_noise`.
+    """
+    with torch.no_grad():
+        at_gt = predict_noise(gt)
+    if gradient == "paper":
+        at_student = predict_noise(student)
+    else:
+        with torch.no_grad():
+            at_student = predict_noise(student)
+        at_student = through_identity(at_student, student.latent)
+    return Opinion(at_student, at_student, at_gt)
+
+
 class Teacher(nn.Module, ABC):
-    """A frozen restoration expert that answers in the student's latent space and schedule.
+    """A frozen restoration expert that a student can ask for its opinion.
 
     A teacher owns its networks through `Frozen`: it has no parameters and enters no checkpoint.
     """
@@ -59,28 +115,40 @@ class Teacher(nn.Module, ABC):
         """Sides of a restored image must be multiples of this many pixels."""
 
     @abstractmethod
-    def condition(self, lq: Tensor) -> Tensor | None:
-        """What `predict_noise` needs to know of the low-quality images; computed once per batch, without gradient.
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:
+        """What `opinion` needs to know of the low-quality images; computed once per batch, without gradient.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
         """
 
     @abstractmethod
-    def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
-        """ε_T(z_t, t, c), float32, shape (B, C, h, w). Gradients flow to the latent if the caller allows them.
+    def opinion(
+        self,
+        student: Noisy,
+        gt: Noisy,
+        condition: Tensor | None,
+        gradient: Gradient,
+        normal: Callable[[Tensor], Tensor],
+    ) -> Opinion:
+        """Judge what the student made of a batch against its ground truth (Eq. 2 and 3).
 
         Args:
-            noisy: The noised latent.
+            student: The student's noised latent; gradients flow to its `latent`, `clean` and `image`.
+            gt: The ground truth's latent with the same ε and t.
             condition: The answer of `condition` for the same batch.
+            gradient: Whether gradients flow through the teacher's networks.
+            normal: Draws N(0, I) in the shape of its argument, for teachers with a latent space of their own.
         """
 
     @abstractmethod
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore images: x_1 of stage 2. The same input gives the same output, whatever batch it comes in.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
 
         Returns:
             Images in [0, 1], shape (B, 3, scale * h, scale * w).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ctsr_lightning.networks.adapters import adapters_off
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.teachers.base import Noisy, Teacher
+from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher, opinion_in_latent
 
 
 class OneStepTeacher(Teacher):
@@ -39,11 +40,22 @@ class OneStepTeacher(Teacher):
         """Sides of a restored image must be multiples of this many pixels."""
         return self.frozen.network.multiple
 
-    def condition(self, lq: Tensor) -> Tensor | None:
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:
         """The prompt embedding c."""
         with torch.no_grad():
-            embedding: Tensor | None = self.frozen.network.prompt(lq)
+            embedding: Tensor | None = self.frozen.network.prompt(lq, keys)
         return embedding
+
+    def opinion(
+        self,
+        student: Noisy,
+        gt: Noisy,
+        condition: Tensor | None,
+        gradient: Gradient,
+        normal: Callable[[Tensor], Tensor],  # noqa: ARG002  # the interface
+    ) -> Opinion:
+        """The UNet's noise predictions, in the student's own space."""
+        return opinion_in_latent(lambda noisy: self.predict_noise(noisy, condition), student, gt, gradient)
 
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The UNet's noise prediction at (z_t, t, c)."""
@@ -59,6 +71,6 @@ class OneStepTeacher(Teacher):
             return network.predict_noise(noisy.latent, noisy.timestep, condition)
 
     @torch.no_grad()
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore in one step."""
-        return self.frozen.network.restore(lq)
+        return self.frozen.network.restore(lq, keys)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ctsr_lightning.diffusion.parametrization import noise_from_clean
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
-from ctsr_lightning.teachers.base import Noisy, Teacher
+from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher, opinion_in_latent
 
 
 class ResidualShiftTeacher(Teacher):
@@ -34,9 +36,20 @@ class ResidualShiftTeacher(Teacher):
         """Sides of a restored image must be multiples of this many pixels."""
         return self.frozen.network.multiple
 
-    def condition(self, lq: Tensor) -> Tensor:
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
         """w_y, the latent of the upsampled low-quality images."""
         return self.frozen.network.degraded(lq)
+
+    def opinion(
+        self,
+        student: Noisy,
+        gt: Noisy,
+        condition: Tensor | None,
+        gradient: Gradient,
+        normal: Callable[[Tensor], Tensor],  # noqa: ARG002  # the interface; the student's ε serves here, too
+    ) -> Opinion:
+        """The noise that its predictions imply, in the student's own space."""
+        return opinion_in_latent(lambda noisy: self.predict_noise(noisy, condition), student, gt, gradient)
 
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The noise that the predicted clean latent implies."""
@@ -49,6 +62,6 @@ class ResidualShiftTeacher(Teacher):
         return noise_from_clean(noisy.latent, clean, noisy.alpha_bar)
 
     @torch.no_grad()
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
         """Walk the chain, from the same noise every time."""
         return self.frozen.network.restore(lq, self.seed)

@@ -115,13 +115,13 @@ class Blend(LightningModule):
         self.still = nn.Parameter(torch.ones(2), requires_grad=False)
         self.reference_calls = 0
 
-    def restore(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         return self.raw(lq).clamp(0, 1)
 
     def raw(self, lq: Tensor) -> Tensor:
         return self.gain * F.interpolate(lq, scale_factor=SCALE, mode="nearest")
 
-    def sweep(self, lq: Tensor, controls: Sequence[float]) -> list[Tensor]:
+    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
         start, end = self.restore(lq), F.interpolate(lq, scale_factor=SCALE, mode="bilinear")
         return [(1 - t) * start + t * end for t in controls]
 

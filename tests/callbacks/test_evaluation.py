@@ -100,7 +100,7 @@ def test_module_state_stays_free_of_metrics(make_trainer) -> None:
 
 def test_precision_of_the_trainer_is_used(make_trainer) -> None:
     class Watching(Blend):
-        def restore(self, lq):
+        def restore(self, lq, keys=None):
             assert torch.is_autocast_enabled("cpu")
             assert not torch.is_grad_enabled()
             return super().restore(lq)
@@ -117,7 +117,7 @@ def test_missing_ground_truth(make_trainer) -> None:
 
 def test_non_finite_output_names_the_images(make_trainer) -> None:
     class Broken(Blend):
-        def restore(self, lq):
+        def restore(self, lq, keys=None):
             images = F.interpolate(lq, scale_factor=SCALE)
             images[1, :, 0, 0] = torch.nan
             return images

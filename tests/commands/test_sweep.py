@@ -100,7 +100,7 @@ def test_seeded_degradation(stage2: str) -> None:
 def test_one_pass_per_image(stage2: str, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     trajectory = Restorer.trajectory
-    monkeypatch.setattr(Restorer, "trajectory", lambda self, lq: passes.append(1) or trajectory(self, lq))
+    monkeypatch.setattr(Restorer, "trajectory", lambda self, lq, keys: passes.append(1) or trajectory(self, lq, keys))
     run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.1,0.2,0.3")
     assert len(passes) == 2 + 1  # the first image warms the device up, unmeasured
 

@@ -47,7 +47,7 @@ def test_control_zero_is_stage_one(tradeoff: TradeOff) -> None:
 def test_a_list_shares_one_pass(tradeoff: TradeOff, monkeypatch: pytest.MonkeyPatch) -> None:
     restorer, lq, calls = Restorer(tradeoff, "cpu"), photo(8, 8), []
     endpoints = tradeoff.endpoints
-    monkeypatch.setattr(tradeoff, "endpoints", lambda x: calls.append(1) or endpoints(x))
+    monkeypatch.setattr(tradeoff, "endpoints", lambda x, keys: calls.append(1) or endpoints(x, keys))
     low, high = restorer(lq, [0.0, 1.0])
     assert len(calls) == 1
     assert torch.equal(low, restorer(lq, 0.0))

@@ -30,17 +30,6 @@ def test_distillation_terms_are_mean_squares(latents, term):
     assert term(a, b).item() == pytest.approx(mean_square(a.numpy() - b.numpy()), rel=1e-12)
 
 
-def test_identity_keeps_the_value_and_passes_the_gradient(latents):
-    prediction, noisy, weight = latents
-    noisy = noisy.clone().requires_grad_()
-    prediction = prediction.clone().requires_grad_()
-    through = score_distillation.through_identity(prediction, noisy)
-    assert torch.equal(through, prediction)
-    (through * weight).sum().backward()
-    assert torch.equal(noisy.grad, weight)
-    assert prediction.grad is None
-
-
 def vsd_gradient(clean, prior, critic):
     weight = np.abs(clean - prior).mean(axis=(1, 2, 3), keepdims=True)
     return (critic - prior) / weight

@@ -155,8 +155,9 @@ def test_terms_depend_on_the_drawn_noise():
 def test_student_and_ground_truth_share_noise_and_timestep():
     module = stage_one(fidelity=tiny.LinearTeacher())
     seen = []
-    predict = module.teachers["fidelity"].predict_noise
-    module.teachers["fidelity"].predict_noise = lambda noisy, c: (seen.append(noisy), predict(noisy, c))[1]
+    teacher = module.teachers["fidelity"]
+    opinion = teacher.opinion
+    teacher.opinion = lambda student, gt, *rest: (seen.extend((student, gt)), opinion(student, gt, *rest))[1]
     losses(module, tiny.batch())
     assert torch.equal(seen[0].noise, seen[1].noise)
     assert torch.equal(seen[0].timestep, seen[1].timestep)
@@ -207,8 +208,8 @@ def test_score_gradient_takes_the_identity_for_the_teachers_jacobian(name):
     from ctsr_lightning.teachers import add_noise
 
     z_s = student.latent(batch.lq)
-    noisy_s = add_noise(student.schedule, z_s, noise, t)
-    noisy = add_noise(student.schedule, student.encode(batch.gt), noise, t)
+    noisy_s = add_noise(student.schedule, z_s, noise, t, student.decode(z_s))
+    noisy = add_noise(student.schedule, student.encode(batch.gt), noise, t, batch.gt)
     own = student.predict_noise(noisy_s.latent, t, None)
     with torch.no_grad():
         condition = teacher.condition(batch.lq)
@@ -234,7 +235,7 @@ def latent_gradients(gradient, slope=0.7):
     module = stage_one(fidelity=tiny.LinearTeacher(slope), gradient=gradient, **WEIGHTS).double()
     batch = tiny.batch(dtype=torch.float64)
     latent = module.student.latent(batch.lq).detach().requires_grad_()
-    module.student.latent = lambda lq: latent
+    module.student.latent = lambda lq, keys: latent
     found = losses(module, batch)
     gradients = {name: torch.autograd.grad(term, latent, retain_graph=True)[0] for name, term in found.items()}
     return gradients, latent.detach(), module.student.encode(batch.gt)

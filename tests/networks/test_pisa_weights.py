@@ -91,7 +91,7 @@ def test_residual_step_stays_in_float32_under_autocast(path):
 def test_teacher_restores_by_the_residual_and_scores_as_a_denoiser(plain, path, score):
     unet, teacher = plain[0], OneStepTeacher(student(weights=path), score)
     lq, t = torch.rand(2, 3, 8, 8), torch.tensor([20, 700])
-    noisy = add_noise(NoiseSchedule(), torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), t)
+    noisy = add_noise(NoiseSchedule(), torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), t, torch.rand(2, 3, 32, 32))
     if score == "base":
         unet = tiny.prompted_unet()
     with torch.no_grad():

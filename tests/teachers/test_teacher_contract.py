@@ -11,6 +11,7 @@ from ctsr_lightning import teachers
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, OneStepStudent
 from ctsr_lightning.teachers import OneStepTeacher, ResidualShiftTeacher, Teacher, add_noise
+from ctsr_lightning.teachers.base import through_identity
 
 SCHEDULE = NoiseSchedule()
 
@@ -28,9 +29,21 @@ def teacher(request) -> Teacher:
     return MAKERS[request.param]()
 
 
-def noised(dtype=torch.float32, timesteps=(30, 500, 970)):
-    clean, noise = torch.randn(2, len(timesteps), 4, 8, 8, dtype=dtype).unbind()
-    return add_noise(SCHEDULE, clean.requires_grad_(), noise, torch.tensor(timesteps))
+def noised(dtype=torch.float32, timesteps=(30, 500, 970), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.randn(len(timesteps), 4, 8, 8, generator=generator, dtype=dtype)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(9), dtype=dtype)
+    image = torch.rand(len(timesteps), 3, 32, 32, generator=generator, dtype=dtype)
+    return add_noise(SCHEDULE, clean.requires_grad_(), noise, torch.tensor(timesteps), image.requires_grad_())
+
+
+def normal(like):
+    """The same noise for every image, whatever batch it comes in."""
+    return torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(5), dtype=like.dtype).expand_as(like)
+
+
+def ask(teacher, lq, student, gt, gradient="paper"):
+    return teacher.opinion(student, gt, teacher.condition(lq), gradient, normal)
 
 
 @pytest.fixture
@@ -44,10 +57,27 @@ def test_every_teacher_of_the_package_is_under_contract():
     assert classes == {type(make()) for make in MAKERS.values()}
 
 
-def test_noise_has_the_shape_of_the_latent_in_float32(teacher, lq):
-    noise = teacher.predict_noise(noised(), teacher.condition(lq))
-    assert noise.shape == (3, 4, 8, 8)
-    assert noise.dtype == torch.float32
+@pytest.mark.parametrize("gradient", ["paper", "score"])
+def test_opinions_are_float32_and_comparable(teacher, lq, gradient):
+    opinion = ask(teacher, lq, noised(), noised(seed=1), gradient)
+    assert opinion.align.shape == (3, 4, 8, 8)
+    assert opinion.prior.shape == opinion.prior_gt.shape
+    assert {part.dtype for part in opinion} == {torch.float32}
+
+
+@pytest.mark.parametrize("gradient", ["paper", "score"])
+def test_student_and_ground_truth_are_judged_alike(teacher, lq, gradient):
+    opinion = ask(teacher, lq, noised(), noised(), gradient)
+    assert torch.equal(opinion.prior, opinion.prior_gt)
+    other = ask(teacher, lq, noised(), noised(seed=1), gradient)
+    assert not torch.equal(other.prior, other.prior_gt)
+    assert torch.equal(other.align, opinion.align)
+
+
+def test_both_gradients_have_the_same_values(teacher, lq):
+    student, gt = noised(), noised(seed=1)
+    for paper, score in zip(ask(teacher, lq, student, gt), ask(teacher, lq, student, gt, "score"), strict=True):
+        assert torch.equal(paper, score)
 
 
 def test_teacher_has_no_parameters_and_no_state(teacher):
@@ -69,15 +99,21 @@ def test_sides_are_multiples_of_what_it_says(teacher):
     )
 
 
-def test_gradient_reaches_the_clean_latent(teacher, lq):
-    noisy = noised()
-    teacher.predict_noise(noisy, teacher.condition(lq)).square().sum().backward()
-    assert noisy.clean.grad.abs().sum() > 0
+@pytest.mark.parametrize("gradient", ["paper", "score"])
+@pytest.mark.parametrize("term", ["align", "prior"])
+def test_gradient_reaches_what_the_student_made(teacher, lq, gradient, term):
+    student = noised()
+    getattr(ask(teacher, lq, student, noised(seed=1), gradient), term).square().sum().backward()
+    assert sum(x.grad.abs().sum() for x in (student.clean, student.image) if x.grad is not None) > 0
+
+
+def test_no_gradient_reaches_the_ground_truth(teacher, lq):
+    assert not ask(teacher, lq, noised(), noised(seed=1)).prior_gt.requires_grad
 
 
 def test_no_gradient_without_being_allowed(teacher, lq):
     with torch.no_grad():
-        assert not teacher.predict_noise(noised(), teacher.condition(lq)).requires_grad
+        assert not any(part.requires_grad for part in ask(teacher, lq, noised(), noised(seed=1)))
 
 
 def test_restored_images_are_enlarged_clipped_and_detached(teacher, lq):
@@ -99,29 +135,32 @@ def test_restoring_does_not_depend_on_the_batch(teacher, lq):
     torch.testing.assert_close(teacher.restore(lq)[1:2], teacher.restore(lq[1:2]), rtol=0, atol=1e-9)
 
 
-def test_noise_does_not_depend_on_the_batch(teacher, lq):
-    teacher, lq, noisy = teacher.double(), lq.double(), noised(torch.float64)
-    together = teacher.predict_noise(noisy, teacher.condition(lq))
-    one = type(noisy)(*(part[1:2] for part in noisy))
-    torch.testing.assert_close(teacher.predict_noise(one, teacher.condition(lq[1:2])), together[1:2], rtol=0, atol=1e-9)
+def test_opinion_does_not_depend_on_the_batch(teacher, lq):
+    teacher, lq = teacher.double(), lq.double()
+    student, gt = noised(torch.float64), noised(torch.float64, seed=1)
+    together = ask(teacher, lq, student, gt)
+    alone = ask(teacher, lq[1:2], *(type(noisy)(*(part[1:2] for part in noisy)) for noisy in (student, gt)))
+    for one, all_of_them in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, all_of_them[1:2], rtol=0, atol=1e-9)
 
 
 def test_copies_share_the_networks_and_answer_alike(teacher, lq):
-    noisy, copied = noised(), copy.deepcopy(teacher)
-    condition = teacher.condition(lq)
-    assert torch.equal(copied.predict_noise(noisy, condition), teacher.predict_noise(noisy, condition))
+    student, gt, copied = noised(), noised(seed=1), copy.deepcopy(teacher)
+    for mine, theirs in zip(ask(teacher, lq, student, gt), ask(copied, lq, student, gt), strict=True):
+        assert torch.equal(mine, theirs)
     assert copied.frozen.network is teacher.frozen.network
 
 
 def test_training_mode_changes_nothing(teacher, lq):
-    noisy, condition = noised(), teacher.condition(lq)
-    before = teacher.predict_noise(noisy, condition)
-    assert torch.equal(teacher.train().predict_noise(noisy, condition), before)
+    student, gt = noised(), noised(seed=1)
+    before = ask(teacher, lq, student, gt)
+    for mine, theirs in zip(before, ask(teacher.train(), lq, student, gt), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_half_precision_regions_still_answer_in_float32(teacher, lq):
     with torch.autocast("cpu", torch.bfloat16):
-        assert teacher.predict_noise(noised(), teacher.condition(lq)).dtype == torch.float32
+        assert {part.dtype for part in ask(teacher, lq, noised(), noised(seed=1))} == {torch.float32}
 
 
 @pytest.mark.parametrize("options", [{}, {"residual_std": 0.3}])
@@ -227,3 +266,13 @@ def test_base_score_refuses_recomputation(lq):
         assert torch.equal(
             teacher.predict_noise(noisy, teacher.condition(lq)), plain.predict_noise(noisy, plain.condition(lq))
         )
+
+
+def test_identity_keeps_the_value_and_passes_the_gradient():
+    prediction, noisy, weight = torch.randn(3, 2, 4, 5, 5, dtype=torch.float64)
+    noisy, prediction = noisy.requires_grad_(), prediction.requires_grad_()
+    through = through_identity(prediction, noisy)
+    assert torch.equal(through, prediction)
+    (through * weight).sum().backward()
+    assert torch.equal(noisy.grad, weight)
+    assert prediction.grad is None
