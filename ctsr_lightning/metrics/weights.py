@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 from urllib.error import HTTPError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ctsr_lightning.networks.weight_file import named_tensors, read_file
 
 _TIMEOUT = 10.0  # seconds without an answer
 _CHUNK = 1 << 20  # bytes
@@ -268,26 +268,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file is damaged, holds code, or is no dictionary of tensors.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, Exception) as error:  # torch raises many kinds, depending on where the file breaks
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"Expected a file of weights at '{path}', but it cannot be read safely: {reason} Fetch it again."
-        ) from error
-    for wrapper in ("params", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"Expected a dictionary of tensors in '{path}', found something else. Fetch the file again.")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    return named_tensors(read_file(path, "a file of weights"), "a file of weights", path)
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.networks.adapters import Adapter, adapters_of
-from ctsr_lightning.networks.pretrained import find_weights
 
 if TYPE_CHECKING:
     from ctsr_lightning.networks.student import OneStepStudent
@@ -47,28 +46,6 @@ class MergedFile:
     """Weights by their names in the autoencoder."""
 
 
-def read_pickled(path: str | Path, expected: str) -> Any:
-    """Read what `torch.save` wrote, with `weights_only=True`: plain values and tensors, no code.
-
-    Args:
-        path: The file.
-        expected: What should be there, as the beginning of the error.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds anything else.
-    """
-    found = find_weights(path)
-    try:
-        return torch.load(found, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{expected}; the file '{found}' cannot be read safely, and nothing in it was executed: {reason} "
-            "Get it again if it is damaged or incomplete, or name another file."
-        ) from error
-
-
 def in_words(contents: Any) -> str:
     """What the contents of a file are."""
     if not isinstance(contents, Mapping):
@@ -83,7 +60,7 @@ def unlike(contents: Any, entries: Iterable[str], expected: str, path: str | Pat
     Args:
         contents: What was read.
         entries: What a complete file has.
-        expected: What should be there, as the beginning of the error.
+        expected: What should be there.
         path: The file.
     """
     found, wanted = in_words(contents), set(entries)
@@ -94,7 +71,7 @@ def unlike(contents: Any, entries: Iterable[str], expected: str, path: str | Pat
             for word, names in (("missing", wanted - keys), ("unexpected", keys - wanted))
             if names
         )
-    return ValueError(f"{expected}; found in '{path}': {found}. Name the file that belongs here.")
+    return ValueError(f"Expected {expected}; found in '{path}': {found}. Name the file that belongs here.")
 
 
 def tensors(contents: Mapping[str, Any], entry: str, path: str | Path) -> dict[str, Tensor]:

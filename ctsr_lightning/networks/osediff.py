@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile
 from ctsr_lightning.networks.adapters import ENCODER_TARGETS, adapters_of
+from ctsr_lightning.networks.pretrained import find_weights
+from ctsr_lightning.networks.weight_file import read_file
 
 if TYPE_CHECKING:
     from ctsr_lightning.networks.student import OneStepStudent
@@ -31,7 +33,7 @@ REPLACED = ("conv_in.base_layer.",)
 
 STEP: dict[str, Any] = {"timestep": 999, "residual": False}
 
-EXPECTED = f"Expected osediff.pkl, with the entries {', '.join(ENTRIES)}, or {' and '.join(MERGED_ENTRIES)} (merged)"
+EXPECTED = f"osediff.pkl, with the entries {', '.join(ENTRIES)}, or {' and '.join(MERGED_ENTRIES)} (merged)"
 SETTINGS = (
     "OSEDiff's weights fit a student on Stable Diffusion 2.1-base with {adapters}, prediction: epsilon, "
     "residual: false, timestep: 999."
@@ -61,7 +63,7 @@ def read_osediff(path: str | Path) -> AdapterFile | MergedFile:
         FileNotFoundError: If there is no such file.
         ValueError: If it is neither of the two, or is damaged.
     """
-    return parse_osediff(adapter_file.read_pickled(path, EXPECTED), path)
+    return parse_osediff(read_file(find_weights(path), EXPECTED), path)
 
 
 def parse_osediff(contents: Any, path: str | Path) -> AdapterFile | MergedFile:

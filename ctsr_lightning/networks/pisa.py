@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapter_file import AdapterFile
 from ctsr_lightning.networks.adapters import adapters_of
+from ctsr_lightning.networks.pretrained import find_weights
+from ctsr_lightning.networks.weight_file import read_file
 
 if TYPE_CHECKING:
     from ctsr_lightning.networks.student import OneStepStudent
@@ -30,7 +32,7 @@ ENTRIES = (*LISTS.values(), *RANKS, "state_dict_unet")
 
 STEP: dict[str, Any] = {"timestep": 1, "residual": True}
 
-EXPECTED = f"Expected pisa_sr.pkl, with the entries {', '.join(ENTRIES)}"
+EXPECTED = f"pisa_sr.pkl, with the entries {', '.join(ENTRIES)}"
 SETTINGS = (
     "PiSA-SR's weights fit a student on Stable Diffusion 2.1-base with lora: {rank: 4, sets: [pix, sem]} (or "
     "sets: [pix], its faithful half alone), encoder_lora: null, prediction: epsilon, residual: true, timestep: 1."
@@ -52,7 +54,7 @@ def read_pisa(path: str | Path) -> AdapterFile:
         FileNotFoundError: If there is no such file.
         ValueError: If it is another file, or is damaged.
     """
-    return parse_pisa(adapter_file.read_pickled(path, EXPECTED), path)
+    return parse_pisa(read_file(find_weights(path), EXPECTED), path)
 
 
 def parse_pisa(contents: Any, path: str | Path) -> AdapterFile:

@@ -1,4 +1,4 @@
-"""The reader of weight files, and the UNet at laptop size."""
+"""Weights that this package has trained, and the UNet at laptop size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ctsr_lightning.networks.weight_file import differences, named_tensors, read_file
 
 _search_roots: ContextVar[tuple[Path, ...]] = ContextVar("search_roots", default=())
 
@@ -62,10 +61,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """
     found = find_weights(path)
     if found.suffix == ".safetensors":
-        try:
-            return load_file(found)
-        except SafetensorError as error:
-            raise ValueError(f"Expected a safetensors file at '{found}', but it cannot be read: {error}.") from error
+        return named_tensors(read_file(found, "a safetensors file"), "a safetensors file", found)
     checkpoint = read_checkpoint(found)
     state: dict[str, Tensor] = dict(checkpoint["state_dict"])
     state.update(averages(checkpoint))
@@ -83,13 +79,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not a Lightning checkpoint, or is damaged.
     """
     found = find_weights(path)
-    try:
-        checkpoint = torch.load(found, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
-        raise ValueError(
-            f"Expected a Lightning checkpoint or safetensors file at '{found}', but it cannot be read safely: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}."
-        ) from error
+    checkpoint: dict[str, Any] = read_file(found, "a Lightning checkpoint or safetensors file")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'.")
     return checkpoint
@@ -121,17 +111,9 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str = "", *, only_
     if only_trainable:
         names = {k for k, p in module.named_parameters() if p.requires_grad}
         wanted = {k: s for k, s in wanted.items() if k in names}
-    problems = [f"missing {k}" for k in wanted if k not in state]
-    problems += [f"unexpected {k}" for k in state if k not in wanted]
-    problems += [
-        f"{k} is {tuple(state[k].shape)} in the file, {tuple(s)} in the network"
-        for k, s in wanted.items()
-        if k in state and state[k].shape != s
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    if problems := differences(state, wanted):
         raise ValueError(
-            f"The weights '{path}' (keys below '{prefix}') do not fit {type(module).__name__}: {shown}. "
+            f"The weights '{path}' (keys below '{prefix}') do not fit {type(module).__name__}: {problems}. "
             "Use the configuration that the weights were trained with, or another file."
         )
     module.load_state_dict(state, strict=not only_trainable)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import torch
 import yaml
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
+
+from ctsr_lightning.networks.weight_file import read_file
 
 Part = Literal["unet", "autoencoder"]
 
@@ -47,22 +46,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If it is damaged, holds code, or holds no tensors.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"Expected a safetensors file at '{path}', but it cannot be read: {error}. It may be cut short: "
-                "compare its size with the original's and copy it again."
-            ) from error
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"Expected a file of PyTorch tensors at '{path}', but it cannot be read safely: {reason} The file may be "
-            "cut short, or hold Python objects, which are never executed here. Take its .safetensors version."
-        ) from error
+    found = read_file(path, "a file of weights", mapped=True)
     inner = found.get("state_dict", found) if isinstance(found, dict) else found
     tensors = {k: v for k, v in inner.items() if isinstance(v, Tensor)} if isinstance(inner, dict) else {}
     if not tensors:

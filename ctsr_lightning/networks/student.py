@@ -16,11 +16,13 @@ from ctsr_lightning.networks.adapters import LoRA, adapters_off, add_encoder_ada
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.osediff import fill_osediff, is_osediff, parse_osediff
 from ctsr_lightning.networks.pisa import fill_pisa, is_pisa, parse_pisa
-from ctsr_lightning.networks.pretrained import load_weights
+from ctsr_lightning.networks.pretrained import find_weights, load_weights
 from ctsr_lightning.networks.prompts import NoPrompt, Prompt
+from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
+from ctsr_lightning.networks.weight_file import read_file
 
 EXPECTED = (
-    "Expected weights of a one-step student: weights.safetensors or a checkpoint of a training with a `student`, "
+    "weights of a one-step student: weights.safetensors or a checkpoint of a training with a `student`, "
     "osediff.pkl or pisa_sr.pkl"
 )
 
@@ -67,7 +69,8 @@ class OneStepStudent(nn.Module):
             training with a `student`, OSEDiff's `osediff.pkl` in either dialect, or PiSA-SR's `pisa_sr.pkl`.
 
     Raises:
-        ValueError: If scale, timestep or codec do not fit each other, or the weights do not fit the student.
+        ValueError: If scale, timestep or codec do not fit each other, the weights do not fit the student, or the UNet
+            is to be trained or replaced as a whole though it was loaded with `share`.
     """
 
     def __init__(
@@ -104,8 +107,12 @@ class OneStepStudent(nn.Module):
         self.codec.requires_grad_(False)
         if lora is not None:
             add_unet_adapters(self.unet, lora)
+        else:
+            refuse_shared(self.unet, "lora")
         if encoder_lora is not None:
             add_encoder_adapters(self.codec.adapted(), encoder_lora)
+        elif lora is None and shared_weights(self.codec):
+            give_own_weights(self.codec)  # files with merged adapters, which fit this student, replace every weight
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
             self.codec.enable_gradient_checkpointing()
@@ -175,7 +182,7 @@ class OneStepStudent(nn.Module):
 
 def _load_start(student: OneStepStudent, path: str | Path) -> None:
     """Give a student its trained weights, whichever of the known files they are in."""
-    contents = None if Path(path).suffix == ".safetensors" else adapter_file.read_pickled(path, EXPECTED)
+    contents = None if Path(path).suffix == ".safetensors" else read_file(find_weights(path), EXPECTED)
     if is_osediff(contents):
         fill_osediff(student, parse_osediff(contents, path), path)
     elif is_pisa(contents):

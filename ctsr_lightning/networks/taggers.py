@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.networks.pretrained import find_weights
+from ctsr_lightning.networks.weight_file import read_file
 
 SIDE: Final = 384
 """Pixels along each side of what RAM sees."""
@@ -106,13 +106,7 @@ class RAMTagger(ImageTagger):
 
 def _check(file: Path) -> None:
     """Make sure that a file holds tensors only, because the package may read it in ways that run what is in it."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:
-        raise ValueError(
-            f"Expected a file of PyTorch tensors at '{file}', but it cannot be read safely: {error}. Fetch it again "
-            "from where RAM or DAPE is published."
-        ) from error
+    content = read_file(file, "RAM or DAPE", mapped=True)
     if not isinstance(content, dict):
         raise ValueError(  # noqa: TRY004  # what is wrong is the file
             f"Expected named tensors in '{file}', found {type(content).__name__}. Name RAM's or DAPE's file."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import torch
 from diffusers import VQModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -19,10 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from ctsr_lightning.diffusion.parametrization import wide
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.pretrained import find_weights
+from ctsr_lightning.networks.weight_file import differences, named_tensors, read_file
 
 _ROWS = 4096  # latents looked up at once: with 8192 codes their distances take 134 MB
-_SHOWN = 8
-_WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 _MARKS = {
     "quantize.embedding.weight": "a VQ autoencoder (ResShift's `autoencoder_vq_f4.pth`)",
     "input_blocks.0.0.weight": "a denoiser (ResShift's `resshift_realsrx4_*.pth`, `SinSR_*.pth`)",
@@ -74,9 +70,10 @@ class VQCodec(LatentCodec):
         rows = latent.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
         # |z - e|² without |z|², which is the same for every code
         wide_codes, lengths = wide(codebook.detach()), wide(codebook.detach()).square().sum(dim=1)
-        nearest = torch.cat(
-            [torch.addmm(lengths, wide(part), wide_codes.T, alpha=-2.0).argmin(dim=1) for part in rows.split(_ROWS)]
-        )
+        with torch.autocast(latent.device.type, enabled=False):  # in half precision a third of them would be others
+            nearest = torch.cat(
+                [torch.addmm(lengths, wide(part), wide_codes.T, alpha=-2.0).argmin(dim=1) for part in rows.split(_ROWS)]
+            )
         batch, _, height, width = latent.shape
         codes = F.embedding(nearest, codebook).view(batch, height, width, self.channels).permute(0, 3, 1, 2)
         return codes.to(latent) + (latent - latent.detach())  # in this order the sum is exactly the code
@@ -188,59 +185,19 @@ def read_published(path: Path, shapes: Mapping[str, Sequence[int]], what: str) -
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or its names or shapes differ; the message lists the first differences.
     """
-    state = {_bare(str(key)): value for key, value in _read(path, what).items()}
-    problems = [f"missing {name}" for name in shapes if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in shapes]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(shape)} in the network"
-        for name, shape in shapes.items()
-        if name in state and tuple(state[name].shape) != tuple(shape)
-    ]
-    if problems:
-        found = next((f" It looks like {kind}." for mark, kind in _MARKS.items() if mark in state), "")
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError(
-            f"Expected the weights of {what}, {len(shapes)} tensors, in '{path}', found {len(state)}.{found} "
-            f"Differences: {'; '.join(problems[:_SHOWN])}{more}. "
-            "Give the published file that belongs here, or the architecture of this one."
-        )
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-
-
-def _bare(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        for prefix in _WRAPPERS:
-            key = key.removeprefix(prefix)
-    return key
-
-
-def _read(path: Path, what: str) -> dict[str, Tensor]:
+    expected = f"the weights of {what}"
     try:
         found = find_weights(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"Expected the weights of {what} at '{path}', found none. They are published under a non-commercial "
-            "licence and do not come with this package: download them from the authors' release page, or correct the "
-            "path."
+            f"Expected {expected} at '{path}', found none. They are published under a non-commercial licence and do "
+            "not come with this package: download them from the authors' release page, or correct the path."
         ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
-            state: Any = (
-                load_file(found)
-                if found.suffix == ".safetensors"
-                else torch.load(found, map_location="cpu", weights_only=True)
-            )
-    except (SafetensorError, Exception) as error:  # torch raises many kinds, depending on where the file breaks
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    state = named_tensors(read_file(found, expected), expected, found)
+    if problems := differences(state, shapes):
+        like = next((f" It looks like {kind}." for mark, kind in _MARKS.items() if mark in state), "")
         raise ValueError(
-            f"Expected the weights of {what} in '{found}', but the file is damaged or holds more than tensors, and was "
-            f"not executed: {reason} Download it again."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f"Expected a dictionary of tensors in '{found}' ({what}), found something else. Download it again."
+            f"Expected {expected}, {len(shapes)} tensors, in '{path}', found {len(state)}.{like} Differences: "
+            f"{problems}. Give the published file that belongs here, or the architecture of this one."
         )
-    return state
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

@@ -39,7 +39,7 @@ def test_truncated_weights_are_named(tmp_path, model, single, place):
     if place == "file":
         save_file(single, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"Expected a safetensors file at '.*{path.name}'.*cut short"):
+    with pytest.raises(ValueError, match=rf"Expected a file of weights at '.*{path.name}'.*cut short"):
         load_unet(str(model if place == "folder" else path), expect="any")
 
 
@@ -63,7 +63,7 @@ def test_code_is_never_run(tmp_path, model, place):
     path = model / "unet" / "diffusion_pytorch_model.bin" if place == "folder" else tmp_path / "model.ckpt"
     (model / "unet" / WEIGHTS).unlink()
     torch.save({"state_dict": {}, "trap": Trap()}, path, _use_new_zipfile_serialization=place != "old file")
-    with pytest.raises(ValueError, match=r"cannot be read safely.*never executed"):
+    with pytest.raises(ValueError, match=r"nothing in it was executed: it holds more than tensors"):
         load_unet(str(model if place == "folder" else path), expect="any")
     assert not (tmp_path / "sprung").exists()
 

@@ -388,7 +388,7 @@ def test_code_in_a_file_is_not_run(plain, tmp_path, dump, careless):
 def test_truncated_file_is_refused(path, kept):
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ValueError, match=r"osediff\.pkl' cannot be read safely.*Get it again"):
+    with pytest.raises(ValueError, match=r"osediff\.pkl', but it cannot be read safely.*Get it again"):
         student(weights=path)
 
 

@@ -188,7 +188,7 @@ def test_what_is_missing_of_the_encoder_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"Expected the weights of the text encoder in .*model\.safetensors"):
         TextPrompt(str(base))
     weights.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="Expected a safetensors file"):
+    with pytest.raises(ValueError, match="Expected a file of weights"):
         TextPrompt(str(base))
 
 

@@ -255,7 +255,7 @@ def test_weights_of_another_architecture_are_listed(files):
 def test_truncated_and_missing_files_are_refused(files):
     unet, autoencoder = files
     unet.write_bytes(unet.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"denoiser in '.*unet.pth'.*damaged"):
+    with pytest.raises(ValueError, match=r"denoiser at '.*unet.pth'.*cut short"):
         load_resshift(unet, autoencoder, "v3", UNET, VQ)
     with pytest.raises(FileNotFoundError, match=r"denoiser at '.*absent.pth'"):
         load_sinsr(unet.with_name("absent.pth"), autoencoder, UNET, VQ)
@@ -267,7 +267,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     torch.save({"input_blocks.0.0.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match=r"denoiser in '.*trap.pth'.*was not executed"):
+    with pytest.raises(ValueError, match=r"denoiser at '.*trap.pth'.*nothing in it was executed"):
         load_swin_unet(tmp_path / "trap.pth", UNET)
     assert not (tmp_path / "sprung").exists()
 

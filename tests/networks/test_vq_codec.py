@@ -166,7 +166,7 @@ def test_half_precision_becomes_float32(tmp_path):
         (lambda s: s.pop("quant_conv.bias"), "missing quant_conv.bias"),
         (lambda s: s.update({"loss.logvar": torch.zeros(1)}), "unexpected loss.logvar"),
         (lambda s: s.update({"quant_conv.bias": torch.zeros(5)}), r"quant_conv.bias is \(5,\) in the file, \(3,\)"),
-        (lambda s: s.clear(), "found 0.*and [0-9]+ more"),
+        (lambda s: s.clear(), r"found something else: dict \({}\)"),
         (lambda s: s.update({"input_blocks.0.0.weight": torch.zeros(1)}), "looks like a denoiser"),
     ],
 )
@@ -191,7 +191,7 @@ def test_layout_of_diffusers_is_named(published):
 def test_truncated_file_is_refused(published):
     _, path = published
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match=r"VQ autoencoder in '.*vq.pth'.*damaged"):
+    with pytest.raises(ValueError, match=r"VQ autoencoder at '.*vq.pth'.*cut short"):
         load_vq_codec(path, TINY)
 
 
@@ -201,7 +201,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     torch.save({"state_dict": {}, "trap": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match="more than tensors, and was not executed"):
+    with pytest.raises(ValueError, match="nothing in it was executed: it holds more than tensors"):
         load_vq_codec(tmp_path / "trap.pth", TINY)
     assert not (tmp_path / "sprung").exists()
 

@@ -1,0 +1,73 @@
+"""The reader beneath every loader: formats, wrappers, and files that are not what they should be."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ctsr_lightning.networks.weight_file import differences, named_tensors, read_file
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(1)}
+
+
+def read(path, **options):
+    return named_tensors(read_file(path, "weights", **options), "weights", path)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "step": 3}, lambda s: {"params": s}])
+def test_every_form_of_file_gives_the_same_tensors(tmp_path, mapped, old, wrap):
+    path = tmp_path / "weights.pth"
+    torch.save(
+        wrap({f"module._orig_mod.{k}": v for k, v in STATE.items()}), path, _use_new_zipfile_serialization=not old
+    )
+    found = read(path, mapped=mapped)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[k], v) for k, v in STATE.items())
+
+
+def test_safetensors_are_told_by_their_suffix(tmp_path):
+    save_file(STATE, tmp_path / "weights.safetensors")
+    assert torch.equal(read(tmp_path / "weights.safetensors")["b"], STATE["b"])
+
+
+def test_code_is_not_executed_and_its_remedy_not_offered(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("executed",))
+
+    torch.save({"a": Trap()}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="nothing in it was executed: it holds more than tensors") as error:
+        read(tmp_path / "weights.pth")
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 cut short"])
+def test_other_files_are_refused(tmp_path, suffix, content):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"Expected weights at '.*weights{suffix}', but it cannot be read safely"):
+        read(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for suffix in (".pth", ".safetensors"):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / f"nowhere{suffix}")
+
+
+@pytest.mark.parametrize("contents", [[1, 2], {}, {"a": 1}, {"state_dict": {"a": "text"}}])
+def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, contents):
+    torch.save(contents, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="a dictionary of tensors, found something else"):
+        read(tmp_path / "weights.pth")
+
+
+def test_differences_are_missing_unexpected_and_of_another_shape():
+    shapes = {"a.weight": (2, 3), "b": (1,)}
+    assert not differences(STATE, shapes)
+    assert differences({"a.weight": torch.ones(3, 2), "c": torch.ones(1)}, shapes) == (
+        "missing b; unexpected c; a.weight is (3, 2) in the file, (2, 3) in the network"
+    )
+    assert differences({}, {str(i): (1,) for i in range(9)}).endswith("missing 4; and 4 more")
