@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "sweep": "ctsr_lightning.commands.sweep:sweep",
     "results": "ctsr_lightning.commands.results:results",
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
+    "cache": "ctsr_lightning.commands.cache:cache",
     "demo": "ctsr_lightning.commands.demo:demo",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""

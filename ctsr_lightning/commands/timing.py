@@ -15,8 +15,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.inference.restorer import Restorer, computing
-from ctsr_lightning.networks import KLCodec, NanoCodec, OneStepStudent, TradeOff, VelocityField, nano_unet
+from ctsr_lightning.networks import KLCodec, LoRA, NanoCodec, OneStepStudent, TradeOff, VelocityField, nano_unet
 from ctsr_lightning.networks.prompts import Prompt
+from ctsr_lightning.networks.sharing import over_the_same_weights
 
 CONTROLS = (1, 2, 6)
 """Numbers of values of t that whole restorations are measured for."""
@@ -111,7 +112,8 @@ def generated_model(shape: Shape) -> TradeOff:
     """A stage-2 model with random weights, whose time and memory are those of a trained one.
 
     Args:
-        shape: `nano`, or `sd21` for Stable Diffusion 2.1-base: a UNet of 866 M and an autoencoder of 84 M parameters.
+        shape: `nano`, or `sd21` for Stable Diffusion 2.1-base: a UNet of 866 M and an autoencoder of 84 M parameters,
+            with adapters of rank 4 as in `configs/ctsr`; student and velocity field share the UNet's weights.
     """
     if shape == "nano":
         return TradeOff(OneStepStudent(nano_unet(), NanoCodec(), timestep=250), VelocityField(nano_unet()))
@@ -124,18 +126,15 @@ def generated_model(shape: Shape) -> TradeOff:
         sample_size=768,
         scaling_factor=0.18215,
     )
-    student = OneStepStudent(_sd21_unet(), KLCodec(autoencoder), prompt=_NoWords())
-    return TradeOff(student, VelocityField(_sd21_unet()))
-
-
-def _sd21_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=64,
         block_out_channels=(320, 640, 1280, 1280),
         attention_head_dim=(5, 10, 20, 20),
         cross_attention_dim=1024,
         use_linear_projection=True,
     )
+    velocity = VelocityField(over_the_same_weights(unet), LoRA())
+    return TradeOff(OneStepStudent(unet, KLCodec(autoencoder), 4, LoRA(), LoRA(), _NoWords()), velocity)
 
 
 class _NoWords(Prompt):

@@ -64,8 +64,10 @@ class RealESRGANDataModule(LightningDataModule):
         eval_batch_size: Validation and test images per batch; more than 1 needs images of one size.
         samples_per_epoch: Training samples per epoch over all processes, rounded up to whole batches; null is one per
             photo. Small sets need many crops of each photo.
-        pool: Number of distinct training samples, made once and kept in memory; null makes new ones for ever. With few
-            processor cores a short training otherwise spends half of its time on degradations. Needs `num_workers: 0`.
+        pool: Number of distinct training samples, which come again and again in new orders; null makes new ones for
+            ever. With `num_workers: 0` they are made once and kept in memory: with few processor cores a short training
+            otherwise spends half of its time on degradations. Workers make them anew each time, the same bits. A larger
+            pool holds all samples of a smaller one. `ctsr cache` needs a pool.
         num_workers: Loader processes. With 0 the main process loads, which keeps up with small networks on a CPU.
         degradation: The recipe that makes low-quality images; null is `ctsr_lightning.data.realesrgan`, see also
             `ctsr_lightning.data.light`.
@@ -134,11 +136,8 @@ class RealESRGANDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.samples_per_epoch = samples_per_epoch
-        if pool is not None and (pool < 1 or num_workers > 0):
-            raise ValueError(
-                f"Expected `pool` of at least 1 with `num_workers: 0`, found {pool} with {num_workers} workers: each "
-                "worker would make and keep the samples anew. Set `num_workers: 0`, or leave `pool` out."
-            )
+        if pool is not None and pool < 1:
+            raise ValueError(f"Expected `pool` of at least 1, or null for samples that never repeat, found {pool}.")
         self.pool = pool
         self.num_workers = num_workers
         self.degradation = degradation if degradation is not None else Degradation()
@@ -185,7 +184,7 @@ class RealESRGANDataModule(LightningDataModule):
             _length(dataset), length, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
         )
         loader = ResumableLoader(
-            dataset if self.pool is None else Remembered(dataset),
+            Remembered(dataset) if self.pool is not None and self.num_workers == 0 else dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
@@ -197,6 +196,46 @@ class RealESRGANDataModule(LightningDataModule):
             progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
             loader.trained = lambda: progress.current.processed
         return loader
+
+    def finite_dataloaders(self, batch_size: int, rank: int = 0, world_size: int = 1) -> dict[str, DataLoader[Any]]:
+        """All low-quality images that a training of any length will see, once: the pool's and those of validation.
+
+        Process r of n gets the images r, r + n, ... of each; a share may be empty.
+
+        Args:
+            batch_size: Training samples per batch; validation images come as in validation.
+            rank: This process.
+            world_size: Number of processes.
+
+        Returns:
+            Batches by split, `train` and, where there is a validation set, `val`.
+
+        Raises:
+            ValueError: If the samples do not repeat, or are not made in the worker.
+        """
+        if self.pool is None:
+            raise ValueError("Expected a finite number of training samples, found no `pool`: set the data's `pool`.")
+        if self.degrade_on == "device" and self._scan("train").photos:
+            raise ValueError(
+                "Expected training images that are degraded in the worker, found `degrade_on: device`: on a GPU they "
+                "may differ in the last bit, and would not be found again. Set `degrade_on: worker`, or train on pairs."
+            )
+        shares: dict[str, list[Any]] = {
+            "train": list(TrainingSampler(_length(self._datasets["train"]), self.pool, seed=self.seed))
+        }
+        if "val" in self._datasets:
+            shares["val"] = list(range(_length(self._datasets["val"])))
+        return {
+            split: DataLoader(
+                self._datasets[split],
+                batch_size=batch_size if split == "train" else self.eval_batch_size,
+                sampler=share[rank::world_size],
+                collate_fn=collate,
+                num_workers=self.num_workers,
+                pin_memory=torch.cuda.is_available(),
+            )
+            for split, share in shares.items()
+        }
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Validation batches, or an empty list where no photo is held out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.losses.velocity import interpolate, velocity_matching
 from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.identity import identity
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
@@ -31,6 +34,8 @@ class Controllable(RestorationModule):
         realness: T_r, only to be shown beside the results in pictures; null leaves it out.
         z0_source: Where z_0 comes from, in training and inference alike: `latent` (ẑ, so that t = 0 is stage 1 bit for
             bit) or `reencode` (the paper's E(S_1(x_LR))).
+        cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
+            then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
         **kwargs: Optimizer and scheduler.
     """
 
@@ -43,6 +48,7 @@ class Controllable(RestorationModule):
         fidelity: Teacher,
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
+        cache: Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,22 +58,69 @@ class Controllable(RestorationModule):
         self.velocity, self.scale = velocity, student.scale
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
+        self.answers = None if cache is None else Answers(cache)
 
     @property
     def tradeoff(self) -> TradeOff:
         """Student and velocity field as they restore together."""
         return TradeOff(self.student.network, self.velocity, self.z0_source)
 
+    def setup(self, stage: str) -> None:
+        """Refuse a cache that other networks have answered for.
+
+        Raises:
+            FileNotFoundError: If there is no cache in the folder.
+            ValueError: If student, T_f, prompt, scale or z0_source are not those of the cache.
+        """
+        super().setup(stage)
+        if self.answers is not None and stage == "fit":
+            self.answers.check(self.made_with())
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term; needs no ground truth."""
-        student = self.student.network
-        z_0, lq_latent = self.tradeoff.start(batch.lq, batch.key)
-        z_1 = student.encode(self.fidelity.restore(batch.lq, batch.key))
+        known = self.ask(batch.lq, batch.key) if self.answers is None else self._recall(self.answers, batch)
+        z_0, z_1 = known["z_0"], known["z_1"]
         control = self.draws.uniform(z_0)
-        with torch.no_grad():
-            prompt = student.prompt(batch.lq, batch.key)
-        velocity = self.velocity(interpolate(z_0, z_1, control), control, prompt, lq_latent)
+        velocity = self.velocity(interpolate(z_0, z_1, control), control, known.get("prompt"), known["z_l"])
         return {"velocity/match": velocity_matching(velocity, z_0, z_1)}
+
+    @torch.no_grad()
+    def ask(self, lq: Tensor, keys: list[str] | None = None) -> dict[str, Tensor]:
+        """All that the frozen networks have to say about images: `z_l`, `z_0`, `z_1`, `fidelity` and, if any, `prompt`.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
+
+        Returns:
+            z_L, z_0 and z_1 of shape (B, C, h', w'), T_f's restorations in [0, 1] and the embeddings c.
+        """
+        student = self.student.network
+        z_0, lq_latent = self.tradeoff.start(lq, keys)
+        restored = self.fidelity.restore(lq, keys)
+        answers = {"z_l": lq_latent, "z_0": z_0, "z_1": student.encode(restored), "fidelity": restored}
+        prompt = student.prompt(lq, keys)
+        return answers if prompt is None else {**answers, "prompt": prompt}
+
+    def _recall(self, answers: Answers, batch: Batch) -> dict[str, Tensor]:
+        """What `ask` said about a batch when the cache was made."""
+        student = self.student.network
+        names = ["z_l", "z_0", "z_1", *(["prompt"] if student.prompt.varies else [])]
+        known = dict(zip(names, answers.read(batch.lq, *names), strict=True))
+        if not student.prompt.varies and (prompt := student.prompt(batch.lq, batch.key)) is not None:
+            known["prompt"] = prompt
+        return known
+
+    def made_with(self) -> dict[str, str]:
+        """What the answers of `ask` depend on, by name."""
+        student = self.student.network
+        return {
+            "scale": str(self.scale),
+            "z0_source": self.z0_source,
+            "student": identity(student, without=student.prompt),
+            "prompt": identity(student.prompt),
+            "fidelity": identity(self.fidelity),
+        }
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore at t = 0, where every slider starts."""

@@ -18,6 +18,7 @@ from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.adapters import LoRA, add_unet_adapters
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.networks.student import OneStepStudent
 
 
@@ -41,6 +42,9 @@ class OneStep(RestorationModule):
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
         critic_lr: Learning rate of the critic; null takes the optimizer's.
         **kwargs: Optimizer and scheduler.
+
+    Raises:
+        ValueError: If the critic is to be trained as a whole though it was loaded with `share`.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class OneStep(RestorationModule):
         self.prior, self.critic = Frozen(prior), critic
         if critic_lora is not None:
             add_unet_adapters(critic, critic_lora)
+        else:
+            refuse_shared(critic, "critic_lora")
         self.perceptual = Frozen(perceptual)
         self.lambda_l2, self.lambda_lpips = lambda_l2, lambda_lpips
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic

@@ -1,13 +1,22 @@
 """The student, its codec, adapters, prompts and the loaders of pretrained parts."""
 
 from ctsr_lightning.networks.adapters import LoRA
+from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.base_model import load_autoencoder, load_unet
 from ctsr_lightning.networks.codec import KLCodec, LatentCodec, NanoCodec
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
 from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
 from ctsr_lightning.networks.pretrained import nano_unet
-from ctsr_lightning.networks.prompts import CaptionPrompt, FixedPrompt, NoPrompt, Prompt, TaggedPrompt, TextPrompt
+from ctsr_lightning.networks.prompts import (
+    CachedPrompt,
+    CaptionPrompt,
+    FixedPrompt,
+    NoPrompt,
+    Prompt,
+    TaggedPrompt,
+    TextPrompt,
+)
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
 from ctsr_lightning.networks.resshift import (
     ResShiftNetwork,
@@ -25,6 +34,8 @@ from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
 
 __all__ = (
+    "Answers",
+    "CachedPrompt",
     "CaptionPrompt",
     "FixedPrompt",
     "Frozen",

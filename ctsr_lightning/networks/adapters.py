@@ -11,6 +11,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights
+
 UNET_TARGETS = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",
     "proj_out", "proj_in", "ff.net.2", "ff.net.0.proj",
@@ -128,7 +130,10 @@ def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
     _inject(unet, lora, groups)
     if not lora.sets:
         conv_in = unet.get_submodule("conv_in")
-        (conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in).requires_grad_(True)
+        trained = conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in
+        assert isinstance(trained, nn.Module)
+        give_own_weights(trained)  # the base may be shared with networks that are not to be trained
+        trained.requires_grad_(True)
 
 
 def add_named_adapter(unet: nn.Module, lora: LoRA, name: str) -> None:
@@ -167,11 +172,27 @@ def add_encoder_adapters(autoencoder: nn.Module, lora: LoRA) -> None:
     _inject(autoencoder, lora, {"default_encoder": names})
 
 
+def without_adapters(module: Network) -> Network:
+    """The base beneath a network's adapters, as a network of its own over the same weights.
+
+    Unlike with `adapters_off` nothing is switched, so gradients and their recomputation work as with any network.
+
+    Args:
+        module: A network with adapters, which keeps them.
+    """
+    bare = over_the_same_weights(module)
+    for name, child in list(bare.named_modules()):
+        if isinstance(child, BaseTunerLayer):
+            bare.set_submodule(name, child.get_base_layer())
+    return bare
+
+
 @contextmanager
 def adapters_off(module: nn.Module) -> Iterator[None]:
     """Within this context the module computes with its base weights alone.
 
-    Only for passes without gradients: a recomputation under gradient checkpointing would happen outside.
+    Only for passes without gradients: a recomputation under gradient checkpointing would happen outside. For others
+    there is `without_adapters`.
 
     Args:
         module: A module that may or may not carry adapters.

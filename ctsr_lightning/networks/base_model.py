@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ctsr_lightning.networks.hub import first_match, model_folder
 from ctsr_lightning.networks.pretrained import find_weights
+from ctsr_lightning.networks.sharing import share as share_weights
 from ctsr_lightning.networks.single_file import (
     Part,
     declared_prediction,
@@ -99,6 +100,7 @@ def load_unet(
     config: str | None = None,
     expect: Base = "sd21-base",
     dtype: Precision = "float32",
+    share: bool = False,
 ) -> UNet2DConditionModel:
     """Load a Stable Diffusion UNet.
 
@@ -115,12 +117,14 @@ def load_unet(
             folder. A config.json beside a file in diffusers' layout is found without.
         expect: What the base has to be. A single file seldom says whether it predicts noise, which is then assumed.
         dtype: Precision of the weights in memory, whatever it is in the file.
+        share: Read and keep the weights once for all that ask for the same files and precision with `share`, in this
+            process. They are frozen: what is trained are adapters, which everyone has for itself.
 
     Raises:
         FileNotFoundError: If there is no such model in reach.
         ValueError: If it is no UNet, is damaged, or is not the base expected.
     """
-    return _load("unet", path, subfolder, config, expect, dtype)
+    return _load("unet", path, subfolder, config, expect, dtype, share)
 
 
 def load_autoencoder(
@@ -129,6 +133,7 @@ def load_autoencoder(
     config: str | None = None,
     expect: Base = "sd21-base",
     dtype: Precision = "float32",
+    share: bool = False,
 ) -> AutoencoderKL:
     """Load a Stable Diffusion autoencoder; where copies are, see `load_unet`.
 
@@ -139,12 +144,13 @@ def load_autoencoder(
         config: As in `load_unet`; Stable Diffusion 1 and 2 have the same autoencoder and need none.
         expect: What the base has to be.
         dtype: Precision of the weights in memory, whatever it is in the file.
+        share: As in `load_unet`.
 
     Raises:
         FileNotFoundError: If there is no such model in reach.
         ValueError: If it is no KL autoencoder, is damaged, or is not the base expected.
     """
-    return _load("autoencoder", path, subfolder, config, expect, dtype)
+    return _load("autoencoder", path, subfolder, config, expect, dtype, share)
 
 
 @dataclass(frozen=True)
@@ -152,30 +158,69 @@ class _Source:
     """Where a part's weights are and what is known about them before they are read."""
 
     files: list[Path]
-    config: dict[str, Any]
-    prediction: str | None
-    tensors: dict[str, Tensor] | None = None
-    original: bool = False
+    config: Path
+    """Its config.json, which beside a single file need not exist."""
+    home: Path
+    """The model's folder, where a scheduler may say what the UNet predicts."""
+    single: bool = False
+    """Whether it is a single file."""
+    configured: bool = False
+    """Whether the user has named the config.json."""
+
+    @property
+    def prediction(self) -> str | None:
+        """What the files say that the UNet predicts."""
+        said = declared_prediction(self.files[0]) if self.single else None
+        return said or _scheduled(self.home)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """What tells these files from others, and from themselves before they were written anew."""
+        files = [file.resolve() for file in (*self.files, self.config) if file.is_file()]
+        stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return (self.configured, *stamps)
 
 
-def _load(part: Part, path: str, subfolder: str | None, config: str | None, expect: Base, dtype: Precision) -> Any:
+def _load(
+    part: Part, path: str, subfolder: str | None, config: str | None, expect: Base, dtype: Precision, share: bool
+) -> Any:
     local = Path(path).expanduser()
     is_file = local.is_file() or (local.suffix in _FILE_SUFFIXES and not local.is_dir())
     if config is not None and not is_file:
         raise ValueError(f"`config` belongs to single files, but '{path}' is a folder or hub id, which has its own.")
-    source = _file(part, find_weights(local), config) if is_file else _folder(part, path, subfolder)
-    network = _build(part, source, path)
-    if expect != "any" and (differences := FINGERPRINTS[expect].differences(part, network, source.prediction)):
+    source = _file(find_weights(local), config) if is_file else _folder(part, path, subfolder)
+    if not share:
+        return _read(part, source, path, expect, dtype)
+    network = share_weights((part, dtype, source.state), lambda: _read(part, source, path, expect, dtype))
+    _check(part, network, source.prediction, path, expect)  # whoever had the weights read may have expected another
+    return network
+
+
+def _read(part: Part, source: _Source, path: str, expect: Base, dtype: Precision) -> Any:
+    """The network with its weights, after a look at whether it is the one expected."""
+    tensors, original = None, False
+    if source.single:
+        tensors, original = select(read_tensors(source.files[0]), part, source.files[0])
+    if tensors is None or source.configured or (not original and source.config.is_file()):
+        settings = _read_json(source.config)
+    else:
+        settings = guess_config(tensors, part, original, source.files[0])
+    network = _build(part, settings, path)
+    _check(part, network, source.prediction, path, expect)
+    if tensors is None:
+        tensors = {k: v for file in source.files for k, v in read_tensors(file).items()}
+    _fill(network, rename(tensors, part, original, dict(network.config)), getattr(torch, dtype), source.files)
+    return network.train()  # not evaluation mode, which a trainer would warn of; frozen owners keep that
+
+
+def _check(part: Part, network: Any, prediction: str | None, path: str, expect: Base) -> None:
+    """Refuse another base than the one expected."""
+    if expect != "any" and (differences := FINGERPRINTS[expect].differences(part, network, prediction)):
         raise ValueError(
             f"Expected the {part} of {FINGERPRINTS[expect].name} in '{path}', found another: {'; '.join(differences)}. "
             f"Name a copy of {FINGERPRINTS[expect].name}, set `expect` to the base that you mean "
             f"({', '.join(name for name in FINGERPRINTS if name != expect)}), or to `any` to go without this check."
         )
-    tensors = source.tensors
-    if tensors is None:
-        tensors = {k: v for file in source.files for k, v in read_tensors(file).items()}
-    _fill(network, rename(tensors, part, source.original, dict(network.config)), getattr(torch, dtype), source.files)
-    return network.train()  # not evaluation mode, which a trainer would warn of; frozen owners keep that
 
 
 def _folder(part: Part, path: str, subfolder: str | None) -> _Source:
@@ -195,22 +240,15 @@ def _folder(part: Part, path: str, subfolder: str | None) -> _Source:
             f"found {', '.join(present) or 'nothing'}. Give the model's folder in diffusers' layout, and a `subfolder` "
             "that is in it, or null if it is the part's own folder."
         )
-    beside = folder if subfolder else folder.parent
-    return _Source(files, _read_json(home / "config.json"), _scheduled(beside))
+    return _Source(files, home / "config.json", folder if subfolder else folder.parent)
 
 
-def _file(part: Part, file: Path, config: str | None) -> _Source:
+def _file(file: Path, config: str | None) -> _Source:
     """A part in a single file."""
-    tensors, original = select(read_tensors(file), part, file)
     beside = Path(config).expanduser() if config else file.with_name("config.json")
     if beside.is_dir():
         beside /= "config.json"
-    if config or (not original and beside.is_file()):
-        settings = _read_json(beside)
-    else:
-        settings = guess_config(tensors, part, original, file)
-    prediction = declared_prediction(file) or _scheduled(beside.parent.parent)
-    return _Source([file], settings, prediction, tensors, original)
+    return _Source([file], beside, beside.parent.parent, single=True, configured=config is not None)
 
 
 def _scheduled(folder: Path) -> str | None:
@@ -233,17 +271,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return read
 
 
-def _build(part: Part, source: _Source, path: str) -> Any:
+def _build(part: Part, settings: dict[str, Any], path: str) -> Any:
     """The network without memory for its weights."""
     cls = _CLASSES[part]
-    named = source.config.get("_class_name", cls.__name__)
+    named = settings.get("_class_name", cls.__name__)
     if named != cls.__name__:
         raise ValueError(
             f"Expected {cls.__name__} in '{path}', found the configuration of {named}. Name the {part}'s folder."
         )
     try:
         with torch.device("meta"):
-            return cls.from_config(source.config)
+            return cls.from_config(settings)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f"The configuration in '{path}' does not describe a {cls.__name__}: {error}") from error
 

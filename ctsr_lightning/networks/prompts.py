@@ -1,4 +1,4 @@
-"""Prompt embeddings behind one interface: none, fixed, by caption file, by an image tagger."""
+"""Prompt embeddings behind one interface: none, fixed, by caption file, by an image tagger, or of a cache."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ctsr_lightning.images import IMAGE_SUFFIXES
+from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.pretrained import find_weights
 from ctsr_lightning.networks.taggers import ImageTagger
 from ctsr_lightning.networks.text_embeddings import TextEmbeddings
@@ -18,6 +19,9 @@ from ctsr_lightning.networks.text_embeddings import TextEmbeddings
 
 class Prompt(nn.Module, ABC):
     """The source of the prompt embedding c."""
+
+    varies: bool = True
+    """Whether the embedding differs from image to image."""
 
     @abstractmethod
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:
@@ -35,6 +39,8 @@ class Prompt(nn.Module, ABC):
 class NoPrompt(Prompt):
     """No prompt at all, for networks without cross-attention."""
 
+    varies = False
+
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> None:
         """Answer None."""
 
@@ -46,6 +52,7 @@ class _SamePrompt(Prompt):
         embedding: The embedding, shape (L, D).
     """
 
+    varies = False
     embedding: Tensor
 
     def __init__(self, embedding: Tensor) -> None:
@@ -190,6 +197,37 @@ class TaggedPrompt(Prompt):
             )
         texts = [self.template.replace("{tags}", found) for found in tags]
         return self.embeddings(texts, lq.device).to(self._like)
+
+
+class CachedPrompt(Prompt):
+    """Embeddings that `ctsr cache` has kept, found by the image: neither tagger nor text encoder in memory.
+
+    It stands in for the prompt that the cache was made with, and knows the images of the cache only.
+
+    Args:
+        folder: The cache's folder.
+    """
+
+    _like: Tensor
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.answers = Answers(folder)
+        self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows the module's device and precision
+
+    @property
+    def stands_for(self) -> str:
+        """The identity of the prompt that the cache was made with."""
+        return str(self.answers.description()["made_with"]["prompt"])
+
+    def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the image says it all
+        """Read the embeddings.
+
+        Raises:
+            ValueError: If the cache does not know an image.
+        """
+        (embedding,) = self.answers.read(lq, "prompt")
+        return embedding.to(self._like)
 
 
 def read_captions(path: Path) -> dict[str, str]:

@@ -73,6 +73,11 @@ class ResShiftNetwork(nn.Module):
         """Sides of the upsampled image must be multiples of this many pixels; `restore` pads by itself."""
         return self.scale * self.unet.multiple
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations of denoiser and autoencoder in the backward pass."""
+        self.unet.enable_gradient_checkpointing()
+        self.codec.enable_gradient_checkpointing()
+
     @torch.no_grad()
     def degraded(self, lq: Tensor) -> Tensor:
         """w_y = E(up(x_LR)) for images in [0, 1], without gradient.

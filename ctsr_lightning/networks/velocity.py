@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.networks.adapters import LoRA, add_named_adapter
 from ctsr_lightning.networks.pretrained import load_weights
+from ctsr_lightning.networks.sharing import refuse_shared
 
 TIME_SCALE = 999.0
 """t in [0, 1] is shown to the UNet as 999 t, the range that its time embedding was trained on."""
@@ -26,6 +27,9 @@ class VelocityField(nn.Module):
         condition_on_lq: Also show z_L, through a 1x1 convolution that starts at zero. Not in the paper.
         gradient_checkpointing: Recompute activations in the backward pass to save memory.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of stage 2.
+
+    Raises:
+        ValueError: If the UNet is to be trained as a whole though it was loaded with `share`.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class VelocityField(nn.Module):
         self.unet = unet
         if lora is not None:
             add_named_adapter(unet, lora, "velocity")
+        else:
+            refuse_shared(unet, "lora")
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         channels = unet.config.out_channels

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ctsr_lightning.networks.adapters import adapters_off
+from ctsr_lightning.diffusion.parametrization import to_noise
+from ctsr_lightning.networks.adapters import without_adapters
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher, opinion_in_latent
@@ -33,6 +34,9 @@ class OneStepTeacher(Teacher):
             raise ValueError("score 'base' needs adapters over a base UNet; give the network `lora`, or use 'own'.")
         self.score = score
         self.frozen = Frozen(network)
+        # A network of its own: adapters that were switched off for a while would be on again in the recomputation of
+        # gradient checkpointing.
+        self.base = Frozen(without_adapters(network.unet)) if score == "base" else None
         self.scale = network.scale
 
     @property
@@ -60,15 +64,11 @@ class OneStepTeacher(Teacher):
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The UNet's noise prediction at (z_t, t, c)."""
         network = self.frozen.network
-        if self.score == "own":
+        if self.base is None:
             return network.predict_noise(noisy.latent, noisy.timestep, condition)
-        if noisy.latent.requires_grad and torch.is_grad_enabled() and network.unet.is_gradient_checkpointing:
-            raise ValueError(
-                "With score 'base' and gradients through the teacher, blocks would be recomputed with the adapters on. "
-                "Set the teacher network's gradient_checkpointing to false, or take gradient 'score'."
-            )
-        with adapters_off(network.unet):
-            return network.predict_noise(noisy.latent, noisy.timestep, condition)
+        output = self.base(noisy.latent, noisy.timestep, condition).sample
+        alpha_bar = network.schedule.alpha_bar(noisy.timestep, noisy.latent)
+        return to_noise(output, noisy.latent, alpha_bar, network.prediction)
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:

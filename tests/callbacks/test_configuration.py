@@ -39,6 +39,7 @@ callbacks:
     init_args: {{output: somewhere}}
   - class_path: WeightsWriter
   - class_path: LastCheckpoint
+  - class_path: MemorySummary
     init_args: {{every_n_train_steps: 7}}
 """
 

@@ -1,0 +1,257 @@
+"""`ctsr cache`: what stage 2 asks of its frozen networks, asked once."""
+
+# Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctsr_lightning.commands.options import Precision, listed
+
+if TYPE_CHECKING:
+    from ctsr_lightning.commands.asking import Tally
+    from ctsr_lightning.data import RealESRGANDataModule
+    from ctsr_lightning.networks.answers import Answers
+
+ALONE = (
+    "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto",
+    "--trainer.precision=32-true", "--trainer.logger=false", "--trainer.callbacks=null",
+)  # fmt: skip
+"""A trainer that needs nothing: the configuration's is built with it, but never runs."""
+
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+"""Where torchrun and SLURM say which process this is, of how many."""
+
+LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
+"""Where they say which process of its machine it is."""
+
+
+class Share(NamedTuple):
+    """Which images this process answers for: number rank, rank + ranks, and so on."""
+
+    rank: int
+    """Number of this process."""
+    ranks: int
+    """Number of processes."""
+
+
+def cache(
+    training: str | list[str] | None = None,
+    output: str | Path = "runs/cache",
+    samples: int | None = None,
+    options: str = "",
+    batch_size: int | None = None,
+    skip_restorations: bool = False,
+    rank: int | None = None,
+    ranks: int | None = None,
+    device: str = "auto",
+    precision: Precision = "float32",
+) -> int:
+    """Ask the frozen networks of stage 2 once, so that its training runs the velocity field alone.
+
+    For every image of a finite training set stage 2 asks the student for z_0 and z_L, T_f, the most expensive, for its
+    restoration, the codec for z_1, and the prompt for c. This command writes the answers to a folder, with T_f's
+    restorations of the validation images for the pictures there. Records are found by the image itself, each is
+    written whole: after Ctrl-C the same command continues, and a larger --samples adds what is not there yet. At the
+    end it prints how to train with the folder, with T_f in memory or without.
+
+    Example:
+        ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --output runs/ctsr/cache
+    On all GPUs of a machine, each process with its share; SLURM's srun works alike, on any number of machines:
+        torchrun --nproc-per-node gpu -m ctsr_lightning.cli cache --training configs/ctsr/stage2.yaml --samples 20000
+    In parts, by hand, wherever the folder can be reached:
+        ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --rank 0 --ranks 2
+
+    Args:
+        training: Configuration of the stage-2 training; several with commas between, as --config of ctsr fit.
+        output: Folder for the answers: at full size with 512-pixel crops 1 MB per sample, or 0.2 MB with
+            --skip-restorations.
+        samples: Number of training samples, where the configuration sets no data.pool.
+        options: Further options of ctsr fit, as in --options "data.train=photos data.seed=1".
+        batch_size: Training images at once; by default the training's batch size.
+        skip_restorations: Do not keep T_f's restorations of training images, only their latents. They are needed only
+            by a CachedTeacher that is trained with in place of --model.cache, as for another student.
+        rank: Which part this process does, from 0; by default what torchrun or SLURM say, else everything.
+        ranks: Number of parts.
+        device: auto, cpu, cuda, cuda:1, mps; auto gives each process of torchrun or SLURM a GPU of its own.
+        precision: Type to compute in; half types run under autocast, records are float32.
+
+    Returns:
+        0.
+    """
+    for name, value in (("samples", samples), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"Expected --{name} of at least 1, found {value}.")
+    share = own_share(rank, ranks)
+    files, further = listed(training), option_words(options)
+    if not files:
+        raise ValueError("Expected the configuration of a stage-2 training: --training configs/ctsr/stage2.yaml.")
+    if missing := [file for file in files if not Path(file).expanduser().is_file()]:
+        raise FileNotFoundError(f"Expected a training's configuration at '{missing[0]}', found nothing.")
+    configured = [word for file in files for word in ("--config", file)] + further
+    model, data = _built(configured)
+
+    from ctsr_lightning.commands.asking import Asker
+    from ctsr_lightning.networks.answers import Answers
+
+    answers = Answers(output)
+    _check(model, answers)
+    pool = data.pool
+    data.pool = _agreed(pool, samples)
+    data.setup("fit")
+    loaders = data.finite_dataloaders(batch_size or data.batch_size, *share)
+    facts = {"images": len(loaders["train"].dataset)}  # type: ignore[arg-type]
+    facts |= {name: getattr(data, name) for name in ("pool", "crop", "seed", "val_crop", "val_repeats")}
+    answers.begin({**model.made_with(), "precision": precision}, facts)
+    if share.ranks > 1:
+        print(f"Part {share.rank} of {share.ranks}, counted from 0.")
+    asker = Asker(model, own_device(device), precision, keep=not skip_restorations)
+    try:
+        for split, loader in loaders.items():
+            print(_summary(split, asker.fill(answers, split, loader)))
+    except KeyboardInterrupt:
+        print(f"ctsr: {len(answers)} records are in '{answers.folder}'. The same command continues.", file=sys.stderr)
+        raise
+    size = sum(file.stat().st_size for file in answers.folder.glob("??/*.safetensors"))
+    print(f"→ {answers.folder} ({len(answers)} records, {size / 2**20:,.1f} MiB)")
+    if share.rank == 0:
+        found = [] if pool is not None else [f"--data.pool={data.pool}"]
+        print(_advice([*configured, *found], str(output), model))
+    return 0
+
+
+def own_share(rank: int | None, ranks: int | None) -> Share:
+    """Find out which part of the work is this process's.
+
+    Args:
+        rank: What the user says, or None.
+        ranks: How many parts, or None.
+
+    Raises:
+        ValueError: If only one of the two is given, or they do not fit.
+    """
+    if (rank is None) != (ranks is None):
+        raise ValueError(f"Expected --rank and --ranks together, found rank {rank} of {ranks}.")
+    if rank is None or ranks is None:
+        named = next((pair for pair in LAUNCHERS if all(name in os.environ for name in pair)), None)
+        rank, ranks = (int(os.environ[name]) for name in named) if named else (0, 1)
+    if not 0 <= rank < ranks:
+        raise ValueError(f"Expected --rank from 0 to {ranks - 1} with --ranks {ranks}, found {rank}.")
+    return Share(rank, ranks)
+
+
+def own_device(name: str) -> str:
+    """The device of this process: `auto` is its own GPU where a launcher has started several processes on a machine.
+
+    Args:
+        name: What the user says.
+    """
+    import torch
+
+    local = next((os.environ[variable] for variable in LOCAL if variable in os.environ), None)
+    if name != "auto" or local is None or not torch.cuda.is_available():
+        return name
+    return f"cuda:{int(local) % torch.cuda.device_count()}"
+
+
+def option_words(text: str) -> list[str]:
+    """Options of the training as LightningCLI takes them.
+
+    Args:
+        text: name=value, with spaces between several; values with spaces in quotes.
+
+    Raises:
+        ValueError: If a word is no name=value.
+    """
+    words = [word.removeprefix("--") for word in shlex.split(text)]
+    if wrong := [word for word in words if "=" not in word]:
+        raise ValueError(f"Expected name=value in --options, such as \"data.seed=1\", found '{wrong[0]}'.")
+    return [f"--{word}" for word in words]
+
+
+def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
+    """Model and data of a training's configuration.
+
+    Raises:
+        ValueError: If they are not those of a stage 2, with this package's data module.
+    """
+    from ctsr_lightning.data import RealESRGANDataModule
+    from ctsr_lightning.training import training_cli
+
+    with _quiet():
+        built = training_cli([*words, *ALONE], run=False)
+    model, data = built.model, built.datamodule
+    if not hasattr(model, "made_with"):
+        raise ValueError(
+            f"Expected the configuration of a stage-2 training (Controllable) in --training, found one of "
+            f"{type(model).__name__}. The other trainings ask their networks something new in every step."
+        )
+    if not isinstance(data, RealESRGANDataModule):
+        raise ValueError(f"Expected data of a RealESRGANDataModule, found {type(data).__name__}.")  # noqa: TRY004
+    return model, data
+
+
+def _check(model: Any, answers: "Answers") -> None:
+    """Refuse what cannot be kept, or would be read from the folder that is to be written."""
+    student = model.student.network
+    for name, part in (("fidelity", model.fidelity), ("student.prompt", student.prompt)):
+        other = getattr(part, "answers", None)
+        if other is not None and other.folder.resolve() == answers.folder.resolve():
+            raise ValueError(
+                f"Expected model.{name} to be what is asked, found {type(part).__name__} of '{answers.folder}' itself. "
+                "Make the cache with the configuration that names the network, and train with the one that reads."
+            )
+    if student.sample_latent:
+        raise ValueError(
+            "Expected a student with `sample_latent: false`: it draws z_L anew in every step, of which a cache would "
+            "keep one draw for ever. Set it to false, or train without a cache."
+        )
+
+
+def _agreed(pool: int | None, samples: int | None) -> int:
+    """The number of training samples."""
+    if pool is not None and samples is not None and pool != samples:
+        raise ValueError(
+            f"Expected one number of training samples, found data.pool {pool} in the configuration and --samples "
+            f'{samples}. Leave --samples out, or change the configuration\'s: --options "data.pool={samples}".'
+        )
+    if pool is None and samples is None:
+        raise ValueError(
+            "Expected a finite number of training samples: the configuration sets no data.pool, so give --samples "
+            "20000, for example. Training then goes through these again and again, in new orders."
+        )
+    return pool or samples or 0
+
+
+def _summary(split: str, tally: "Tally") -> str:
+    each = f", {tally.seconds / tally.computed:.2f} s each" if tally.computed else ""
+    return f"{split}: {tally.computed} computed{each}, {tally.images - tally.computed} were there."
+
+
+def _advice(configured: list[str], folder: str, model: Any) -> str:
+    """The commands to train with."""
+    fit = ["ctsr", "fit", *configured, f"--model.cache={folder}"]
+    scale = [] if model.scale == 4 else [f"--model.fidelity.scale={model.scale}"]
+    without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}", *scale]
+    if model.student.network.prompt.varies:
+        without += ["--model.student.prompt=CachedPrompt", f"--model.student.prompt.folder={folder}"]
+    return "\n".join(("Train with:", f"  {shlex.join(fit)}", "without T_f in memory:", f"  {shlex.join(without)}"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within this context the trainer that never runs does not say which devices it leaves alone."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*available but not used.*")
+            yield
+    finally:
+        log.setLevel(level)

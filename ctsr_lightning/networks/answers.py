@@ -1,0 +1,225 @@
+"""What networks have said about images, kept on disk and found by what the images show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ctsr_lightning import __version__
+from ctsr_lightning.images import quantize
+
+FORMAT: Final = 1
+"""Version of the folder's layout."""
+DESCRIPTION: Final = "cache.json"
+"""What says whose answers a folder holds."""
+EXACT: Final = 5e-6
+"""How far a pixel may be from an 8-bit value: far above the rounding of float32, below a third of a 16-bit step."""
+
+
+def content_key(image: Tensor) -> str:
+    """A name for an image by its content alone: a hash of its shape and pixels.
+
+    Images whose values are all those of an 8-bit file, which those that are degraded on the fly are, count by their
+    bytes. Others, such as pairs in 16-bit files, count by their values rounded to 16 bits.
+
+    Args:
+        image: RGB in [0, 1], shape (3, h, w).
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    values = image.detach().float().cpu().clamp(0.0, 1.0)
+    deep = bool((quantize(values) - values).abs().max() > EXACT)
+    levels = 65535 if deep else 255
+    pixels = values.mul(levels).round().to(torch.int32).numpy().astype("<u2")
+    digest = hashlib.blake2b(f"{levels}/{tuple(image.shape)}/".encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+class Answers:
+    """Records of tensors about images, one safetensors file per image, written by `ctsr cache`.
+
+    An image is looked up by its content (`content_key`), not by a name, so that nothing can be mixed up: another crop,
+    flip or degradation of the same photo is another image. A file is written aside and renamed, so that every record
+    that is there is whole, and any number of processes may write to one folder. `cache.json` says which networks have
+    answered.
+
+    Making this object reads nothing.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("??/*.safetensors"))
+
+    def begin(self, made_with: Mapping[str, str], data: Mapping[str, Any]) -> None:
+        """Describe the folder, or make sure that it goes on being what it is described as.
+
+        Args:
+            made_with: What the answers depend on, by name.
+            data: Plain facts about the images, for messages.
+
+        Raises:
+            ValueError: If the folder holds answers of other networks.
+        """
+        if (self.folder / DESCRIPTION).is_file():
+            self.check(made_with)
+        content = {"format": FORMAT, "ctsr_lightning": __version__, "made_with": dict(made_with), "data": dict(data)}
+        _write(self.folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+
+    def description(self) -> dict[str, Any]:
+        """What `cache.json` says.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it cannot be read.
+        """
+        path = self.folder / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected a cache of `ctsr cache` in '{self.folder}', found no {DESCRIPTION} there (current "
+                f"directory: '{Path.cwd()}'). Correct the path, or make one: ctsr cache --training CONFIG --output "
+                f"{self.folder}, with a configuration that names the networks themselves."
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found = content["format"], dict(content["made_with"]), dict(content["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Expected the description of a cache in '{path}', found something else: {error}."
+            ) from error
+        if found[0] != FORMAT:
+            raise ValueError(
+                f"Expected a cache of format {FORMAT} in '{self.folder}', found {found[0]}: another version of "
+                "ctsr_lightning has made it. Use that version, or make it anew in another folder."
+            )
+        return dict(content)
+
+    def check(self, made_with: Mapping[str, str]) -> None:
+        """Refuse answers of other networks.
+
+        Args:
+            made_with: What the answers have to depend on, by name.
+
+        Raises:
+            FileNotFoundError: If there is no description.
+            ValueError: If it differs; the message says in what.
+        """
+        there = self.description()["made_with"]
+        if other := {name: there.get(name, "nothing") for name, value in made_with.items() if there.get(name) != value}:
+            differences = "; ".join(f"{name}: '{found}', not '{made_with[name]}'" for name, found in other.items())
+            raise ValueError(
+                f"Expected answers of this configuration's networks in the cache '{self.folder}', found those of "
+                f"others ({differences}). Use the configuration and weights that it was made with, or make another "
+                "cache in another folder."
+            )
+
+    def lacking(self, lq: Tensor, names: Sequence[str]) -> list[int]:
+        """Positions in a batch of the images without a whole record.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+            names: What a record has to hold.
+        """
+        return [i for i, image in enumerate(lq) if not set(names) <= self._holds(self._file(content_key(image)))]
+
+    def write(self, image: Tensor, record: Mapping[str, Tensor]) -> None:
+        """Keep what networks have said about an image, beside what is there already.
+
+        Args:
+            image: The image, RGB in [0, 1], shape (3, h, w).
+            record: Tensors by name.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        path = self._file(content_key(image))
+        before = self._load(path, sorted(self._holds(path) - record.keys()))
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**before, **record}.items()}
+        _write(path, save(tensors))
+
+    def read(self, lq: Tensor, *names: str) -> list[Tensor]:
+        """What is known about images.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+            names: Which parts of their records.
+
+        Returns:
+            A batch for each name, on the images' device.
+
+        Raises:
+            ValueError: If an image, or a part of its record, is not there.
+        """
+        records = [self._load(self._known(image, names), names) for image in lq]
+        return [torch.stack([record[name] for record in records]).to(lq.device) for name in names]
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def _holds(self, path: Path) -> set[str]:
+        """The names in a record, none if it is not there or damaged."""
+        try:
+            with safe_open(path, framework="pt") as record:
+                return set(record.keys())
+        except (FileNotFoundError, SafetensorError):
+            return set()
+
+    def _load(self, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+        if not names:
+            return {}
+        with safe_open(path, framework="pt") as record:
+            return {name: record.get_tensor(name) for name in names}
+
+    def _known(self, image: Tensor, names: Sequence[str]) -> Path:
+        """The record of an image.
+
+        Raises:
+            ValueError: If it is not there, or lacks something.
+        """
+        path = self._file(content_key(image))
+        holds = self._holds(path)
+        if set(names) <= holds:
+            return path
+        size = f"{image.shape[-1]}x{image.shape[-2]}"
+        data = self.description()["data"]
+        if holds:
+            raise ValueError(
+                f"Expected {', '.join(names)} of an image of {size} pixels in the cache '{self.folder}', found "
+                f"{', '.join(sorted(holds))} only: a validation image, or one whose restoration was skipped. Train on "
+                "other images than those to validate on, or run `ctsr cache` again without --skip-restorations."
+            )
+        facts = ", ".join(f"{name} {value}" for name, value in data.items())
+        raise ValueError(
+            f"There is no answer for this image of {size} pixels in '{self.folder}' (it holds {len(self)}). Expected "
+            f"the images of the cache: the same `data` block, degraded in the worker; it was made with {facts}. Or run "
+            "`ctsr cache` again with this configuration: it adds what is not there yet."
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that no process ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk is reported without a name
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
