@@ -39,8 +39,8 @@ callbacks:
     init_args: {{output: somewhere}}
   - class_path: WeightsWriter
   - class_path: LastCheckpoint
-  - class_path: MemorySummary
     init_args: {{every_n_train_steps: 7}}
+  - class_path: MemorySummary
 """
 
 
