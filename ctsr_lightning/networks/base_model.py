@@ -23,6 +23,7 @@ from ctsr_lightning.networks.single_file import (
     rename,
     select,
 )
+from ctsr_lightning.networks.weight_file import differences
 
 Base = Literal["sd21-base", "sd15", "any"]
 """What a base has to be: Stable Diffusion 2.1-base or one of its shape (2.0-base, Turbo), 1.5 or one of its shape, or
@@ -288,18 +289,10 @@ def _build(part: Part, settings: dict[str, Any], path: str) -> Any:
 
 def _fill(network: Any, tensors: dict[str, Tensor], dtype: torch.dtype, files: list[Path]) -> None:
     """Give a network its weights, all of them and no others."""
-    wanted = {k: v.shape for k, v in network.state_dict().items()}
-    problems = [f"missing {k}" for k in wanted if k not in tensors]
-    problems += [f"unexpected {k}" for k in tensors if k not in wanted]
-    problems += [
-        f"{k} is {tuple(tensors[k].shape)} in the file, {tuple(shape)} in the network"
-        for k, shape in wanted.items()
-        if k in tensors and tensors[k].shape != shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    if problems := differences(tensors, shapes):
         raise ValueError(
-            f"The weights in '{files[0]}' do not fit {type(network).__name__}: {shown}. The file holds "
+            f"The weights in '{files[0]}' do not fit {type(network).__name__}: {problems}. The file holds "
             f"{describe(tensors)}. Name the file or folder that belongs here."
         )
     network.load_state_dict({k: v.to(dtype).contiguous() for k, v in tensors.items()}, assign=True)

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ctsr_lightning.images import IMAGE_SUFFIXES
@@ -15,6 +14,7 @@ from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.pretrained import find_weights
 from ctsr_lightning.networks.taggers import ImageTagger
 from ctsr_lightning.networks.text_embeddings import TextEmbeddings
+from ctsr_lightning.networks.weight_file import read_file
 
 
 class Prompt(nn.Module, ABC):
@@ -75,7 +75,7 @@ class FixedPrompt(_SamePrompt):
     """
 
     def __init__(self, path: Path) -> None:
-        tensors = load_file(find_weights(path))
+        tensors: dict[str, Tensor] = read_file(find_weights(path), "a safetensors file with a tensor 'embedding'")
         if "embedding" not in tensors or tensors["embedding"].dim() not in {2, 3}:
             raise ValueError(
                 f"Expected a tensor 'embedding' of shape (L, D) in '{path}', found "

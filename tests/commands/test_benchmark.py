@@ -65,7 +65,9 @@ def test_full_size_has_the_published_parameters() -> None:
     parts = (model.student.unet, model.student.codec, model.velocity, model)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     unet, codec, head = 865_910_724 + 4_055_712, 83_653_863 + 369_356, 20  # base and adapters
-    own = 4_055_712 + 320 * 4 * 9 + 320 + head  # adapters, and the first convolution, of which the student trains a copy
+    own = (
+        4_055_712 + 320 * 4 * 9 + 320 + head
+    )  # adapters, and the first convolution, of which the student trains a copy
     assert counts == [unet, codec, unet + head, unet + codec + own]  # the rest of the base counts once
 
 

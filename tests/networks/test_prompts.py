@@ -129,6 +129,9 @@ def test_cache_file_is_a_fixed_prompt(base, tmp_path):
     save_file({"tokens": torch.zeros(2)}, tmp_path / "prompt.safetensors")
     with pytest.raises(ValueError, match="'embedding' of shape"):
         FixedPrompt(tmp_path / "prompt.safetensors")
+    (tmp_path / "prompt.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match=r"tensor 'embedding' at .*prompt\.safetensors', but it cannot be read safely"):
+        FixedPrompt(tmp_path / "prompt.safetensors")
 
 
 @pytest.mark.parametrize("change", ["weights", "config", "tokenizer"])

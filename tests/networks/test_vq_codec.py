@@ -98,6 +98,13 @@ def test_codes_are_the_nearest_and_exact(monkeypatch):
         assert torch.equal(row, codes[nearest])
 
 
+def test_half_precision_regions_look_up_the_same_codes():
+    codec, latent = tiny(), torch.rand(4, 3, 16, 16) * 4 - 2
+    wanted = codec.quantize(latent)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.quantize(latent), wanted)
+
+
 def test_gradient_passes_the_quantisation_unchanged():
     codec, latent = tiny(), torch.randn(1, 3, 4, 4, requires_grad=True)
     weight = torch.randn(1, 3, 4, 4)
