@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -93,21 +94,28 @@ class Events:
         return {name: (image.width, image.height) for name, image in latest.items()}
 
 
-def write_base(folder: Path) -> Path:
-    """Write a Stable Diffusion of toy size, random weights, in diffusers' layout."""
+def write_base(folder: Path, **unet: Any) -> Path:
+    """Write a Stable Diffusion of toy size, random weights, in diffusers' layout.
+
+    Args:
+        folder: The model's folder.
+        **unet: Settings of the UNet other than those of 2.x.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    UNet2DConditionModel(
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        attention_head_dim=(2, 4),
-        cross_attention_dim=8,
-        use_linear_projection=True,
-    ).save_pretrained(folder / "unet")
+    settings: dict[str, Any] = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "attention_head_dim": (2, 4),
+        "cross_attention_dim": 8,
+        "use_linear_projection": True,
+        **unet,
+    }
+    UNet2DConditionModel(**settings).save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,

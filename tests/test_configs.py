@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ pytestmark = [
 
 RUNS = sorted(str(path.relative_to(CONFIGS)) for group in ("nano", "ctsr") for path in (CONFIGS / group).glob("*.yaml"))
 DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
+TEACHERS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "teacher").glob("*.yaml"))
+PROMPTS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "prompt").glob("*.yaml"))
 
 RECONSTRUCTION = {"rec/l2", "rec/texture_distance"}
 TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term in ("align", "prior")}
@@ -59,21 +62,49 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Mon
         yield patch
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_training_parses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The command line up to where networks would be built: most trainings start from the weights of others."""
     parsed: list[Any] = []
 
     def stop(config: Any) -> None:
         parsed.append(config)
         raise InterruptedError
 
-    # What is parsed is not built: most trainings start from the weights of others.
+    def until_then(*words: str) -> Any:
+        with pytest.raises(InterruptedError):
+            training_cli(["fit", *words])
+        return parsed.pop()
+
     monkeypatch.setattr("ctsr_lightning.training.link_scale", stop)
-    with pytest.raises(InterruptedError):
-        training_cli(["fit", "--config", str(CONFIGS / name)])
-    (config,) = parsed
+    return until_then
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_training_parses(name: str, parse: Callable[..., Any]) -> None:
+    config = parse("--config", str(CONFIGS / name))
     assert config.model.class_path.startswith("ctsr_lightning.modules.")
     assert config.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("name", TEACHERS_TO_CHOOSE)
+def test_a_teacher_takes_the_place_of_another(name: str, parse: Callable[..., Any]) -> None:
+    teacher = str(CONFIGS / "teacher" / name)
+    stage = str(CONFIGS / "ctsr" / "stage1.yaml")
+    config = parse("--config", stage, "--model.fidelity", teacher, "--model.realness", teacher)
+    there = [config[f"model.init_args.{place}"].as_dict() for place in ("fidelity", "realness")]
+    assert there[0] == there[1]  # nothing is left over from the two teachers that were there before
+    assert there[0]["class_path"] == f"ctsr_lightning.teachers.{full_size(f'teacher/{name}')['class_path']}"
+
+
+@pytest.mark.parametrize("name", PROMPTS_TO_CHOOSE)
+def test_a_prompt_takes_the_place_of_another(name: str, parse: Callable[..., Any]) -> None:
+    prompt = CONFIGS / "prompt" / name
+    words = ["--model.student.prompt", str(prompt), "--model.realness.network.prompt", str(prompt)]
+    config = parse("--config", str(CONFIGS / "ctsr" / "stage1.yaml"), *words)
+    wanted = yaml.safe_load(prompt.read_text())["class_path"]
+    for place in ("student.init_args.prompt", "realness.init_args.network.init_args.prompt"):
+        assert config[f"model.init_args.{place}.class_path"] == f"ctsr_lightning.networks.{wanted}"
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -85,39 +116,80 @@ def test_a_data_group_builds(name: str) -> None:
     assert built.data.scale == 4
 
 
+def full_size(name: str) -> dict[str, Any]:
+    """A file of the full size, as it is written."""
+    read: dict[str, Any] = yaml.safe_load((CONFIGS / name).read_text())
+    return read
+
+
 def test_full_size_is_the_paper() -> None:
-    one, two = (yaml.safe_load((CONFIGS / "ctsr" / f"stage{n}.yaml").read_text()) for n in (1, 2))
+    one, two = (full_size(f"ctsr/stage{n}.yaml") for n in (1, 2))
     loss = one["model"]["init_args"]
     assert [loss[f"lambda_{name}"] for name in ("l2", "lpips", "fidelity", "realness")] == [1, 2, 2, 1]
     assert (loss["gamma_time"], loss["gradient"], loss["perceptual"]["init_args"]["net"]) == (5.5, "paper", "vgg")
     for config, steps in ((one, 20_000), (two, 50_000)):
         model, trainer = config["model"]["init_args"], config["trainer"]
         assert trainer["max_steps"] == steps
+        assert "accumulate_grad_batches" not in trainer
         assert model["optimizer"]["init_args"] | {"weight_decay": 0} == {
             "lr": 5e-5,
             "betas": [0.9, 0.999],
             "weight_decay": 0,
         }
         student = model["student"]["init_args"]
-        assert (student["timestep"], student["lora"], student["encoder_lora"]) == (999, {"rank": 4}, {"rank": 4})
-        data = yaml.safe_load((CONFIGS / "ctsr" / config["data"]).read_text())["init_args"]
+        lora = {"rank": 4, "alpha": 8}
+        assert (student["timestep"], student["lora"], student["encoder_lora"]) == (999, lora, lora)
+        data = full_size(f"data/{Path(config['data']).name}")["init_args"]
         assert (data["batch_size"], data["crop"], data["scale"]) == (1, 512, 4)
-    same = one["model"]["init_args"], two["model"]["init_args"]
-    assert same[0]["fidelity"] == same[1]["fidelity"]
-    assert (
-        same[0]["realness"]["init_args"]["network"]["init_args"]["weights"]
-        == same[0]["student"]["init_args"]["weights"]
-    )
+        assert model["fidelity"] == "../teacher/resshift.yaml"
+    teacher = full_size("teacher/resshift.yaml")["init_args"]["network"]["init_args"]
+    assert teacher["version"].endswith(",v1}")  # 15 steps, Table 8
+    assert one["model"]["init_args"]["realness"] == "../teacher/osediff.yaml"
+    realness = full_size("teacher/osediff.yaml")["init_args"]["network"]["init_args"]
+    assert realness["weights"] == loss["student"]["init_args"]["weights"]
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_full_size_has_the_shape_of_nano(stage: str) -> None:
-    nano, full = (yaml.safe_load((CONFIGS / size / f"{stage}.yaml").read_text()) for size in ("nano", "ctsr"))
+@pytest.mark.parametrize(
+    ("training", "part", "teacher"),
+    [
+        ("fidelity_teacher", "network", "residual_shift"),
+        ("realness_teacher", "student", "osediff"),
+        ("stage1", "student", "osediff"),
+    ],
+)
+def test_a_teacher_is_built_as_it_was_trained(training: str, part: str, teacher: str) -> None:
+    trained = full_size(f"ctsr/{training}.yaml")["model"]["init_args"][part]["init_args"]
+    network = full_size(f"teacher/{teacher}.yaml")["init_args"]["network"]["init_args"]
+    unsaid: dict[str, Any] = {"sets": []}
+    for key in (trained.keys() & network.keys()) - {"weights"}:
+        same = trained[key] | unsaid if key.endswith("lora") else trained[key]
+        assert same == network[key], key
+    only_one = {"weights", "sample_latent", "residual"}  # the defaults, said in one of the two
+    assert (trained.keys() ^ network.keys()) <= only_one
+
+
+@pytest.mark.parametrize("training", ["fidelity_teacher", "realness_teacher", "stage1", "stage2"])
+def test_full_size_has_the_shape_of_nano(training: str) -> None:
+    nano, full = (full_size(f"{size}/{training}.yaml") for size in ("nano", "ctsr"))
     assert nano.keys() == full.keys()
     assert nano["model"]["class_path"] == full["model"]["class_path"]
-    assert nano["model"]["init_args"].keys() == full["model"]["init_args"].keys()
+    arguments = [config["model"]["init_args"].keys() for config in (nano, full)]
+    assert arguments[0] == arguments[1] - {"critic_lora", "lambda_critic"}
     kinds = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (nano, full)]
-    assert kinds[0] == kinds[1]
+    averaged = ["EMA"] if training.endswith("teacher") else []  # the stages' checkpoints stay small
+    assert [*(kind for kind in kinds[0] if kind in averaged or kind != "EMA"), "MemorySummary"] == kinds[1]
+
+
+def test_the_page_on_full_size_names_what_there_is() -> None:
+    page = (CONFIGS.parent / "docs" / "full_size.md").read_text()
+    named = set(re.findall(r"configs/[\w/]+\.yaml", page))
+    assert named >= {f"configs/teacher/{name}" for name in TEACHERS_TO_CHOOSE}
+    assert all((CONFIGS.parent / name).is_file() for name in named)
+    groups = ("ctsr", "network", "prompt", "teacher")
+    files = [path.read_text() for group in groups for path in (CONFIGS / group).glob("*.yaml")]
+    variables = set(re.findall(r"oc\.env:(\w+)", "".join(files)))
+    table = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `CTSR_"))
+    assert set(re.findall(r"CTSR_\w+", table)) == variables | {"CTSR_DATA"}
 
 
 @pytest.fixture(scope="module")

@@ -198,11 +198,12 @@ def locate(file: WeightFile, explicit: str | Path | None = None) -> Path:
 def _missing(file: WeightFile, searched: list[Path], found: str = "nothing") -> str:
     places = ", ".join(f"'{place}'" for place in searched)
     what = " or ".join(f"'{name}'" for name in file.names)
-    offer = "." if _search.get().download else ", or allow `--download`."
+    offer = "" if _search.get().download else " and `--download`"
     return (
         f"Expected the weights {what}{f' ({file.note})' if file.note else ''} in {places}, found {found}. "
-        f"Download {file.url} into '{file.place().parent}', name a folder that holds the file with `--weights FOLDER`, "
-        f"or point TORCH_HOME to a folder that has hub/{file.folder}/{file.names[0]}{offer}"
+        f"Download {file.url} into '{file.place().parent}', or point TORCH_HOME to a folder that has "
+        f"hub/{file.folder}/{file.names[0]}. Commands also take `--weights FOLDER`{offer}, classes in a configuration "
+        "`weights: FILE`."
     )
 
 
