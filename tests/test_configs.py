@@ -39,7 +39,7 @@ TERMS = {
     "stage1": {*RECONSTRUCTION, *TEACHERS},
     "stage2": {"velocity/match"},
 }
-METRICS = ("psnr_y", "ssim_y", "texture_distance")
+METRICS = ("psnr_y", "ssim_y", "texture_distance", "grid_energy")
 CONTROLS = ("t=0.00", "t=0.25", "t=0.50", "t=0.75", "t=1.00")
 BASELINES = {name: {f"{name}/{metric}" for metric in METRICS} for name in ("bicubic", "T_f", "T_r")}
 RESTORED = set(METRICS) | BASELINES["bicubic"]

@@ -7,18 +7,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks.passes import Ownership, agree, check_finite, checked_batch, compute, enlarge, restoring
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.frechet import FeatureNetwork
+from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.metrics.plots import control_label
 from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
+from ctsr_lightning.networks.frozen import Frozen
 
-RESTORED, BICUBIC = "restored", "bicubic"
+RESTORED, BICUBIC, GRID = "restored", "bicubic", "grid_energy"
 
 
 class Evaluation(Callback):
@@ -38,6 +40,7 @@ class Evaluation(Callback):
         perceptual: A perceptual distance to measure as well, under its own name.
         fid: A feature network to measure a Fréchet distance over, as `fid_` and its name.
         baselines: Whether to measure bicubic enlargement and the module's references.
+        grid: Whether to measure `grid_energy`, too, by the factor of the module's codec; modules without one have none.
 
     Raises:
         ValueError: If a control leaves [0, 1], or none is given, or two metrics have one name.
@@ -50,13 +53,14 @@ class Evaluation(Callback):
         perceptual: PerceptualDistance | None = None,
         fid: FeatureNetwork | None = None,
         baselines: bool = True,
+        grid: bool = True,
     ) -> None:
         self.controls = checked_controls(controls)
         self.perceptual_name = None if perceptual is None else perceptual.name
-        self.baselines = baselines
+        self.baselines, self.grid = baselines, grid
         self.results: dict[str, dict[str, float]] = {}
         """Values of the last completed pass: label (`restored`, `t=0.25`, `bicubic`, `T_f`), then metric."""
-        self._template = restoration_metrics(metrics, perceptual, fid)
+        self._chosen = self._template = restoration_metrics(metrics, perceptual, fid)
         self._suites: dict[str, MetricCollection] = {}
         self._keys: list[str] = []
         self._owned = Ownership(None)
@@ -73,7 +77,7 @@ class Evaluation(Callback):
         return [control_label(control) for control in self.controls]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the baselines, as a new run may bring other data.
+        """Forget the baselines, as a new run may bring other data, and learn the grid that the module's codec has.
 
         Args:
             trainer: The trainer.
@@ -90,6 +94,11 @@ class Evaluation(Callback):
                 "restores none: remove the callback."
             )
         self._measured_baselines.clear()
+        self._template = self._chosen
+        factor = codec_factor(pl_module)
+        if self.grid and factor is not None and GRID not in self._chosen:
+            chosen: dict[str, Any] = dict(self._chosen.items())
+            self._template = restoration_metrics({**chosen, GRID: GridEnergy(factor)})
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the validation images."""
@@ -222,6 +231,23 @@ class Evaluation(Callback):
             suite.reset()
             self._suites[label] = suite
         return self._suites[label]
+
+
+def codec_factor(module: nn.Module) -> int | None:
+    """Pixels per latent along each side of the codec that a module's own restorations come from.
+
+    Args:
+        module: A training: with a codec itself, or a `student` or `network` with one.
+
+    Returns:
+        The factor; None without such a codec, or where one latent is one pixel and there are no patches.
+    """
+    for owner in (module, getattr(module, "student", None), getattr(module, "network", None)):
+        codec = getattr(owner.network if isinstance(owner, Frozen) else owner, "codec", None)
+        factor = getattr(codec, "factor", 1)
+        if factor > 1:
+            return int(factor)
+    return None
 
 
 def checked_controls(controls: Sequence[float]) -> list[float]:

@@ -18,23 +18,34 @@ if TYPE_CHECKING:
 FEW = 1000
 """Images below which a Fréchet distance is mostly bias."""
 
+GRID = "grid_energy"
+"""The metric that depends on the model's codec."""
+
 PER_IMAGE = "per_image.csv"
 """Name of the file with the values of each image."""
 
 
-def available(names: Sequence[str], *, skip_unavailable: bool) -> tuple[dict[str, Any], list[str]]:
+def available(
+    names: Sequence[str], *, skip_unavailable: bool, grid_factor: int | None = None, border: int = 0
+) -> tuple[dict[str, Any], list[str]]:
     """Metrics by name, and what to say about those left out.
 
     Args:
         names: Full names.
         skip_unavailable: Leave out those whose weights are not on this machine.
+        grid_factor: Side of a patch for `grid_energy`; None for the metric's own default.
+        border: Pixels that are cut off every side first, which shifts that grid.
 
     Raises:
         FileNotFoundError: If weights are missing and that is not allowed, or nothing is left.
+        ValueError: If the patch is smaller than 2 pixels.
     """
+    from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.suites import named_metrics
 
     built, missing = named_metrics(names)
+    if GRID in built:
+        built[GRID] = GridEnergy(cut=border) if grid_factor is None else GridEnergy(grid_factor, border)
     if not missing:
         return built, []
     if skip_unavailable and built:
@@ -129,6 +140,8 @@ def remarks_on(measurements: Measurements) -> list[str]:
     Args:
         measurements: The measurements.
     """
+    from ctsr_lightning.commands.report import grid_check
+
     remarks = []
     few = [name for name in measurements.metrics if name.startswith("fid_")]
     if few and measurements.images < FEW:
@@ -140,6 +153,8 @@ def remarks_on(measurements: Measurements) -> list[str]:
         remarks.append(
             "**texture_distance is this project's stand-in, not LPIPS.** Its values compare with each other only."
         )
+    if check := grid_check(measurements):
+        remarks.append(check.sentence())
     return remarks
 
 

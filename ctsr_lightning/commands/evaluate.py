@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctsr_lightning.commands.comparison import (
+    GRID,
     PER_IMAGE,
     available,
     benchmark_data,
@@ -47,7 +48,7 @@ def evaluate(
     restored: str | Path | None = None,
     gt: str | Path | None = None,
     /,
-    metrics: str = "psnr,ssim",
+    metrics: str | None = None,
     output: str | Path = "runs/evaluate",
     checkpoint: str | Path | None = None,
     data: str | Path | None = None,
@@ -59,6 +60,7 @@ def evaluate(
     download: bool = False,
     skip_unavailable: bool = False,
     crop_border: int = 0,
+    grid_factor: int | None = None,
     restored_prefix: str = "",
     restored_suffix: str = "",
     gt_prefix: str = "",
@@ -87,7 +89,8 @@ def evaluate(
         gt: Folder of ground truth, or of a benchmark in a usual layout (test_LR/test_HR, LR/HR, lq/gt). Names may
             differ by one prefix and suffix per folder, such as Canon_001_LR4.png and realsr_Canon_001_LR4.png.
         metrics: Some of psnr, ssim, lpips_alex (or lpips), lpips_vgg, lpips_squeeze, dists, niqe, musiq, maniqa,
-            clipiqa, fid (as in clean-fid), fid_inception, texture_distance; or all, the columns of the field's tables.
+            clipiqa, fid (as in clean-fid), fid_inception, texture_distance, grid_energy (1 unless patches of a codec
+            show); or all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy.
         output: Folder for the results.
         checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml. With RESTORED and
@@ -100,6 +103,8 @@ def evaluate(
         download: Fetch missing weights of metrics into TORCH_HOME.
         skip_unavailable: Leave metrics out, by name, whose weights are not on this machine.
         crop_border: Pixels to cut off every side first; published tables of this field cut none.
+        grid_factor: Side in pixels of the patches that grid_energy looks for: the codec's factor, 4 for the nano codec,
+            8 for Stable Diffusion. By default that of the model; 4 for finished files.
         restored_prefix: What the names in RESTORED start with, where it is not found automatically.
         restored_suffix: What they end with.
         gt_prefix: What the names in GT start with.
@@ -114,13 +119,16 @@ def evaluate(
     Returns:
         0.
     """
+    from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
 
-    names = metric_names(metrics)
+    names = metric_names(metrics if metrics is not None else f"psnr,ssim{f',{GRID}' if checkpoint else ''}")
+    if grid_factor is not None and GRID not in names:
+        raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
     with weight_folders(*listed(weights), download=download):
-        chosen, notes = available(names, skip_unavailable=skip_unavailable)
+        chosen, notes = available(names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border)
     output = Path(output).expanduser()
     settings: dict[str, Any] = {
         "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -139,6 +147,8 @@ def evaluate(
             notes.append(f"{found['lossy_files']} restored files are JPEG or WebP: the figures include its loss.")
     else:
         restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+        if GRID in chosen and grid_factor is None:
+            chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
         contestants, remarks = contest(restorer, checkpoint, controls, alphas, baselines)
         measurements, source = _measure_model(
             contestants, restored, gt, data, chosen, crop_border, limit, seeds, output

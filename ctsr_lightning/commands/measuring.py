@@ -113,9 +113,9 @@ class Measurements:
         self._stability: dict[str, Stability] = {}
 
     @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """Direction of each metric."""
-        return {name: bool(metric.higher_is_better) for name, metric in self.metrics.items()}
+    def higher_is_better(self) -> dict[str, bool | None]:
+        """Direction of each metric; None where the best value lies in the middle, as for `grid_energy`."""
+        return {name: metric.higher_is_better for name, metric in self.metrics.items()}
 
     @property
     def per_image(self) -> list[str]:

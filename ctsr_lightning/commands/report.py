@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ctsr_lightning.commands.measuring import Measurements, Summary
+from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
+
+_ARROWS = {True: "↑", False: "↓", None: "→ 1"}
 
 
 def protocol(measurements: Measurements) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def protocol(measurements: Measurements) -> dict[str, Any]:
         metrics[name] = {
             "definition": getattr(metric, "definition", ""),
             "higher_is_better": measurements.higher_is_better[name],
+            **({"ideal": metric.ideal} if isinstance(metric, GridEnergy) else {}),
             "weights": files,
         }
     return {
@@ -107,10 +111,30 @@ def record(
         "images": measurements.images,
         "runs": measurements.runs,
         "results": [_result(summary) for summary in measurements.summaries()],
+        **({"grid_energy": check.as_dict()} if (check := grid_check(measurements)) else {}),
         **more,
         "settings": dict(settings),
         "versions": versions(),
     }
+
+
+def grid_check(measurements: Measurements) -> GridCheck | None:
+    """Whether the model, at every t, or the restored files have the grid energy of the ground truth.
+
+    Args:
+        measurements: The measurements.
+
+    Returns:
+        The check; None where grid energy was not measured, or neither a model nor files.
+    """
+    metric = measurements.metrics.get("grid_energy")
+    if not isinstance(metric, GridEnergy):
+        return None
+    summaries = measurements.summaries()
+    found = {s.method.label: s.values["grid_energy"] for s in summaries if s.method.kind in {"ctsr", "restored"}}
+    bicubic = [s.values["grid_energy"] for s in summaries if s.method.kind == "bicubic"]
+    every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
+    return GridCheck(metric.factor, found, every, *bicubic) if found else None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -133,7 +157,7 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     """
     better = measurements.higher_is_better
     timed = any(row.seconds is not None for row in measurements.rows)
-    head = ["", *(f"{name} {'↑' if better[name] else '↓'}" for name in better)]
+    head = ["", *(f"{name} {_ARROWS[higher]}" for name, higher in better.items())]
     lines = [f"| {' | '.join(head + ['s / image'] * timed)} |", f"|{'---|' * (len(head) + timed)}"]
     summaries = measurements.summaries()
     for summary in summaries:

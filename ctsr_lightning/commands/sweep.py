@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.comparison import available, benchmark_data, colour_note, contest, keep, remarks_on
+from ctsr_lightning.commands.comparison import GRID, available, benchmark_data, colour_note, contest, keep, remarks_on
 from ctsr_lightning.commands.options import (
     Baselines,
     Color,
@@ -32,6 +32,7 @@ def sweep(
     limit: int | None = None,
     lpips: Literal["squeeze", "alex", "vgg"] = "squeeze",
     metrics: str = "",
+    grid_factor: int | None = None,
     weights: str | list[str] | None = None,
     name: str | None = None,
     tile: int | None = None,
@@ -44,8 +45,8 @@ def sweep(
     Restores pairs (--lq and --gt, or --data), photos degraded in a fixed way (--gt alone), or the built-in photos, and
     writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive) and tradeoff.json. Beside
     the model's curve over t stand bicubic enlargement, the teachers, and the blend α T_f + (1 - α) T_r of their images;
-    the report says whether the curve is monotone and whether it dominates the blend. Every image takes one pass of the
-    model and one decode per value of t.
+    the report says whether the curve is monotone, whether it dominates the blend, and whether at any t the codec's grid
+    of patches shows. Every image takes one pass of the model and one decode per value of t.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
@@ -66,6 +67,7 @@ def sweep(
         limit: Number of images to stop after.
         lpips: Backbone of LPIPS, if its weights are on disk; if not, texture_distance takes its place and is named so.
         metrics: Further metrics, such as niqe,dists: see ctsr evaluate --help.
+        grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
         name: What the results are called, for example by ctsr results; by default the checkpoint.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
@@ -83,6 +85,7 @@ def sweep(
 
     from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
     from ctsr_lightning.commands.tradeoff_report import write_report
+    from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
@@ -90,9 +93,10 @@ def sweep(
     contestants, notes = contest(restorer, checkpoint, controls, alphas, baselines)
     with weight_folders(*listed(weights)):
         distance = perceptual_distance(lpips)
-        further = [name for name in metric_names(f"psnr,ssim {metrics}") if name != distance.name]
+        further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in {distance.name, GRID}]
         chosen, _ = available(further, skip_unavailable=False)
-    chosen = {**chosen, distance.name: PerceptualMetric(distance)}
+    grid = GridEnergy(restorer.student.codec.factor if grid_factor is None else grid_factor)
+    chosen = {**chosen, distance.name: PerceptualMetric(distance), GRID: grid}
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
     batches, total = load_batches(module, limit)
     measurements = Measurements(chosen, restorer.device)

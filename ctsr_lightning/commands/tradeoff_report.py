@@ -38,7 +38,8 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_means(folder / "tradeoff.csv", measurements)
     write_per_image(folder / "per_image.csv", measurements)
-    better = measurements.higher_is_better
+    # Metrics that are best in the middle have no better end: they are no axis and cannot be monotone.
+    better = {name: higher for name, higher in measurements.higher_is_better.items() if higher is not None}
     axes = (Axis("psnr_y", better["psnr_y"]), Axis(perceptual, better[perceptual]))
     summaries = [s for s in measurements.summaries() if s.values]
     curves, markers = planes(summaries, *axes)

@@ -15,6 +15,7 @@ from ctsr_lightning.metrics.frechet import (
     FrechetDistance,
     InceptionFeatureNetwork,
 )
+from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualDistance, PerceptualMetric
 from ctsr_lightning.metrics.quality import CLIPIQA, MANIQA, MUSIQ, NIQE
 from ctsr_lightning.metrics.texture import TextureDistance
@@ -33,6 +34,7 @@ NAMED: Final[dict[str, Callable[[], Metric]]] = {
     "fid_inception_clean": lambda: FrechetDistance(CleanInceptionFeatures()),
     "fid_inception": lambda: FrechetDistance(InceptionFeatureNetwork()),
     "texture_distance": lambda: PerceptualMetric(TextureDistance()),
+    "grid_energy": GridEnergy,
 }
 """The metrics that commands know by name; results carry these names."""
 
@@ -140,5 +142,5 @@ def restoration_metrics(
 
 
 def higher_is_better(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Direction of each metric: True where larger is better, None where the metric does not say."""
+    """Direction of each metric: True where larger is better, None where neither is, or the metric does not say."""
     return {str(name): metric.higher_is_better for name, metric in metrics.items()}

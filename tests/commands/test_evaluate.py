@@ -318,13 +318,13 @@ class TestModels:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--seeds", "3", "--alphas", "0.5")
         results = {result["setting"]: result for result in summary()["results"]}
         for label in ("t=0.00", "t=0.50", "t=1.00", "T_r"):
-            assert results[label]["g_std"] == {"psnr_y": 0.0, "ssim_y": 0.0}
+            assert results[label]["g_std"] == {"psnr_y": 0.0, "ssim_y": 0.0, "grid_energy": 0.0}
             assert results[label]["l_std"] == 0.0
         for label in ("T_f", "blend α=0.50"):  # several steps, each with noise
             assert results[label]["g_std"]["psnr_y"] > 1e-3
             assert results[label]["l_std"] > 1e-3
         assert len(table()) == 3 * 3 * len(results)
-        assert "| t=0.00 | 0 | 0 | 0 |" in capsys.readouterr().out
+        assert "| t=0.00 | 0 | 0 | 0 | 0 |" in capsys.readouterr().out
 
     def test_stability_of_a_sampled_encoding_is_not_zero(self) -> None:
         import tiny

@@ -69,10 +69,11 @@ def test_metrics_by_name() -> None:
 def test_named_metrics_say_what_they_are_or_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     built, missing = named_metrics(list(NAMED))
-    assert set(built) == {"psnr_y", "ssim_y", "texture_distance"}
+    assert set(built) == {"psnr_y", "ssim_y", "texture_distance", "grid_energy"}
     assert set(built) | set(missing) == set(NAMED)
+    best = {"psnr_y": True, "ssim_y": True, "texture_distance": False, "grid_energy": None}
     for name, metric in built.items():
         assert metric.definition
-        assert metric.higher_is_better is (name != "texture_distance")
+        assert metric.higher_is_better is best[name]
     assert all(str(tmp_path) in str(error) and "https://" in str(error) for error in missing.values())
     assert not list(tmp_path.iterdir())  # nothing was fetched or created
