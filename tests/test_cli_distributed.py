@@ -74,11 +74,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("verb", "prefix", "count"), [("fit", "train/", 7), ("fit", "val/", 12), ("test", "test/", 12)]
+    ("verb", "prefix", "count"), [("fit", "train/", 7), ("fit", "val/", 16), ("test", "test/", 16)]
 )
 def test_two_processes_log_what_one_logs(runs: Path, verb: str, prefix: str, count: int) -> None:
     one, two = (Events(runs / f"{number}-{verb}").scalars(prefix) for number in ("one", "two"))
-    assert len(one) == count  # six terms and their sum; three metrics of the student and of three baselines
+    assert len(one) == count  # six terms and their sum; four metrics of the student and of three baselines
     assert one.keys() == two.keys()
     for name, values in one.items():
         assert two[name] == pytest.approx(values, rel=1e-5), name
