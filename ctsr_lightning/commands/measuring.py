@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.plots import control_label
 from ctsr_lightning.metrics.stability import Stability
 from ctsr_lightning.networks.student import upsample
+
+if TYPE_CHECKING:
+    from ctsr_lightning.commands.examples import Examples
 
 Result = TypeVar("Result")
 
@@ -261,13 +264,16 @@ class Contestants:
             torch.cuda.synchronize(self.restorer.device)
 
 
-def compete(contestants: Contestants, batches: Iterable[Batch], measurements: Measurements) -> None:
+def compete(
+    contestants: Contestants, batches: Iterable[Batch], measurements: Measurements, examples: Examples | None = None
+) -> None:
     """Restore every image by every method and measure the results; a first, unmeasured pass warms the device up.
 
     Args:
         contestants: The methods.
         batches: Images one by one, with their ground truth.
         measurements: Where the results go.
+        examples: Where the first images go to be looked at.
     """
     warm = False
     for batch in batches:
@@ -277,9 +283,15 @@ def compete(contestants: Contestants, batches: Iterable[Batch], measurements: Me
             for _ in contestants.restore(batch.lq, size, keys=batch.key):
                 pass
             warm = True
+        if examples is not None:
+            examples.begin(batch.lq)
         for seed in range(measurements.runs):
             for restored in contestants.restore(batch.lq, size, seed, batch.key):
                 measurements.add(batch.key[0], restored, batch.gt, seed)
+                if examples is not None and seed == 0:
+                    examples.add(restored)
+        if examples is not None:
+            examples.end(batch.gt)
 
 
 def load_batches(module: Any, limit: int | None = None) -> tuple[Iterator[Batch], int]:

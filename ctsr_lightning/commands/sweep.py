@@ -33,6 +33,7 @@ def sweep(
     lpips: Literal["squeeze", "alex", "vgg"] = "squeeze",
     metrics: str = "",
     grid_factor: int | None = None,
+    examples: int = 3,
     weights: str | list[str] | None = None,
     name: str | None = None,
     tile: int | None = None,
@@ -43,10 +44,11 @@ def sweep(
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
     Restores pairs (--lq and --gt, or --data), photos degraded in a fixed way (--gt alone), or the built-in photos, and
-    writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive) and tradeoff.json. Beside
-    the model's curve over t stand bicubic enlargement, the teachers, and the blend α T_f + (1 - α) T_r of their images;
-    the report says whether the curve is monotone, whether it dominates the blend, and whether at any t the codec's grid
-    of patches shows. Every image takes one pass of the model and one decode per value of t.
+    writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive), tradeoff.json, and
+    examples.png with the first images side by side. Beside the model's curve over t stand bicubic enlargement, the
+    teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether the curve is monotone, whether
+    it dominates the blend, and whether at any t the codec's grid of patches shows. Every image takes one pass of the
+    model and one decode per value of t.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
@@ -68,6 +70,7 @@ def sweep(
         lpips: Backbone of LPIPS, if its weights are on disk; if not, texture_distance takes its place and is named so.
         metrics: Further metrics, such as niqe,dists: see ctsr evaluate --help.
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
+        examples: Number of images in examples.png, 0 for no such picture.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
         name: What the results are called, for example by ctsr results; by default the checkpoint.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
@@ -79,10 +82,11 @@ def sweep(
     Returns:
         0.
     """
-    _check_options(gt, lq, data, crop, repeats, limit)
+    _check_options(gt, lq, data, crop, repeats, limit, examples)
     restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
     assert checkpoint is not None
 
+    from ctsr_lightning.commands.examples import Examples
     from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
     from ctsr_lightning.commands.tradeoff_report import write_report
     from ctsr_lightning.metrics.grid import GridEnergy
@@ -101,8 +105,9 @@ def sweep(
     batches, total = load_batches(module, limit)
     measurements = Measurements(chosen, restorer.device)
     output = Path(output).expanduser()
+    shown = Examples(examples)
     with progress() as bar, keep(output, measurements):
-        compete(contestants, bar.track(batches, total=total, description="measuring"), measurements)
+        compete(contestants, bar.track(batches, total=total, description="measuring"), measurements, shown)
     settings: dict[str, Any] = {
         "checkpoint": str(checkpoint),
         "data": source,
@@ -124,6 +129,8 @@ def sweep(
         "source": source,
     }
     print(write_report(output, measurements, distance.name, identity, settings, notes))
+    if shown.write(output / "examples.png"):
+        print(f"→ {output / 'examples.png'}")
     return 0
 
 
@@ -134,6 +141,7 @@ def _check_options(
     crop: int | None,
     repeats: int,
     limit: int | None,
+    examples: int,
 ) -> None:
     if data and (gt or lq):
         raise ValueError(f"Expected --data or --gt and --lq, not both; found data={data}, gt={gt}, lq={lq}.")
@@ -143,3 +151,5 @@ def _check_options(
         raise ValueError("Expected --crop with --repeats: a whole image has no second crop.")
     if limit is not None and limit < 1:
         raise ValueError(f"Expected --limit of at least 1, got {limit}.")
+    if examples < 0:
+        raise ValueError(f"Expected --examples of at least 0, got {examples}.")

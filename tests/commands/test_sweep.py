@@ -43,6 +43,7 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1")
     assert {p.name for p in Path("out").iterdir()} == {
         "tradeoff.csv", "per_image.csv", "tradeoff.md", "tradeoff.png", "tradeoff.html", "tradeoff.json",
+        "examples.png",
     }  # fmt: skip
     means, images = table("out/tradeoff.csv"), table("out/per_image.csv")
     assert [row["setting"] for row in means] == ["bicubic", "t=0.00", "t=0.50", "t=1.00"]
