@@ -165,7 +165,7 @@ class Answers:
         Raises:
             ValueError: If an image, or a part of its record, is not there.
         """
-        records = [self._load(self._known(image, names), names) for image in lq]
+        records = [self._record(image, names) for image in lq]
         return [torch.stack([record[name] for record in records]).to(lq.device) for name in names]
 
     def _file(self, key: str) -> Path:
@@ -185,26 +185,30 @@ class Answers:
         with safe_open(path, framework="pt") as record:
             return {name: record.get_tensor(name) for name in names}
 
-    def _known(self, image: Tensor, names: Sequence[str]) -> Path:
-        """The record of an image.
+    def _record(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Parts of the record of an image.
 
         Raises:
             ValueError: If it is not there, or lacks something.
         """
         path = self._file(content_key(image))
-        holds = self._holds(path)
-        if set(names) <= holds:
-            return path
+        try:
+            return self._load(path, names)
+        except (FileNotFoundError, SafetensorError) as error:
+            raise self._unknown(image, names, self._holds(path)) from error
+
+    def _unknown(self, image: Tensor, names: Sequence[str], holds: set[str]) -> ValueError:
+        """The error for an image whose record is not there, or holds other parts only."""
         size = f"{image.shape[-1]}x{image.shape[-2]}"
         data = self.description()["data"]
         if holds:
-            raise ValueError(
+            return ValueError(
                 f"Expected {', '.join(names)} of an image of {size} pixels in the cache '{self.folder}', found "
                 f"{', '.join(sorted(holds))} only: a validation image, or one whose restoration was skipped. Train on "
                 "other images than those to validate on, or run `ctsr cache` again without --skip-restorations."
             )
         facts = ", ".join(f"{name} {value}" for name, value in data.items())
-        raise ValueError(
+        return ValueError(
             f"There is no answer for this image of {size} pixels in '{self.folder}' (it holds {len(self)}). Expected "
             f"the images of the cache: the same `data` block, degraded in the worker; it was made with {facts}. Or run "
             "`ctsr cache` again with this configuration: it adds what is not there yet."

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import tiny
@@ -58,21 +55,3 @@ def train(rank: int, world_size: int) -> dict[str, Any]:
         sums = [p.detach().double().sum().item() for p in module.parameters() if p.requires_grad]
         found[name] = {"losses": logged.seen, "weights": sums, "steps": trainer.global_step}
     return found
-
-
-def process(rank: int, port: int, folder: Path) -> None:
-    """One of two processes, as torchrun would start it."""
-    torch.set_num_threads(1)
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "test",
-        }
-    )
-    (folder / f"{rank}.json").write_text(json.dumps(train(rank, 2)))

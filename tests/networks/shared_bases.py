@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +65,7 @@ def stage_one(base: Path, share: bool = True, score: Any = "own", checkpointing:
     )
 
 
-def train(base: Path, share: bool, rank: int, world_size: int) -> dict[str, list[float]]:
+def train(rank: int, world_size: int, base: Path, share: bool) -> dict[str, list[float]]:
     """Sums of the weights that two steps have trained, by name."""
     module = stage_one(base, share).double()
     pairs = tiny.ToyPairs(2 * STEPS)
@@ -79,21 +77,3 @@ def train(base: Path, share: bool, rank: int, world_size: int) -> dict[str, list
     )  # fmt: skip
     weights: dict[str, Tensor] = module.trimmed_state()
     return {name: [weight.sum().item(), weight.abs().sum().item()] for name, weight in weights.items()}
-
-
-def process(rank: int, port: int, base: Path, folder: Path) -> None:
-    """One of two processes, as torchrun would start it."""
-    torch.set_num_threads(1)
-    os.environ.update(
-        {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "TORCHELASTIC_RUN_ID": "test",
-        }
-    )
-    (folder / f"{rank}.json").write_text(json.dumps(train(base, True, rank, 2)))

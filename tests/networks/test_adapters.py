@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from adapter_files import SD21_UNET
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -10,13 +11,6 @@ from torch import nn
 from ctsr_lightning.networks import LoRA, NanoCodec
 from ctsr_lightning.networks.adapters import adapters_off, add_encoder_adapters, add_named_adapter, add_unet_adapters
 
-SD21_BASE_UNET = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
 SD_AUTOENCODER = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -31,7 +25,7 @@ UNET_ADAPTERS = ("default_encoder", "default_decoder", "default_others")
 @pytest.fixture(scope="module")
 def full_unet():
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**SD21_BASE_UNET)
+        unet = UNet2DConditionModel(**SD21_UNET)
         add_unet_adapters(unet, LoRA())
     return unet
 

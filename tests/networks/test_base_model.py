@@ -11,9 +11,6 @@ from ldm_layout import (
     describe_scheduler,
     original_autoencoder,
     original_unet,
-    toy_networks,
-    whole_model,
-    write_model,
 )
 from safetensors.torch import load_file, save_file
 
@@ -30,21 +27,6 @@ from ctsr_lightning.networks.single_file import (
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 FULL_UNET = {"sample_size": 64, **STABLE_DIFFUSION_UNET[1024]}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def networks():
-    return toy_networks()
-
-
-@pytest.fixture
-def model(tmp_path, networks):
-    return write_model(tmp_path / "model", networks)
-
-
-@pytest.fixture
-def single(networks):
-    return whole_model(networks)
 
 
 # --- folders ---

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from ldm_layout import assert_equal, describe_scheduler, toy_networks, whole_model, write_model
+from ldm_layout import assert_equal, describe_scheduler
 from safetensors.torch import save_file
 
 from ctsr_lightning.networks import hub, load_autoencoder, load_unet
@@ -13,21 +13,6 @@ from ctsr_lightning.networks.single_file import read_tensors
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def networks():
-    return toy_networks()
-
-
-@pytest.fixture
-def model(tmp_path, networks):
-    return write_model(tmp_path / "model", networks)
-
-
-@pytest.fixture
-def single(networks):
-    return whole_model(networks)
 
 
 # --- what is no base ---

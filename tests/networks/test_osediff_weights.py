@@ -51,10 +51,6 @@ def oracle(unet, autoencoder, lq):
         return torch.from_numpy(clean).float()
 
 
-def different(one, other):
-    return (one - other).abs().max().item()
-
-
 def test_restored_latent_is_the_closed_form_of_plain_diffusers_and_peft(plain, path):
     unet, autoencoder, _ = plain
     lq = torch.rand(2, 3, 8, 8)
@@ -62,8 +58,8 @@ def test_restored_latent_is_the_closed_form_of_plain_diffusers_and_peft(plain, p
     untouched = student()
     with torch.no_grad():
         found = student(weights=path).latent(lq)
-        assert different(untouched.latent(lq), expected) > 0.1  # the file matters
-    assert different(found, expected) <= 1e-5 * expected.abs().max().item()
+        assert (untouched.latent(lq) - expected).abs().max() > 0.1  # the file matters
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("rank", [1, 6])
@@ -75,8 +71,8 @@ def test_alpha_stays_8_at_any_rank(tmp_path, rank):
         results[alpha] = oracle(unet, autoencoder, lq)
     found = student(lora=LoRA(rank), encoder_lora=LoRA(rank), weights=tmp_path / "o.pkl").latent(lq)
     tolerance = 1e-5 * results[8].abs().max().item()
-    assert different(found, results[8]) <= tolerance
-    assert different(found, results[rank]) > 1000 * tolerance
+    assert (found - results[8]).abs().max() <= tolerance
+    assert (found - results[rank]).abs().max() > 1000 * tolerance
 
 
 @pytest.mark.parametrize("part", ["lora", "encoder_lora"])
@@ -134,7 +130,7 @@ def test_a_written_file_is_what_plain_peft_computes_with(tmp_path):
     for module, state in ((unet, contents["state_dict_unet"]), (autoencoder, contents["state_dict_vae"])):
         assert not module.load_state_dict(state, strict=False).unexpected_keys
     expected = oracle(unet, autoencoder, lq)
-    assert different(ours.float().latent(lq), expected) <= 1e-5 * expected.abs().max().item()
+    assert (ours.float().latent(lq) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +234,7 @@ def test_merged_copy_fills_a_student_without_adapters(plain, merged):
     assert isinstance(read_osediff(merged), MergedFile)
     filled = student(lora=None, encoder_lora=None, weights=merged)
     expected = oracle(unet, autoencoder, lq)
-    assert different(filled.latent(lq), expected) <= 1e-4 * expected.abs().max().item()  # merging rounds
+    assert (filled.latent(lq) - expected).abs().max() <= 1e-4 * expected.abs().max()  # merging rounds
     stored = torch.load(merged, weights_only=True)
     assert all(torch.equal(v, filled.unet.state_dict()[k]) for k, v in stored["unet"].items())
     assert all(torch.equal(v, filled.codec.autoencoder.state_dict()[k]) for k, v in stored["vae"].items())
@@ -384,17 +380,11 @@ def test_code_in_a_file_is_not_run(plain, tmp_path, dump, careless):
     assert (tmp_path / "sprung").exists()  # the trap works
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.99])
 def test_truncated_file_is_refused(path, kept):
-    data = path.read_bytes()
-    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"osediff\.pkl', but it cannot be read safely.*Get it again"):
         student(weights=path)
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.pkl"):
-        student(weights=tmp_path / "nowhere.pkl")
 
 
 def test_our_own_files_are_still_read(path, tmp_path):

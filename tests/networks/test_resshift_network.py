@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_resshift import UNET, VQ
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,17 +27,6 @@ from ctsr_lightning.networks.vq import VQCodec, published_name, vq_autoencoder
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
 needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
-
-UNET = {
-    "image_size": 8,
-    "model_channels": 32,
-    "attention_resolutions": (8,),
-    "channel_mult": (1, 1),
-    "num_res_blocks": (1, 1),
-    "swin_embed_dim": 32,
-    "window_size": 4,
-}
-VQ = {"channels": 32, "channel_mult": (1, 1, 1), "num_res_blocks": 1, "num_codes": 32}
 
 
 class Formula(nn.Module):

@@ -1,10 +1,6 @@
 """Training over one copy of the base's weights gives what training over several copies gives."""
 
 import json
-import os
-import socket
-import sys
-from multiprocessing import set_forkserver_preload
 
 import pytest
 import shared_bases
@@ -14,7 +10,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from ldm_layout import toy_networks, write_model
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import multiprocessing, nn
+from processes import two_processes
+from torch import nn
 
 from ctsr_lightning.callbacks.memory import components
 from ctsr_lightning.losses.velocity import velocity_matching
@@ -197,23 +194,9 @@ def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
             assert torch.equal(weight, weights[shared][name]), name
 
 
-def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    set_forkserver_preload(["shared_bases"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = multiprocessing.start_processes(
-        shared_bases.process, (port, base, tmp_path), nprocs=2, join=False, start_method="forkserver"
-    )
-    expected = shared_bases.train(base, False, 0, 1)
-    for _ in range(2):  # each call waits for one process to end
-        if processes.join(timeout=100):
-            break
-    running = [child for child in processes.processes if child.is_alive()]
-    for child in running:
-        child.kill()
-    assert not running, "the processes wait for each other"
+def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base):
+    two_processes("shared_bases", shared_bases.train, tmp_path, base, True)
+    expected = shared_bases.train(0, 1, base, False)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found.keys() == expected.keys()
