@@ -29,12 +29,12 @@ DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
 TEACHERS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "teacher").glob("*.yaml"))
 PROMPTS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "prompt").glob("*.yaml"))
 
-RECONSTRUCTION = {"rec/l2", "rec/texture_distance"}
+RECONSTRUCTION = {"rec/l2", "rec/texture_distance", "rec/grid", "rec/pattern"}
 TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term in ("align", "prior")}
 TERMS = {
     "codec": {"codec/l1"},
     "prior": {"prior/denoise"},
-    "fidelity_teacher": {"shift/latent", "shift/pixel"},
+    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/grid"},
     "realness_teacher": {*RECONSTRUCTION, "vsd", "critic/denoise"},
     "stage1": {*RECONSTRUCTION, *TEACHERS},
     "stage2": {"velocity/match"},

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+GRID_FLOOR = 1e-4
+"""Mean difference (for images in [0, 1]) below which pixels count as equal, as in `metrics.grid`."""
 
 
 def l2(restored: Tensor, gt: Tensor) -> Tensor:
@@ -19,3 +23,58 @@ def l2(restored: Tensor, gt: Tensor) -> Tensor:
 def l1(restored: Tensor, gt: Tensor) -> Tensor:
     """Mean absolute error of images in [-1, 1]; arguments as in `l2`."""
     return F.l1_loss(restored * 2.0 - 1.0, gt * 2.0 - 1.0)
+
+
+def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
+    """How far the patches of f x f pixels show: is any place within a patch steeper than in the ground truth?
+
+    For both directions the absolute difference of neighbouring pixels is averaged over the batch at each of the f²
+    places of a patch, and divided by its mean over all places; the term is the mean square of log x̂ - log x_GT of these
+    shares. Ours, in no paper: a decoder that makes every patch from one latent can paint the grid of patches where a
+    perceptual distance rewards it, and leaves it where smooth images are steepest between the pixels that they were
+    made from. The term is free of scale, and so asks for neither more nor less detail.
+
+    Args:
+        restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f.
+        gt: x_GT in [0, 1].
+        factor: f, pixels per latent along each side.
+
+    Raises:
+        ValueError: If a side is no multiple of f, or not longer than one patch.
+    """
+    height, width = gt.shape[-2:]
+    if height % factor or width % factor or min(height, width) <= factor:
+        raise ValueError(
+            f"Expected images of several whole patches of {factor}x{factor} pixels, found {height}x{width} pixels."
+        )
+    shares = [(_log_shares(restored, axis, factor), _log_shares(gt, axis, factor)) for axis in (-1, -2)]
+    return torch.stack([(a - b).square().mean() for a, b in shares]).mean()
+
+
+def pattern(restored: Tensor, gt: Tensor, factor: int, patches: int = 3) -> Tensor:
+    """Energy of the error that repeats from patch to patch: painted dots and weaves.
+
+    At every place of a patch of f x f pixels the error x̂ - x_GT, in [-1, 1], is averaged over `patches`² neighbouring
+    patches; the term is the mean square of these averages after taking off their mean over places, which is a shift of
+    colour and no pattern. It is quadratic, so it weighs the error's spectrum around the harmonics of the patch grid
+    and otherwise wants what the mean squared error wants. Ours, in no paper.
+
+    Args:
+        restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f, at least `patches` f.
+        gt: x_GT in [0, 1].
+        factor: f, pixels per latent along each side.
+        patches: Patches along each side of a window.
+    """
+    places = F.pixel_unshuffle(2.0 * (restored - gt), factor).unflatten(1, (-1, factor**2))  # (B, 3, f², h, w)
+    repeated = F.avg_pool2d(places.flatten(0, 1), patches, stride=1)
+    return (repeated - repeated.mean(dim=1, keepdim=True)).square().mean()
+
+
+def _log_shares(image: Tensor, axis: int, factor: int) -> Tensor:
+    """Log share of every place of a patch in the steps along an axis, shape (f, f)."""
+    steps = image.diff(dim=axis).abs().mean(dim=(0, 1))
+    if axis == -2:
+        steps = steps.T
+    steps = steps[:, : steps.shape[1] - steps.shape[1] % factor]  # whole patches: the last one lacks its last step
+    places = steps.unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean(dim=(0, 2)) + GRID_FLOOR
+    return (places / places.mean()).log()

@@ -10,6 +10,7 @@ from torch import Tensor
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import reconstruction, score_distillation
+from ctsr_lightning.losses.views import random_view
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.frozen import Frozen
@@ -34,6 +35,12 @@ class DualTeacher(RestorationModule):
         perceptual: ℓ of Eq. 1; LPIPS in the paper.
         lambda_l2: λ_l2 (paper: 1).
         lambda_lpips: λ_lp (paper: 2).
+        lambda_grid: Weight of `rec/grid`, the term against patches that show, see `losses.reconstruction.grid`; 0, as
+            in the paper, leaves it out.
+        lambda_pattern: Weight of `rec/pattern`, the term against errors that repeat from patch to patch, see
+            `losses.reconstruction.pattern`; 0, as in the paper, leaves it out.
+        random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
+            the student cannot fool it with a pattern. Not in the paper.
         lambda_fidelity: λ_fl (paper: 2).
         lambda_realness: λ_rn (paper: 1).
         gamma_time: γ_time (paper: 5.5).
@@ -50,6 +57,9 @@ class DualTeacher(RestorationModule):
         perceptual: PerceptualDistance,
         lambda_l2: float = 1.0,
         lambda_lpips: float = 2.0,
+        lambda_grid: float = 0.0,
+        lambda_pattern: float = 0.0,
+        random_views: bool = False,
         lambda_fidelity: float = 2.0,
         lambda_realness: float = 1.0,
         gamma_time: float = 5.5,
@@ -63,7 +73,8 @@ class DualTeacher(RestorationModule):
         self.student, self.scale = student, student.scale
         self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
         self.perceptual = Frozen(perceptual)
-        self.lambda_l2, self.lambda_lpips = lambda_l2, lambda_lpips
+        self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
+        self.lambda_pattern, self.random_views = lambda_pattern, random_views
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
@@ -76,10 +87,19 @@ class DualTeacher(RestorationModule):
         clean_s, clean = student.latent(batch.lq, keys=batch.key), student.encode(batch.gt)
         restored = student.decode(clean_s)
         perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
+        looked_at = (restored, batch.gt)
+        if self.random_views:
+            looked_at = random_view(restored, batch.gt, self.draws.generator)
         terms = {
             "rec/l2": self.lambda_l2 * reconstruction.l2(restored, batch.gt),
-            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(restored, batch.gt).mean(),
+            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(*looked_at).mean(),
         }
+        if self.lambda_grid:
+            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, batch.gt, student.codec.factor)
+        if self.lambda_pattern:
+            terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(
+                restored, batch.gt, student.codec.factor
+            )
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
         noise = self.draws.normal(clean)
         noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)

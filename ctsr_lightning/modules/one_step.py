@@ -14,6 +14,7 @@ from ctsr_lightning.diffusion.parametrization import to_clean, training_target, 
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
+from ctsr_lightning.losses.views import random_view
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.adapters import LoRA, add_unet_adapters
@@ -38,13 +39,21 @@ class OneStep(RestorationModule):
         critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
         lambda_l2: Weight of the mean squared error (OSEDiff: 1).
         lambda_lpips: Weight of the perceptual distance (OSEDiff: 2).
+        lambda_grid: Weight of the term against patches that show, see `losses.reconstruction.grid`; 0, as in OSEDiff,
+            leaves it out.
+        lambda_pattern: Weight of the term against errors that repeat from patch to patch, see
+            `losses.reconstruction.pattern`; 0 leaves it out. Not in OSEDiff.
+        random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
+            the student cannot fool it with a pattern. Not in OSEDiff.
         lambda_vsd: Weight of variational score distillation (OSEDiff: 1).
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
+        vsd_samples: How many samples of a batch VSD and the critic look at, which together cost more than the rest;
+            null for all (OSEDiff).
         critic_lr: Learning rate of the critic; null takes the optimizer's.
         **kwargs: Optimizer and scheduler.
 
     Raises:
-        ValueError: If the critic is to be trained as a whole though it was loaded with `share`.
+        ValueError: If the critic is to be trained as a whole though it was loaded with `share`, or `vsd_samples` < 1.
     """
 
     def __init__(
@@ -56,8 +65,12 @@ class OneStep(RestorationModule):
         critic_lora: LoRA | None = None,
         lambda_l2: float = 1.0,
         lambda_lpips: float = 2.0,
+        lambda_grid: float = 0.0,
+        lambda_pattern: float = 0.0,
+        random_views: bool = False,
         lambda_vsd: float = 1.0,
         lambda_critic: float = 1.0,
+        vsd_samples: int | None = None,
         critic_lr: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -69,9 +82,12 @@ class OneStep(RestorationModule):
         else:
             refuse_shared(critic, "critic_lora")
         self.perceptual = Frozen(perceptual)
-        self.lambda_l2, self.lambda_lpips = lambda_l2, lambda_lpips
+        self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
+        self.lambda_pattern, self.random_views = lambda_pattern, random_views
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
-        self.critic_lr = critic_lr
+        if vsd_samples is not None and vsd_samples < 1:
+            raise ValueError(f"Expected `vsd_samples` of at least 1, or null for the whole batch, found {vsd_samples}.")
+        self.vsd_samples, self.critic_lr = vsd_samples, critic_lr
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's weights, and the critic's."""
@@ -89,13 +105,24 @@ class OneStep(RestorationModule):
         clean = student.latent(batch.lq, keys=batch.key)
         restored = student.decode(clean)
         prompt = student.prompt(batch.lq, batch.key)
+        seen, shown = clean[: self.vsd_samples], None if prompt is None else prompt[: self.vsd_samples]
         perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
-        return {
+        looked_at = (restored, batch.gt)
+        if self.random_views:
+            looked_at = random_view(restored, batch.gt, self.draws.generator)
+        terms = {
             "rec/l2": self.lambda_l2 * reconstruction.l2(restored, batch.gt),
-            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(restored, batch.gt).mean(),
-            "vsd": self.lambda_vsd * self._vsd(clean, prompt),
-            "critic/denoise": self.lambda_critic * self._critic_loss(clean.detach(), prompt),
+            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(*looked_at).mean(),
+            "vsd": self.lambda_vsd * self._vsd(seen, shown),
+            "critic/denoise": self.lambda_critic * self._critic_loss(seen.detach(), shown),
         }
+        if self.lambda_grid:
+            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, batch.gt, student.codec.factor)
+        if self.lambda_pattern:
+            terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(
+                restored, batch.gt, student.codec.factor
+            )
+        return terms
 
     def _vsd(self, clean: Tensor, prompt: Tensor | None) -> Tensor:
         """How far the prior would move ẑ away from where the critic sees it (OSEDiff, Eq. 8)."""

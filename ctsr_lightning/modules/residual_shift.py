@@ -24,15 +24,22 @@ class ResidualShift(RestorationModule):
         lambda_latent: Weight of that error (ResShift: 1).
         lambda_pixel: Weight of the mean absolute error of the decoded prediction, on images in [-1, 1]; 0 leaves it
             out. Not in ResShift: it asks for fidelity in pixels, whatever the scale of the latent's channels.
+        lambda_grid: Weight of the term against patches that show in that image, see `losses.reconstruction.grid`; 0
+            leaves it out. Not in ResShift.
         **kwargs: Optimizer and scheduler.
     """
 
     def __init__(
-        self, network: ResidualShiftNetwork, lambda_latent: float = 1.0, lambda_pixel: float = 0.0, **kwargs: Any
+        self,
+        network: ResidualShiftNetwork,
+        lambda_latent: float = 1.0,
+        lambda_pixel: float = 0.0,
+        lambda_grid: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.network, self.scale = network, network.scale
-        self.lambda_latent, self.lambda_pixel = lambda_latent, lambda_pixel
+        self.lambda_latent, self.lambda_pixel, self.lambda_grid = lambda_latent, lambda_pixel, lambda_grid
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the predicted clean latent, and of its image."""
@@ -44,9 +51,12 @@ class ResidualShift(RestorationModule):
         shifted = network.schedule.add_noise(clean, degraded, self.draws.normal(clean), step)
         predicted = network.predict_clean(shifted, step, degraded)
         terms = {"shift/latent": self.lambda_latent * F.mse_loss(predicted, wide(clean))}
-        if self.lambda_pixel:
+        if self.lambda_pixel or self.lambda_grid:
             image = signed_to_unit(network.codec.decode(predicted))
-            terms["shift/pixel"] = self.lambda_pixel * reconstruction.l1(image, batch.gt)
+            if self.lambda_pixel:
+                terms["shift/pixel"] = self.lambda_pixel * reconstruction.l1(image, batch.gt)
+            if self.lambda_grid:
+                terms["shift/grid"] = self.lambda_grid * reconstruction.grid(image, batch.gt, network.codec.factor)
         return terms
 
     @torch.no_grad()

@@ -24,6 +24,83 @@ def test_l2_is_taken_between_minus_one_and_one():
     assert reconstruction.l2(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)).item() == 4.0
 
 
+def shares(image, factor):
+    """Mean step at every place of a patch along x, over their mean; by loops over places."""
+    steps = np.abs(np.diff(image, axis=-1))
+    steps = steps[..., : steps.shape[-1] // factor * factor]
+    places = np.array([[steps[..., y::factor, x::factor].mean() for x in range(factor)] for y in range(factor)]) + 1e-4
+    return np.log(places / places.mean())
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_grid_compares_the_steps_at_every_place_of_a_patch(factor):
+    restored, gt = torch.rand(2, 2, 3, 16, 24, dtype=torch.float64)
+    x, y = restored.numpy(), gt.numpy()
+    across = np.square(shares(x, factor) - shares(y, factor)).mean()
+    down = np.square(shares(x.swapaxes(-1, -2), factor) - shares(y.swapaxes(-1, -2), factor)).mean()
+    assert reconstruction.grid(restored, gt, factor).item() == pytest.approx((across + down) / 2, rel=1e-10)
+
+
+@pytest.fixture
+def photo():
+    return torch.rand(4, 3, 64, 64, dtype=torch.float64)
+
+
+def test_grid_does_not_see_strength_but_patches(photo):
+    assert reconstruction.grid(photo, photo, 4).item() == 0.0
+    assert reconstruction.grid(0.5 * photo, photo, 4).item() < 1e-9  # the floor is all that is left
+    for painted in ((..., slice(None, None, 4)), (..., slice(1, None, 4)), (..., slice(2, None, 4), slice(3, None, 4))):
+        image = photo.clone()
+        image[painted] += 0.3
+        assert reconstruction.grid(image, photo, 4).item() > 1e-3
+
+
+def test_grid_pulls_painted_patches_away(photo):
+    image = photo.clone()
+    image[..., 3::4] += 0.3
+    image.requires_grad_()
+    optimizer = torch.optim.Adam([image], lr=0.01)
+    first = reconstruction.grid(image, photo, 4).item()
+    for _ in range(20):
+        optimizer.zero_grad()
+        reconstruction.grid(image, photo, 4).backward()
+        optimizer.step()
+    assert reconstruction.grid(image, photo, 4).item() < 0.1 * first
+
+
+def test_grid_of_flat_images_is_finite():
+    flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    reconstruction.grid(flat, torch.rand(1, 3, 8, 8), 4).backward()
+    assert flat.grad.isfinite().all()
+
+
+def test_pattern_is_the_error_averaged_over_neighbouring_patches():
+    restored, gt = torch.rand(2, 2, 3, 16, 20, dtype=torch.float64)
+    error = 2.0 * (restored - gt).numpy()
+    found = []
+    for top in range(4 - 3 + 1):
+        for left in range(5 - 3 + 1):
+            window = error[..., 4 * top : 4 * top + 12, 4 * left : 4 * left + 12].reshape(2, 3, 3, 4, 3, 4)
+            repeated = window.mean(axis=(2, 4))
+            found.append(np.square(repeated - repeated.mean(axis=(2, 3), keepdims=True)))
+    assert reconstruction.pattern(restored, gt, 4).item() == pytest.approx(np.mean(found), rel=1e-10)
+
+
+def test_pattern_is_blind_to_colour_and_sees_what_repeats(photo):
+    assert reconstruction.pattern(photo + 0.1, photo, 4).item() < 1e-25
+    tile, elsewhere = photo[:, :, :4, :4], torch.rand_like(photo)
+    painted = reconstruction.pattern(photo + 0.1 * (tile - 0.5).tile(1, 1, 16, 16), photo, 4).item()
+    scattered = reconstruction.pattern(photo + 0.1 * (elsewhere - 0.5), photo, 4).item()
+    assert painted > 6 * scattered  # of the same strength: nine patches average what does not repeat away
+
+
+@pytest.mark.parametrize("size", [(4, 8), (8, 10)])
+def test_grid_wants_whole_patches(size):
+    image = torch.rand(1, 3, *size)
+    with pytest.raises(ValueError, match="several whole patches"):
+        reconstruction.grid(image, image, 4)
+
+
 @pytest.mark.parametrize("term", [score_distillation.align, score_distillation.prior])
 def test_distillation_terms_are_mean_squares(latents, term):
     a, b, _ = latents

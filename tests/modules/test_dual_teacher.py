@@ -8,6 +8,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.modules import DualTeacher
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.teachers import OneStepTeacher
@@ -99,6 +100,24 @@ def test_every_term_is_the_papers(gradient):
     for name in TERMS:
         assert found[name].item() == pytest.approx(expected[name], rel=1e-8), name
         assert found[name].item() > 0
+
+
+def test_terms_against_patterns_are_left_out_unless_asked_for():
+    module, batch = stage_one(lambda_grid=3.0, lambda_pattern=5.0).double(), tiny.batch(3, dtype=torch.float64)
+    found = losses(module, batch)
+    assert set(found) == {*TERMS, "rec/grid", "rec/pattern"}
+    restored = module.student.decode(module.student.latent(batch.lq))
+    pattern = reconstruction.pattern(restored, batch.gt, 4).item()
+    assert found["rec/pattern"].item() == pytest.approx(5.0 * pattern, rel=1e-9)
+    assert found["rec/grid"].item() == pytest.approx(3.0 * reconstruction.grid(restored, batch.gt, 4).item(), rel=1e-9)
+
+
+def test_random_views_change_the_perceptual_term_alone():
+    batch = tiny.batch(3, dtype=torch.float64)
+    plain, seen = (losses(stage_one(random_views=views).double(), batch)["rec/lpips"] for views in (False, True))
+    assert seen.item() != pytest.approx(plain.item(), rel=1e-6)
+    with_views = stage_one(random_views=True).double()
+    assert losses(with_views, batch)["rec/lpips"].item() == seen.item()  # the same seed, the same view
 
 
 def test_default_weights_are_the_papers():

@@ -38,13 +38,29 @@ def gradients(module, *terms):
 
 
 def test_terms_have_names_and_weights():
-    weights = {"lambda_l2": 2.0, "lambda_lpips": 3.0, "lambda_vsd": 5.0, "lambda_critic": 7.0}
-    plain = {"lambda_l2": 1.0, "lambda_lpips": 1.0, "lambda_vsd": 1.0, "lambda_critic": 1.0}
+    weights = {"lambda_l2": 2.0, "lambda_lpips": 3.0, "lambda_vsd": 5.0, "lambda_critic": 7.0, "lambda_grid": 11.0}
+    weights["lambda_pattern"] = 13.0
+    plain = dict.fromkeys(weights, 1.0)
     batch = tiny.batch(dtype=torch.float64)
     weighted, unit = (losses(one_step(**w).double(), batch) for w in (weights, plain))
-    assert list(unit) == ["rec/l2", "rec/lpips", "vsd", "critic/denoise"]
+    assert list(unit) == ["rec/l2", "rec/lpips", "vsd", "critic/denoise", "rec/grid", "rec/pattern"]
     ratios = [(weighted[name] / unit[name]).item() for name in unit]
-    assert ratios == pytest.approx([2.0, 3.0, 5.0, 7.0], rel=1e-10)
+    assert ratios == pytest.approx([2.0, 3.0, 5.0, 7.0, 11.0, 13.0], rel=1e-10)
+    assert "rec/grid" not in losses(one_step(), tiny.batch())
+
+
+def test_vsd_and_critic_may_look_at_part_of_a_batch():
+    batch = tiny.batch(3, dtype=torch.float64)
+    first = type(batch)(batch.lq[:2], batch.gt[:2], batch.key[:2])
+    part, alone, whole = (
+        losses(one_step(vsd_samples=n).double(), b) for n, b in ((2, batch), (None, first), (None, batch))
+    )
+    for term in ("vsd", "critic/denoise"):
+        assert part[term].item() == pytest.approx(alone[term].item(), rel=1e-9)
+        assert part[term].item() != pytest.approx(whole[term].item(), rel=1e-3)
+    assert part["rec/l2"].item() == pytest.approx(whole["rec/l2"].item(), rel=1e-9)
+    with pytest.raises(ValueError, match="`vsd_samples` of at least 1"):
+        one_step(vsd_samples=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])

@@ -6,6 +6,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.modules import CodecTraining, DiffusionPrior, ResidualShift
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import NanoCodec
@@ -58,7 +59,8 @@ def test_prior_term_is_the_denoising_error(prediction):
 
 @pytest.mark.parametrize("std", [None, 0.3])
 def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
-    module = ResidualShift(tiny.shift_network(residual_std=std), lambda_latent=3.0, lambda_pixel=0.5).double()
+    options = {"lambda_latent": 3.0, "lambda_pixel": 0.5, "lambda_grid": 2.0}
+    module = ResidualShift(tiny.shift_network(residual_std=std), **options).double()
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     w_0, w_y = network.codec.encode(2 * batch.gt - 1), network.codec.encode(up)
@@ -73,10 +75,12 @@ def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
         guess = guess + (std**-2 * w_y + u / variance) / (std**-2 + 1 / variance)
     image = network.codec.decode(guess)
     found = losses(module, batch)
-    assert list(found) == ["shift/latent", "shift/pixel"]
+    assert list(found) == ["shift/latent", "shift/pixel", "shift/grid"]
     assert found["shift/latent"].item() == pytest.approx(3 * (guess - w_0).square().mean().item(), rel=1e-9)
     pixel = 0.5 * (image - (2 * batch.gt - 1)).abs().mean().item()
     assert found["shift/pixel"].item() == pytest.approx(pixel, rel=1e-9)
+    grid = 2.0 * reconstruction.grid((image + 1) / 2, batch.gt, 4).item()
+    assert found["shift/grid"].item() == pytest.approx(grid, rel=1e-9)
 
 
 def test_pixel_term_can_be_left_out():
