@@ -1,12 +1,13 @@
 # make demo         train both stages on the sample photographs and use them (DATA=folder: your own photographs)
+# make nano         train the small model at full length, pack and measure it (DATA, VAL, TEST: folders of photographs)
+# make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUTPUT ?= runs/demo
 
-.PHONY: demo test check install clean
+.PHONY: demo nano claims test check install clean
 
 $(BIN)/ctsr-installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
@@ -18,7 +19,15 @@ $(BIN)/ctsr-installed: pyproject.toml
 install: $(BIN)/ctsr-installed
 
 demo: install
-	$(BIN)/ctsr demo --output '$(OUTPUT)' $(if $(DATA),--data '$(DATA)')
+	$(BIN)/ctsr demo --output '$(or $(OUTPUT),runs/demo)' $(if $(DATA),--data '$(DATA)')
+
+nano: install
+	$(BIN)/ctsr nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--data '$(DATA)') $(if $(VAL),--val '$(VAL)') \
+	  $(if $(TEST),--test '$(TEST)')
+
+claims: install
+	$(BIN)/ctsr claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--data '$(DATA)') \
+	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install
 	$(MAKE) check BIN='$(abspath $(BIN))'

@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
     "demo": "ctsr_lightning.commands.demo:demo",
+    "nano": "ctsr_lightning.commands.nano:nano",
+    "claims": "ctsr_lightning.commands.claims:claims",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""
 
@@ -89,7 +91,7 @@ def overview() -> str:
         "",
         "Examples:",
         "  ctsr fit --config configs/nano/stage2.yaml",
-        "  ctsr upscale photos/ restored/ --checkpoint runs/stage2/last.ckpt --control 0,0.5,1",
+        "  ctsr upscale photos/ restored/ --control 0,0.5,1",
     ]
     return "\n".join(lines)
 

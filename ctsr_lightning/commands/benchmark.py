@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.options import Precision, describe_device, load_restorer, progress
+from ctsr_lightning.commands.options import Precision, choose_model, describe_device, load_restorer, progress
+
+WHOLE = "whole, 1 value"
+"""What the name of the part begins with that is a whole restoration."""
 
 
 def benchmark(
@@ -22,15 +25,16 @@ def benchmark(
     """Measure time and memory of a model: encoding, UNet, velocity field, decoding, and 1, 2 and 6 values of t.
 
     Times are medians over --repeats after --warmup passes of each part, with the device waited for; reading and writing
-    files is not in them. Without a checkpoint, networks of the chosen shape with generated weights are measured: their
-    time and memory are those of trained ones.
+    files is not in them. Without a checkpoint, nano is measured, the model that comes with this package; --shape sd21
+    measures networks of full size with generated weights, whose time and memory are those of trained ones.
 
     Example:
         ctsr benchmark --checkpoint runs/stage2/last.ckpt --size 128
 
     Args:
         checkpoint: A checkpoint of stage 2, stage 1 or the one-step teacher.
-        shape: Without a checkpoint, nano or sd21 (Stable Diffusion 2.1-base: 866 M and 84 M parameters).
+        shape: Without a checkpoint, nano (the shipped model) or sd21 (Stable Diffusion 2.1-base: 866 M and 84 M
+            parameters, generated weights).
         size: Side of the low-quality image in pixels.
         batch: Images at once.
         warmup: Passes of each part before anything is measured.
@@ -42,26 +46,34 @@ def benchmark(
     Returns:
         0.
     """
-    for name, value, least in (("size", size, 1), ("batch", batch, 1), ("repeats", repeats, 1), ("warmup", warmup, 0)):
+    for option, value, least in (
+        ("size", size, 1),
+        ("batch", batch, 1),
+        ("repeats", repeats, 1),
+        ("warmup", warmup, 0),
+    ):
         if value < least:
-            raise ValueError(f"Expected --{name} of at least {least}, found {value}.")
+            raise ValueError(f"Expected --{option} of at least {least}, found {value}.")
     import torch
 
     from ctsr_lightning.commands.report import versions, write_json
     from ctsr_lightning.commands.timing import generated_model, measure, works
     from ctsr_lightning.inference.restorer import Restorer
 
-    if checkpoint is not None:
-        restorer = load_restorer(checkpoint, tile=0, device=device, precision=precision)
+    if checkpoint is None and shape == "sd21":
+        name = "sd21, generated weights"
+        restorer = Restorer(generated_model(), device, getattr(torch, precision), tile=0)
     else:
-        restorer = Restorer(generated_model(shape), device, getattr(torch, precision), tile=0)
+        model = choose_model(checkpoint)
+        name = model.name
+        restorer = load_restorer(model.path, tile=0, device=device, precision=precision)
     lq = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     with progress() as bar:
         parts = works(restorer, lq)
         timed = bar.track(measure(parts, restorer.device, warmup, repeats), total=len(parts), description="timing")
         costs = [cost._asdict() for cost in timed]
     record = {
-        "model": str(checkpoint) if checkpoint is not None else f"{shape}, generated weights",
+        "model": name,
         "input": [batch, 3, size, size],
         "output": [batch, 3, size * restorer.scale, size * restorer.scale],
         "device": describe_device(restorer.device),
@@ -93,7 +105,11 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines.append(f"| {cost['part']} | {millions} | {cost['seconds']:.4f} | {cost['fastest']:.4f} | {memory} |")
     sizes = [" x ".join(str(side) for side in record[key]) for key in ("input", "output")]
     where = f"{record['device']}, {record['precision']}, torch {record['versions']['torch']}"
+    whole = next(cost["seconds"] for cost in record["parts"] if cost["part"].startswith(WHOLE))
+    small, large = (" x ".join(str(side) for side in record[key][2:]) for key in ("input", "output"))
     lines += [
+        "",
+        f"**{whole / record['input'][0]:.3f} s per image**, {small} to {large} pixels at one t.",
         "",
         f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}; {record['repeats']} passes after {record['warmup']}.",
         "Peak memory is the whole process on a CPU, the tensors on a GPU; one part after the other.",

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = "weights.safetensors"
+from ctsr_lightning.commands.chain import (
+    CHAIN,
+    HELD_OUT,
+    Length,
+    announce,
+    check_configurations,
+    data_options,
+    remember_data,
+    train_chain,
+)
+from ctsr_lightning.commands.options import TrainingPrecision, torch_device
+
 CONTROLS, ALPHAS = "0,0.25,0.5,0.75,1", "0.25,0.5,0.75"
-HELD_OUT = 4
-"""Photographs that are kept from the training, where it is the reader's."""
 LARGEST = 1024
 """Side in pixels beyond which a held-out photograph is cropped."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """One training of the chain."""
-
-    name: str
-    """Name of its configuration and of its folder."""
-    steps: int
-    """Optimizer steps in the demo."""
-    validations: int
-    """How often it is validated."""
-    text: str
-    """What it makes."""
-
-
-CHAIN = (
-    Link("codec", 200, 1, "autoencoder: photographs to latents and back"),
-    Link("prior", 500, 1, "diffusion prior of clean photographs"),
-    Link("fidelity_teacher", 800, 2, "T_f, faithful: residual shift"),
-    Link("realness_teacher", 350, 2, "T_r, realistic: one-step distillation"),
-    Link("stage1", 150, 2, "stage 1: two teachers, one student"),
-    Link("stage2", 400, 3, "stage 2: the velocity field from realness to fidelity"),
-)
-"""The trainings in order; each starts from the weights of those before it."""
 
 
 def demo(
@@ -51,6 +31,7 @@ def demo(
     configs: str | Path = "configs/nano",
     steps: float = 1.0,
     device: str = "auto",
+    precision: TrainingPrecision = "auto",
 ) -> int:
     """Train both CTSR stages and their teachers from photographs, then test, sweep and restore.
 
@@ -68,100 +49,28 @@ def demo(
         configs: Folder of the nano configurations.
         steps: Factor on the length of every training: 10 trains ten times as long.
         device: Accelerator for Lightning: auto, cpu, gpu, mps.
+        precision: Type that networks compute in while they are trained; weights stay in float32. auto takes bfloat16
+            where the device multiplies it natively (a GPU, or a CPU with AVX512-BF16 or AMX), as it is faster there
+            and slower elsewhere. The autoencoder is trained in float32 in any case.
 
     Returns:
         0.
     """
     output, configs = Path(output).expanduser(), Path(configs).expanduser()
-    missing = [str(configs / f"{link.name}.yaml") for link in CHAIN if not (configs / f"{link.name}.yaml").is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"Expected the nano configurations in '{configs}', missing {', '.join(missing)}. "
-            "Run this in the project's folder, or name theirs with --configs."
-        )
+    check_configurations(configs)
     if steps <= 0:
         raise ValueError(f"Expected a positive --steps, got {steps}.")
-    source = _check_data(output, data)
-    options = ["--trainer.accelerator", device]
-    if source is not None:
-        options += ["--data.init_args.train", json.dumps([source])]
-        options += ["--data.init_args.val_split", str(HELD_OUT), "--data.init_args.val_repeats", "2"]
-
-    import os
-
-    os.environ["CTSR_RUNS"] = str(output)  # where the configurations look for each other's weights
-    seconds = {}
-    for number, link in enumerate(CHAIN, start=1):
-        print(f"\n[{number}/{len(CHAIN) + 1}] {link.text}", flush=True)
-        seconds[link.name] = _timed(output / link.name, partial(_train, link, configs, output, steps, options))
-    print(f"\n[{len(CHAIN) + 1}/{len(CHAIN) + 1}] test, sweep and restored photographs", flush=True)
+    source = remember_data(output, data)
+    options = data_options(source, repeats=2)
+    lengths = {link.name: Length(max(2, round(link.demo_steps * steps)), link.validations) for link in CHAIN}
+    seconds = train_chain("demo", configs, output, lengths, options, device, precision)
+    announce(len(CHAIN) + 1, "test, sweep and restored photographs")
     start = time.perf_counter()
-    tested = _test(configs, output, options)
+    tested = _test(configs, output, [*options, "--trainer.accelerator", device])
     report = _use(output, source, device)
     seconds["evaluation"] = time.perf_counter() - start
     _write_metrics(output, tested, report, seconds, source)
     return 0
-
-
-def _check_data(output: Path, data: str | Path | None) -> str | None:
-    """Remember which photographs an output folder was trained on, and refuse to mix two sets in one."""
-    source = None if data is None else str(Path(data).expanduser().resolve())
-    if source is not None:
-        from ctsr_lightning.images import list_images
-
-        list_images(source)  # refuses a wrong folder before anything is trained
-    output.mkdir(parents=True, exist_ok=True)
-    record = output / "data.json"
-    if record.is_file():
-        known = json.loads(record.read_text(encoding="utf-8"))["data"]
-        if known != source:
-            raise ValueError(
-                f"'{output}' was trained on {known or 'the sample photographs'}, not on "
-                f"{source or 'the sample photographs'}. Name another --output, or delete that folder."
-            )
-    record.write_text(json.dumps({"data": source}) + "\n", encoding="utf-8")
-    return source
-
-
-def _timed(folder: Path, work: Callable[[], bool]) -> float:
-    """Run a training and remember its time beside its weights, so that a resumed demo reports it as well."""
-    clock = folder / "seconds.json"
-    before = float(json.loads(clock.read_text(encoding="utf-8"))) if clock.is_file() else 0.0
-    start = time.perf_counter()
-    try:
-        worked = work()
-    finally:
-        total = before + time.perf_counter() - start
-        if folder.is_dir() and not (folder / WEIGHTS).is_file():
-            clock.write_text(json.dumps(total), encoding="utf-8")
-    if worked:
-        clock.write_text(json.dumps(total), encoding="utf-8")
-    return total if worked else before
-
-
-def _train(link: Link, configs: Path, output: Path, steps: float, options: list[str]) -> bool:
-    """Run one training, from its last checkpoint if there is one; False if it was complete already."""
-    from ctsr_lightning.training import training_cli
-
-    folder = output / link.name
-    if (folder / WEIGHTS).is_file():
-        print(f"complete: {folder / WEIGHTS}", flush=True)
-        return False
-    total = max(2, round(link.steps * steps))
-    every = max(1, total // link.validations)
-    last = folder / "checkpoints" / "last.ckpt"
-    command = ["fit", "--config", str(configs / f"{link.name}.yaml"), *options, "--trainer.max_steps", str(total)]
-    command += ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", str(every)]
-    if last.is_file():
-        command += ["--ckpt_path", str(last)]
-    try:
-        training_cli(command)
-    except SystemExit:  # Ctrl-C, which Lightning has handled: the last checkpoint is written
-        print("ctsr: the same `ctsr demo` or `make demo` goes on from there as well.", file=sys.stderr)
-        raise
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"Expected the training to write '{folder / WEIGHTS}', found nothing.")
-    return True
 
 
 def _test(configs: Path, output: Path, options: list[str]) -> dict[str, float]:
@@ -191,10 +100,10 @@ def _use(output: Path, source: str | None, device: str) -> dict[str, Any]:
         write_image(output / "photos" / "lq" / f"{batch.key[0]}.png", batch.lq[0, :, :side, :side])
         write_image(output / "photos" / "gt" / f"{batch.key[0]}.png", batch.gt[0, :, :LARGEST, :LARGEST])
     checkpoint = output / "stage2" / "checkpoints" / "last.ckpt"
-    torch_device = {"gpu": "cuda"}.get(device, device)
+    where = torch_device(device)
     gt, lq = (output / "photos" / side for side in ("gt", "lq"))
-    sweep(checkpoint, gt, lq, output=output / "sweep", controls=CONTROLS, alphas=ALPHAS, device=torch_device)
-    upscale(lq, output / "restored", checkpoint, CONTROLS, device=torch_device, overwrite=True)
+    sweep(checkpoint, gt, lq, output=output / "sweep", controls=CONTROLS, alphas=ALPHAS, device=where)
+    upscale(lq, output / "restored", checkpoint, CONTROLS, device=where, overwrite=True)
     for name in ("tradeoff.png", "tradeoff.html"):
         shutil.copyfile(output / "sweep" / name, output / name)
     grids = sorted((output / "stage2" / "images").glob("*.png"))

@@ -20,6 +20,7 @@ from ctsr_lightning.commands.options import (
     Baselines,
     Color,
     Precision,
+    choose_model,
     describe_device,
     listed,
     load_restorer,
@@ -92,7 +93,8 @@ def evaluate(
             clipiqa, fid (as in clean-fid), fid_inception, texture_distance, grid_energy (1 unless patches of a codec
             show); or all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy.
         output: Folder for the results.
-        checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher.
+        checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher; or nano, the model
+            that comes with this package, which also is measured where RESTORED is not given.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml. With RESTORED and
             without --checkpoint, its ground truth is taken.
         controls: Values of t for a model; by default 0,0.5,1, for models without t only 0.
@@ -122,7 +124,10 @@ def evaluate(
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
+    from ctsr_lightning.networks.shipped import SHIPPED
 
+    if checkpoint is None and restored is None:
+        checkpoint = SHIPPED
     names = metric_names(metrics if metrics is not None else f"psnr,ssim{f',{GRID}' if checkpoint else ''}")
     if grid_factor is not None and GRID not in names:
         raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
@@ -131,11 +136,12 @@ def evaluate(
         chosen, notes = available(names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border)
     output = Path(output).expanduser()
     settings: dict[str, Any] = {
-        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "checkpoint": None,
         "limit": limit,
         "skipped_metrics": [name for name in names if name not in chosen],
     }
     if checkpoint is None:
+        title = str(restored)
         rule = _rule(restored_prefix, restored_suffix, gt_prefix, gt_suffix)
         measurements, source, found = _measure_files(
             restored, gt, data, rule, chosen, crop_border, limit, output, device
@@ -146,16 +152,19 @@ def evaluate(
         if found["lossy_files"]:
             notes.append(f"{found['lossy_files']} restored files are JPEG or WebP: the figures include its loss.")
     else:
-        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+        model = choose_model(checkpoint)
+        title = model.name
+        restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
         if GRID in chosen and grid_factor is None:
             chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
-        contestants, remarks = contest(restorer, checkpoint, controls, alphas, baselines)
+        contestants, remarks = contest(restorer, model.path, controls, alphas, baselines)
         measurements, source = _measure_model(
             contestants, restored, gt, data, chosen, crop_border, limit, seeds, output
         )
         notes += remarks
         notes += colour_note(color)
         settings |= {
+            "checkpoint": model.name,
             "data": source,
             "tile": restorer.tile,
             "precision": precision,
@@ -164,7 +173,7 @@ def evaluate(
         }
     notes += remarks_on(measurements)
     identity = {
-        "name": name or str(checkpoint or restored),
+        "name": name or title,
         "benchmark": None if data is None else Path(data).stem,
         "source": source,
     }
@@ -183,7 +192,7 @@ def _check(
     limit: int | None,
 ) -> None:
     """Refuse options that do not go together, before anything is loaded."""
-    if checkpoint is None and (restored is None or (gt is None) == (data is None)):
+    if checkpoint is None and (gt is None) == (data is None):
         raise ValueError(
             "Expected a folder of restored images and one of ground truth (ctsr evaluate RESTORED GT, or RESTORED "
             f"--data FILE), or a model (--checkpoint FILE); found restored={restored}, gt={gt}, data={data}."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ctsr_lightning import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
 
 Precision = Literal["float32", "bfloat16", "float16"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+"""What a chain of trainings computes in: bfloat16 under autocast, with weights in float32, or float32 throughout."""
 Color = Literal["none", "adain", "wavelet"]
 """As in `inference.color`, which imports torch."""
 Baselines = Literal["all", "bicubic", "none"]
@@ -60,31 +65,80 @@ def listed(words: str | Sequence[str] | None) -> list[str]:
     return [word.strip() for text in several for word in text.split(",") if word.strip()]
 
 
+class Model(NamedTuple):
+    """The model that a command works with."""
+
+    path: Path
+    """Its checkpoint."""
+    name: str
+    """What records call it."""
+
+
+def choose_model(checkpoint: str | Path | None) -> Model:
+    """Find the model of a command; if it is the shipped one, say so on standard error.
+
+    Args:
+        checkpoint: The checkpoint; None, or `nano` where no such file is, for the model that comes with the package.
+
+    Raises:
+        FileNotFoundError: If the package has come without its model.
+    """
+    from ctsr_lightning.networks.shipped import SHIPPED, shipped_model
+
+    if checkpoint is not None and (str(checkpoint) != SHIPPED or Path(checkpoint).is_file()):
+        return Model(Path(checkpoint), str(checkpoint))
+    path = shipped_model()
+    name = f"{SHIPPED} (shipped with ctsr_lightning {__version__})"
+    print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
+    return Model(path, name)
+
+
 def load_restorer(
     checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision, color: Color = "none"
 ) -> Restorer:
     """Read the model of a command.
 
     Args:
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint, as for `choose_model`.
         tile: Side of a tile in input pixels.
         device: Where to compute.
         precision: Type to compute in.
         color: Correction of colours by the enlarged input.
 
     Raises:
-        ValueError: If no checkpoint is named.
+        FileNotFoundError: If it is not there.
     """
-    if checkpoint is None:
-        raise ValueError(
-            "Expected a model: --checkpoint FILE, a checkpoint of stage 2, stage 1 or the one-step teacher. "
-            "`make demo` trains a small one in minutes."
-        )
+    path = choose_model(checkpoint).path
     import torch
 
     from ctsr_lightning.inference.restorer import Restorer
 
-    return Restorer.from_checkpoint(checkpoint, device, getattr(torch, precision), tile, color=color)
+    return Restorer.from_checkpoint(path, device, getattr(torch, precision), tile, color=color)
+
+
+def torch_device(accelerator: str) -> str:
+    """The device that Lightning's name of an accelerator means.
+
+    Args:
+        accelerator: auto, cpu, gpu, cuda or mps.
+    """
+    return {"gpu": "auto"}.get(accelerator, accelerator)
+
+
+def computes_bfloat16(accelerator: str) -> bool:
+    """Whether a device multiplies bfloat16 natively; where it is emulated, float32 is as fast or faster.
+
+    Args:
+        accelerator: Lightning's name of it: auto, cpu, gpu, cuda or mps.
+    """
+    import torch
+
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator not in {"auto", "cpu"} or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return False
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def describe_device(device: torch.device) -> str:

@@ -9,6 +9,7 @@ from ctsr_lightning.commands.options import (
     Baselines,
     Color,
     Precision,
+    choose_model,
     describe_device,
     listed,
     load_restorer,
@@ -54,7 +55,8 @@ def sweep(
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
 
     Args:
-        checkpoint: A checkpoint of stage 2; also of stage 1 or the one-step teacher, with --controls 0.
+        checkpoint: A checkpoint of stage 2; also of stage 1 or the one-step teacher, with --controls 0. Without it,
+            nano, the model that comes with this package.
         gt: Folder of ground truth. Without it, the held-out photos that come with scikit-image.
         lq: Folder of the low-quality images that belong to it, matched by stem. Without it, ground truth is degraded.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml, in place of --gt, --lq.
@@ -72,7 +74,7 @@ def sweep(
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
         examples: Number of images in examples.png, 0 for no such picture.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
-        name: What the results are called, for example by ctsr results; by default the checkpoint.
+        name: What the results are called, for example by ctsr results; by default the model.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
             pixels; 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -83,8 +85,8 @@ def sweep(
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit, examples)
-    restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
-    assert checkpoint is not None
+    model = choose_model(checkpoint)
+    restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
 
     from ctsr_lightning.commands.examples import Examples
     from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
@@ -94,7 +96,7 @@ def sweep(
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
 
-    contestants, notes = contest(restorer, checkpoint, controls, alphas, baselines)
+    contestants, notes = contest(restorer, model.path, controls, alphas, baselines)
     with weight_folders(*listed(weights)):
         distance = perceptual_distance(lpips)
         further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in {distance.name, GRID}]
@@ -109,7 +111,7 @@ def sweep(
     with progress() as bar, keep(output, measurements):
         compete(contestants, bar.track(batches, total=total, description="measuring"), measurements, shown)
     settings: dict[str, Any] = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": model.name,
         "data": source,
         "crop": crop,
         "repeats": repeats,
@@ -124,7 +126,7 @@ def sweep(
     }
     notes += colour_note(color) + remarks_on(measurements)
     identity = {
-        "name": name or str(checkpoint),
+        "name": name or model.name,
         "benchmark": None if data is None else Path(data).stem,
         "source": source,
     }

@@ -8,21 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.inference.restorer import Restorer, computing
-from ctsr_lightning.networks import KLCodec, LoRA, NanoCodec, OneStepStudent, TradeOff, VelocityField, nano_unet
+from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
 from ctsr_lightning.networks.prompts import Prompt
 from ctsr_lightning.networks.sharing import over_the_same_weights
 
 CONTROLS = (1, 2, 6)
 """Numbers of values of t that whole restorations are measured for."""
-
-Shape = Literal["nano", "sd21"]
 
 
 class Cost(NamedTuple):
@@ -108,15 +106,12 @@ def works(restorer: Restorer, lq: Tensor) -> list[Work]:
     return parts
 
 
-def generated_model(shape: Shape) -> TradeOff:
-    """A stage-2 model with random weights, whose time and memory are those of a trained one.
+def generated_model() -> TradeOff:
+    """A stage-2 model of full size with random weights, whose time and memory are those of a trained one.
 
-    Args:
-        shape: `nano`, or `sd21` for Stable Diffusion 2.1-base: a UNet of 866 M and an autoencoder of 84 M parameters,
-            with adapters of rank 4 as in `configs/ctsr`; student and velocity field share the UNet's weights.
+    Stable Diffusion 2.1-base: a UNet of 866 M and an autoencoder of 84 M parameters, with adapters of rank 4 as in
+    `configs/ctsr`; student and velocity field share the UNet's weights.
     """
-    if shape == "nano":
-        return TradeOff(OneStepStudent(nano_unet(), NanoCodec(), timestep=250), VelocityField(nano_unet()))
     autoencoder = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -34,12 +34,13 @@ def upscale(
     then 1.
 
     Example:
-        ctsr upscale photos/ restored/ --checkpoint runs/stage2/last.ckpt --control 0,0.5,1
+        ctsr upscale photos/ restored/ --control 0,0.5,1
 
     Args:
         images: An image, or a folder that is searched recursively; its structure is kept.
         output: The folder to write to; for one image also a file name.
-        checkpoint: A checkpoint of stage 2, stage 1 or the one-step teacher.
+        checkpoint: A checkpoint of stage 2, stage 1 or the one-step teacher. Without it, nano, the model that comes
+            with this package: small, trained on photographs.
         control: t, from 0 (realness) to 1 (fidelity); several as 0,0.5,1.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
             pixels; 0 never tiles.

@@ -49,6 +49,7 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
     if "velocity" in config:
         types |= {"velocity": VelocityField, "z0_source": Z0Source}
     config = {"z0_source": "latent", **config}
+    path = path.absolute()  # it is not to be looked up below the folders that are searched
     with searching(*path.resolve().parents):
         built = _build(types, {key: config[key] for key in types}, path)
         student: OneStepStudent = built.student

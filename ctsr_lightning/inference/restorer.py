@@ -91,8 +91,8 @@ class Restorer:
     ) -> Restorer:
         """Read a checkpoint of stage 1, stage 2 or the one-step teacher; other arguments as in the class.
 
-        Weight files that the training names by relative paths are looked up in the current directory, then in the
-        checkpoint's folder and upwards. Teachers are never built, averages are preferred to raw weights.
+        Weight files that the training names by relative paths are looked up in the checkpoint's folder and upwards,
+        then in the current directory. Teachers are never built, averages are preferred to raw weights.
 
         Args:
             path: The Lightning checkpoint.

@@ -18,7 +18,11 @@ _search_roots: ContextVar[tuple[Path, ...]] = ContextVar("search_roots", default
 
 @contextmanager
 def searching(*roots: Path) -> Iterator[None]:
-    """Within this context relative weight paths are also looked up below these folders, nearest first."""
+    """Within this context relative weight paths are looked up below these folders first, in this order.
+
+    A model and the files that it builds on are found together so, whatever files of the same names the current
+    directory holds.
+    """
     token = _search_roots.set(roots)
     try:
         yield
@@ -27,7 +31,7 @@ def searching(*roots: Path) -> Iterator[None]:
 
 
 def find_weights(path: str | Path) -> Path:
-    """Find a weight file: as given, else below the folders of `searching`.
+    """Find a weight file: below the folders of `searching`, else as given.
 
     Args:
         path: The file.
@@ -36,7 +40,7 @@ def find_weights(path: str | Path) -> Path:
         FileNotFoundError: If it is in none of them.
     """
     wanted = Path(path).expanduser()
-    candidates = [wanted, *(root / wanted for root in _search_roots.get() if not wanted.is_absolute())]
+    candidates = [*(root / wanted for root in _search_roots.get() if not wanted.is_absolute()), wanted]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
 
+from ctsr_lightning.cli import main
 from ctsr_lightning.networks.codec import NanoCodec
 from ctsr_lightning.networks.pretrained import nano_unet
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
@@ -19,6 +22,9 @@ UNET = {
     "init_args": {"latent_channels": 8, "widths": [8, 16]},
 }
 CODEC = {"class_path": "ctsr_lightning.networks.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_checkpoint(path: Path, *, controllable: bool) -> Path:
@@ -82,3 +88,35 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     torch.save(checkpoint, path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A finished demo of two steps per training, as the command line that made it; no LPIPS weights are on disk."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.001"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(output.parent))
+        patch.setenv("CTSR_RUNS", str(output))
+        main([*words, "--device", "cpu"])
+    return words
+
+
+@pytest.fixture
+def shipped(taught: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of generated weights in the place of the shipped one: the networks of `taught`."""
+    folder = tmp_path / "shipped" / "nano"
+    checkpoint = torch.load(taught, weights_only=True)
+    config = dict(checkpoint["hyper_parameters"])
+    states = {"stage2": checkpoint["state_dict"]}
+    for name, suffix in (("stage1", ".base"), ("fidelity_teacher", ".shift")):
+        states[name] = torch.load(Path(taught).with_suffix(suffix), weights_only=True)["state_dict"]
+    for name, state in states.items():
+        (folder / name).mkdir(parents=True)
+        save_file({key: value.half() for key, value in state.items()}, folder / name / "weights.safetensors")
+    text = yaml.safe_dump({"model": {"class_path": config.pop("_class_path"), "init_args": config}})
+    for name, suffix in (("stage1", "base"), ("fidelity_teacher", "shift")):
+        text = text.replace(f"taught.{suffix}", f"{name}/weights.safetensors")
+    (folder / "stage2" / "config.yaml").write_text(text)
+    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: folder)
+    return folder

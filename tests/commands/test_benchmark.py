@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,14 @@ def test_a_student_alone_has_no_velocity(stage1: str, capsys: pytest.CaptureFixt
     assert "whole, 2" not in out
 
 
-def test_generated_nano_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
-    run("--precision", "bfloat16")
-    assert "nano, generated weights; 1 x 3 x 8 x 8 to 1 x 3 x 32 x 32; cpu" in capsys.readouterr().out
+@pytest.mark.usefixtures("shipped")
+def test_the_shipped_model_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--precision", "bfloat16", "--batch", "2")
+    out = capsys.readouterr().out
+    assert re.search(r"\nnano \(shipped with ctsr_lightning \S+\); 2 x 3 x 8 x 8 to 2 x 3 x 32 x 32; cpu", out)
+    (whole,) = re.findall(r"\| whole, 1 value of t \| .*? \| (\S+) \| \S+ \|", out)
+    (each,) = re.findall(r"\*\*(\S+) s per image\*\*, 8 x 8 to 32 x 32 pixels", out)
+    assert float(each) == pytest.approx(float(whole) / 2, abs=1e-3)
 
 
 def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
@@ -61,7 +67,7 @@ def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
 
 def test_full_size_has_the_published_parameters() -> None:
     with torch.device("meta"):
-        model = generated_model("sd21")
+        model = generated_model()
     parts = (model.student.unet, model.student.codec, model.velocity, model)
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     unet, codec, head = 865_910_724 + 4_055_712, 83_653_863 + 369_356, 20  # base and adapters

@@ -10,22 +10,20 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.commands.demo import CHAIN
+from ctsr_lightning.commands.chain import CHAIN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """A finished demo, as the command line that made it; no LPIPS weights are on disk."""
-    output = tmp_path_factory.mktemp("demo") / "run"
+def words(finished_demo: list[str]) -> Iterator[list[str]]:
+    """The command line of a finished demo, where it was made."""
+    output = Path(finished_demo[2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(output.parent))
         patch.setenv("CTSR_RUNS", str(output))
-        words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.001"]
-        main([*words, "--device", "cpu"])
-        yield words
+        yield finished_demo
 
 
 @pytest.fixture

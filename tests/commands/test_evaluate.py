@@ -168,7 +168,6 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            ([], "Expected a folder of restored images"),
             (["restored"], "Expected a folder of restored images"),
             (["restored", "nowhere"], "'nowhere'"),
             (["restored", "gt", "--metrics", "psnr,magic"], "'magic' is not a metric"),
@@ -297,6 +296,17 @@ class TestModels:
     def test_baselines_can_be_left_out(self, taught: str) -> None:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--baselines", "none")
         assert [r["setting"] for r in summary()["results"]] == ["t=0.00", "t=0.50", "t=1.00"]
+
+    @pytest.mark.parametrize("words", [["lq", "gt", "--checkpoint", "nano"], ["--data", "pairs.yaml"]])
+    def test_the_shipped_model(self, shipped: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        pairs = "{class_path: RealESRGANDataModule, init_args: {test_pairs: [{lq: lq, gt: gt}], num_workers: 0}}"
+        Path("pairs.yaml").write_text(pairs)
+        run(*words, "--device", "cpu", "--controls", "0")
+        assert summary()["name"].startswith("nano (shipped with ctsr_lightning")
+        assert summary()["settings"]["checkpoint"] == summary()["name"]
+        assert [row["setting"] for row in table()[:3]] == ["bicubic", "T_f", "T_r"]
+        assert str(shipped) not in Path("out/summary.json").read_text()
+        assert "model: nano" in capsys.readouterr().err
 
     def test_a_checkpoint_without_teachers_says_so(self, stage1: str, capsys: pytest.CaptureFixture[str]) -> None:
         run("lq", "gt", "--checkpoint", stage1, "--device", "cpu")

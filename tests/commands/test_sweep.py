@@ -72,6 +72,16 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lpips" not in Path("out/tradeoff.csv").read_text()
 
 
+def test_the_shipped_model_and_its_teachers(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sweep", "--gt", "gt", "--lq", "lq", "--controls", "0,1", "--alphas", "0.5", "--device", "cpu"])
+    record = json.loads(Path("runs/sweep/tradeoff.json").read_text())
+    assert record["name"] == record["settings"]["checkpoint"]
+    assert record["name"].startswith("nano (shipped with ctsr_lightning")
+    assert str(shipped) not in json.dumps(record)
+    assert {"T_f", "T_r", "t=1.00"} <= {row["setting"] for row in record["results"]}
+    assert capsys.readouterr().err.count("model: nano") == 1
+
+
 def test_the_blend_of_the_teachers_is_the_rival(taught: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(taught, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1", "--alphas", "0.5")
     labels = [row["setting"] for row in table("out/tradeoff.csv")]

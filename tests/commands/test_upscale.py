@@ -59,6 +59,26 @@ def test_one_image_one_control(stage2: str, capsys: pytest.CaptureFixture[str]) 
     assert out.endswith("s per image → out\n")
 
 
+def test_the_shipped_model_is_taken_where_none_is_named(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(Path("in.jpg"))
+    main(["upscale", "in.jpg", "out", "--control", "1", "--device", "cpu"])
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("model:")]
+    assert "nano (shipped with ctsr_lightning" in said
+    assert "--checkpoint FILE" in said
+    expected = Restorer.from_checkpoint(shipped / "stage2" / "weights.safetensors", "cpu")(read_image("in.jpg"), 1.0)
+    assert (read_image("out/in.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_package_without_its_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: tmp_path / "nothing")
+    save(Path("in.jpg"))
+    with pytest.raises(SystemExit):
+        main(["upscale", "in.jpg", "out", "--device", "cpu"])
+    assert "Name another model by --checkpoint FILE" in capsys.readouterr().err
+
+
 def test_folder_of_everything(stage2: str) -> None:
     """Odd sizes, grey, alpha, 16 bits, EXIF rotation, sub-folders, other files."""
     save(Path("in/rgb.png"), (13, 7))
@@ -220,7 +240,6 @@ def test_too_little_memory_names_the_remedy(
     [
         (["missing.png", "out"], "Expected an image or a folder of images at 'missing.png', found nothing."),
         (["empty", "out"], "Expected images (.bmp, "),
-        (["a.png", "out"], "Expected a model: --checkpoint FILE"),
         (["a.png", "out", "--control", "1.5"], "Expected values of t from 0 (realness) to 1 (fidelity)"),
         (["a.png", "out", "--control", "0,x"], "got 'x'"),
         (["a.png", "out", "--control", ""], "Expected at least one value of t"),

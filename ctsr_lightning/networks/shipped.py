@@ -1,0 +1,30 @@
+"""The trained weights that come with this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+SHIPPED: Final = "nano"
+"""Name of the shipped model, and of its folder below `weights`."""
+
+
+def shipped_folder() -> Path:
+    """The folder of the shipped weights: a trimmed copy of a finished chain of trainings, and its model card."""
+    return Path(__file__).resolve().parents[1] / "weights" / SHIPPED
+
+
+def shipped_model() -> Path:
+    """The weights of the shipped model: stage 2, whose `config.yaml` lies beside it and names the other files.
+
+    Raises:
+        FileNotFoundError: If this copy of the package has none.
+    """
+    weights = shipped_folder() / "stage2" / "weights.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"Expected the weights of the model '{SHIPPED}', which come with ctsr_lightning, at '{weights}', found "
+            "nothing: this copy of the package is incomplete. Name another model by --checkpoint FILE, or train one "
+            "with `ctsr demo` (minutes) or `ctsr nano` (longer)."
+        )
+    return weights

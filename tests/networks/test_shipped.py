@@ -1,0 +1,71 @@
+"""The weights that come with the package: complete, small, and a model that really restores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ctsr_lightning.data import RealESRGANDataModule
+from ctsr_lightning.inference.checkpoint import load_model, load_teachers
+from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.metrics.distortion import psnr_y
+from ctsr_lightning.metrics.texture import TextureDistance
+from ctsr_lightning.networks.shipped import shipped_folder, shipped_model
+from ctsr_lightning.networks.student import OneStepStudent, upsample
+
+needs_weights = pytest.mark.skipif(
+    not (shipped_folder() / "card.json").is_file(), reason="this copy of the package has no weights"
+)
+
+
+def test_a_package_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"the model 'nano'.*found nothing.*--checkpoint FILE.*`ctsr demo`"):
+        shipped_model()
+
+
+@needs_weights
+def test_the_files_are_those_of_a_package() -> None:
+    folder = shipped_folder()
+    weights = sorted(folder.rglob("*.safetensors"))
+    assert [path.parent.name for path in weights] == [
+        "codec", "fidelity_teacher", "realness_teacher", "stage1", "stage2",
+    ]  # fmt: skip
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25e6
+    assert {tensor.dtype for path in weights for tensor in load_file(path).values()} == {torch.float16}
+    for path in folder.rglob("config.yaml"):
+        assert yaml.safe_load(path.read_text(encoding="utf-8")).keys() == {"model"}
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert card["figures"]
+    assert card["limits"] in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@needs_weights
+def test_every_model_of_it_loads_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("realness_teacher", "stage1"):
+        assert isinstance(load_model(shipped_folder() / name / "weights.safetensors"), OneStepStudent)
+    model = load_model(shipped_model())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert load_teachers(shipped_model()).keys() == {"T_f", "T_r"}
+
+
+@needs_weights
+def test_it_restores_photographs_that_it_was_not_trained_on() -> None:
+    restorer = Restorer.from_checkpoint(shipped_model(), "cpu")
+    photos = RealESRGANDataModule(crop=128, val_crop=256, val_repeats=2, num_workers=0)
+    photos.setup("validate")
+    distance = TextureDistance()
+    gains, nearer = [], []
+    for batch in photos.val_dataloader():
+        realistic, faithful = restorer(batch.lq, [0.0, 1.0])
+        bicubic = upsample(batch.lq, 4)
+        gains.append(float(psnr_y(faithful, batch.gt) - psnr_y(bicubic, batch.gt)))
+        nearer.append(float(distance(realistic, batch.gt) / distance(bicubic, batch.gt)))
+    assert sum(gains) / len(gains) > 0.5
+    assert sum(nearer) / len(nearer) < 0.9
