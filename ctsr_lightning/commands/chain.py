@@ -42,11 +42,11 @@ class Link:
 
 CHAIN: Final = (
     Link("codec", 200, 1, "autoencoder: photographs to latents and back", fine=True),
-    Link("prior", 500, 1, "diffusion prior of clean photographs"),
-    Link("fidelity_teacher", 800, 2, "T_f, faithful: residual shift"),
-    Link("realness_teacher", 350, 2, "T_r, realistic: one-step distillation"),
-    Link("stage1", 150, 2, "stage 1: two teachers, one student"),
-    Link("stage2", 400, 3, "stage 2: the velocity field from realness to fidelity"),
+    Link("prior", 300, 1, "diffusion prior of clean photographs"),
+    Link("fidelity_teacher", 600, 2, "T_f, faithful: residual shift"),
+    Link("realness_teacher", 250, 2, "T_r, realistic: one-step distillation"),
+    Link("stage1", 100, 2, "stage 1: two teachers, one student"),
+    Link("stage2", 300, 3, "stage 2: the velocity field from realness to fidelity"),
 )
 """The trainings in order; each starts from the weights of those before it."""
 

@@ -108,7 +108,7 @@ class Bench:
         settings |= {
             "seed": experiment.seed,
             "overrides": dict(experiment.variation.overrides),
-            "configuration": digest(read_config(setup.configs, group)),
+            "configuration": digest(self._decisive(group)),
             "data": listing(self.photos, setup.data),
             "steps": setup.training_steps(group),
             "batch": BATCH,
@@ -171,11 +171,6 @@ class Bench:
         """
         setup, group, folder = self.setup, experiment.variation.group, self.folder(experiment, base)
         steps = setup.training_steps(group)
-        callbacks = [
-            callback
-            for callback in read_config(setup.configs, group)["trainer"]["callbacks"]
-            if callback["class_path"].rsplit(".", maxsplit=1)[-1] in KEPT
-        ]
         options: dict[str, Any] = {
             "seed_everything": experiment.seed,
             "trainer.max_steps": steps,
@@ -186,7 +181,7 @@ class Bench:
             "trainer.log_every_n_steps": min(10, steps),
             "trainer.enable_progress_bar": False,
             "trainer.enable_model_summary": False,
-            "trainer.callbacks": callbacks,
+            "trainer.callbacks": self._decisive(group)["callbacks"],
             "trainer.logger.init_args.save_dir": str(folder.parent),
             "trainer.logger.init_args.name": folder.name,
             "data.init_args.seed": experiment.seed,
@@ -208,6 +203,19 @@ class Bench:
         for name, value in options.items():
             words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
         return words
+
+    def _decisive(self, group: Group) -> dict[str, Any]:
+        """What of a configuration a short training depends on: its length, for one, is another."""
+        config = read_config(self.setup.configs, group)
+        trainer = config.get("trainer", {})
+        names = ("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+        callbacks = [
+            callback
+            for callback in trainer.get("callbacks", [])
+            if callback["class_path"].rsplit(".", maxsplit=1)[-1] in KEPT
+        ]
+        settings = {name: trainer[name] for name in names if name in trainer}
+        return {"model": config["model"], "data": config.get("data"), **settings, "callbacks": callbacks}
 
     def _train(self, experiment: Experiment, base: Experiment | None) -> Path:
         """Run a short training through the command line of the trainings."""

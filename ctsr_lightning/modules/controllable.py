@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.velocity import interpolate, velocity_matching
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.answers import Answers
@@ -34,6 +35,9 @@ class Controllable(RestorationModule):
         realness: T_r, only to be shown beside the results in pictures; null leaves it out.
         z0_source: Where z_0 comes from, in training and inference alike: `latent` (ẑ, so that t = 0 is stage 1 bit for
             bit) or `reencode` (the paper's E(S_1(x_LR))).
+        lambda_grid: Weight of `rec/grid`, the term against patches that show at t = 1, on the end of the path as
+            z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
+            it out.
         cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
             then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
         **kwargs: Optimizer and scheduler.
@@ -48,6 +52,7 @@ class Controllable(RestorationModule):
         fidelity: Teacher,
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
+        lambda_grid: float = 0.0,
         cache: Path | None = None,
         **kwargs: Any,
     ) -> None:
@@ -58,6 +63,7 @@ class Controllable(RestorationModule):
         self.velocity, self.scale = velocity, student.scale
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
+        self.lambda_grid = lambda_grid
         self.answers = None if cache is None else Answers(cache)
 
     @property
@@ -77,12 +83,20 @@ class Controllable(RestorationModule):
             self.answers.check(self.made_with())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The velocity-matching term; needs no ground truth."""
+        """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
         known = self.ask(batch.lq, batch.key) if self.answers is None else self._recall(self.answers, batch)
         z_0, z_1 = known["z_0"], known["z_1"]
         control = self.draws.uniform(z_0)
-        velocity = self.velocity(interpolate(z_0, z_1, control), control, known.get("prompt"), known["z_l"])
-        return {"velocity/match": velocity_matching(velocity, z_0, z_1)}
+        latent = interpolate(z_0, z_1, control)
+        velocity = self.velocity(latent, control, known.get("prompt"), known["z_l"])
+        terms = {"velocity/match": velocity_matching(velocity, z_0, z_1)}
+        if self.lambda_grid:
+            if batch.gt is None:
+                raise ValueError("Expected ground truth for `lambda_grid`, but this batch has none: set it to 0.")
+            student = self.student.network
+            end = student.decode(latent + (1.0 - control).view(-1, 1, 1, 1) * velocity)
+            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(end, batch.gt, student.codec.factor)
+        return terms
 
     @torch.no_grad()
     def ask(self, lq: Tensor, keys: list[str] | None = None) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.modules import Controllable
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import LoRA
@@ -45,6 +46,23 @@ def test_loss_is_equation_five(z0_source):
     expected = ((z_1 - z_0) - velocity).detach().numpy()
     assert list(found) == ["velocity/match"]
     assert found["velocity/match"].item() == pytest.approx((expected**2).mean(), rel=1e-9)
+
+
+def test_grid_term_looks_at_the_end_of_the_path():
+    module, batch = stage_two(lambda_grid=3.0).double(), tiny.batch(3, dtype=torch.float64)
+    module.draws = Draws(6)
+    found = module.losses(batch)
+    z_0, z_1 = ends(module, batch)
+    t = torch.rand(3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    z_t = z_0 + t.view(-1, 1, 1, 1) * (z_1 - z_0)
+    end = z_t + (1 - t).view(-1, 1, 1, 1) * module.velocity(z_t, t, None, z_0)
+    image = (module.student.network.codec.decode(end) + 1) / 2
+    assert list(found) == ["velocity/match", "rec/grid"]
+    assert found["rec/grid"].item() == pytest.approx(3.0 * reconstruction.grid(image, batch.gt, 4).item(), rel=1e-9)
+    found["rec/grid"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters() if p.requires_grad)
+    with pytest.raises(ValueError, match="Expected ground truth for `lambda_grid`"):
+        module.losses(batch._replace(gt=None))
 
 
 def test_the_two_starts_differ():
