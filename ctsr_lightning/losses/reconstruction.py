@@ -32,7 +32,8 @@ def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
     places of a patch, and divided by its mean over all places; the term is the mean square of log x̂ - log x_GT of these
     shares. Ours, in no paper: a decoder that makes every patch from one latent can paint the grid of patches where a
     perceptual distance rewards it, and leaves it where smooth images are steepest between the pixels that they were
-    made from. The term is free of scale, and so asks for neither more nor less detail.
+    made from. The term is free of scale, and so asks for neither more nor less detail. It is a statistic of a batch, no
+    mean over images: several processes each take that of their own share.
 
     Args:
         restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f.
