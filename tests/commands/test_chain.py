@@ -11,7 +11,15 @@ import pytest
 import torch
 import yaml
 
-from ctsr_lightning.commands.chain import CHAIN, Length, configured_steps, data_options, read_training, train_chain
+from ctsr_lightning.commands.chain import (
+    CHAIN,
+    HELD_OUT,
+    Length,
+    configured_steps,
+    data_options,
+    read_training,
+    train_chain,
+)
 from ctsr_lightning.commands.options import TrainingPrecision, computes_bfloat16
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "nano"
@@ -99,7 +107,7 @@ def test_the_full_length_is_the_configuration_s(link) -> None:
 
 def test_photographs_to_validate_on_are_held_out_or_named() -> None:
     assert data_options(None, 2) == []
-    assert value(data_options("/photos", 2), "--data.init_args.val_split") == "4"
+    assert value(data_options("/photos", 2), "--data.init_args.val_split") == str(HELD_OUT)
     named = data_options("/photos", 1, "/others")
     assert value(named, "--data.init_args.val") == '["/others"]'
     assert "--data.init_args.val_split" not in named
