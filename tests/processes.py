@@ -1,4 +1,4 @@
-"""Two processes of a training, as torchrun would start them."""
+"""Several processes of a training, as torchrun would start them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import torch
 from torch import multiprocessing
 
 
-def two_processes(module: str, train: Callable[..., Any], folder: Path, *args: Any) -> None:
-    """Call `train(rank, 2, *args)` in both; rank r leaves its answer in `r.json`.
+def several_processes(module: str, train: Callable[..., Any], folder: Path, *args: Any, count: int = 2) -> None:
+    """Call `train(rank, count, *args)` in each; rank r leaves its answer in `r.json`.
 
     Args:
-        module: Module to import once, in one clean interpreter that then forks twice.
+        module: Module to import once, in one clean interpreter that then forks.
         train: A function of that module.
         folder: Where the answers go.
         args: Further arguments.
+        count: Number of processes.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -32,9 +33,9 @@ def two_processes(module: str, train: Callable[..., Any], folder: Path, *args: A
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         set_forkserver_preload([module])
         processes = multiprocessing.start_processes(
-            _process, (port, train, folder, args), nprocs=2, join=False, start_method="forkserver"
+            _process, (port, count, train, folder, args), nprocs=count, join=False, start_method="forkserver"
         )
-    for _ in range(2):  # each call waits for one process to end
+    for _ in range(count):  # each call waits for one process to end
         if processes.join(timeout=100):
             break
     running = [child for child in processes.processes if child.is_alive()]
@@ -43,18 +44,18 @@ def two_processes(module: str, train: Callable[..., Any], folder: Path, *args: A
     assert not running, "the processes wait for each other"
 
 
-def _process(rank: int, port: int, train: Callable[..., Any], folder: Path, args: tuple[Any, ...]) -> None:
+def _process(rank: int, port: int, count: int, train: Callable[..., Any], folder: Path, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "GROUP_RANK": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "TORCHELASTIC_RUN_ID": "test",
         }
     )
-    (folder / f"{rank}.json").write_text(json.dumps(train(rank, 2, *args)))
+    (folder / f"{rank}.json").write_text(json.dumps(train(rank, count, *args)))

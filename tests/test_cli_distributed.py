@@ -58,7 +58,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # In double precision only real differences remain: Adam makes whole steps out of zeros that are rounded.
     words = [*nano_words("stage1"), "--trainer.precision", "64-true", "--data.val", f"[{','.join(three)}]"]
     words += ["--data.train", str(train_samples()[1])]
-    words += ["--model.lambda_grid", "0.0"]  # a statistic of the batch of one process
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(folder / "torch"))
         patch.setenv("CTSR_RUNS", str(folder))
@@ -75,11 +74,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("verb", "prefix", "count"), [("fit", "train/", 8), ("fit", "val/", 16), ("test", "test/", 16)]
+    ("verb", "prefix", "count"), [("fit", "train/", 9), ("fit", "val/", 16), ("test", "test/", 16)]
 )
 def test_two_processes_log_what_one_logs(runs: Path, verb: str, prefix: str, count: int) -> None:
     one, two = (Events(runs / f"{number}-{verb}").scalars(prefix) for number in ("one", "two"))
-    assert len(one) == count  # six terms and their sum; four metrics of the student and of three baselines
+    assert len(one) == count  # eight terms and their sum; four metrics of the student and of three baselines
     assert one.keys() == two.keys()
     for name, values in one.items():
         assert two[name] == pytest.approx(values, rel=1e-5), name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional as F
 
 GRID_FLOOR = 1e-4
@@ -33,7 +33,7 @@ def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
     shares. Ours, in no paper: a decoder that makes every patch from one latent can paint the grid of patches where a
     perceptual distance rewards it, and leaves it where smooth images are steepest between the pixels that they were
     made from. The term is free of scale, and so asks for neither more nor less detail. It is a statistic of a batch, no
-    mean over images: several processes each take that of their own share.
+    mean over images; of several processes it takes the batches together, so all of them must call it.
 
     Args:
         restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f.
@@ -77,5 +77,12 @@ def _log_shares(image: Tensor, axis: int, factor: int) -> Tensor:
     if axis == -2:
         steps = steps.T
     steps = steps[:, : steps.shape[1] - steps.shape[1] % factor]  # whole patches: the last one lacks its last step
-    places = steps.unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean(dim=(0, 2)) + GRID_FLOOR
+    places = steps.unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean(dim=(0, 2))
+    if distributed.is_available() and distributed.is_initialized():
+        whole = places.detach().clone()
+        distributed.all_reduce(whole)
+        # The value is that of all batches, the gradient that of this process's share in it: DistributedDataParallel
+        # averages the gradients, and so makes the whole one of them.
+        places = places + (whole / distributed.get_world_size() - places.detach())
+    places = places + GRID_FLOOR
     return (places / places.mean()).log()

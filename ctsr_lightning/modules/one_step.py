@@ -47,8 +47,8 @@ class OneStep(RestorationModule):
             the student cannot fool it with a pattern. Not in OSEDiff.
         lambda_vsd: Weight of variational score distillation (OSEDiff: 1).
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
-        vsd_samples: How many samples of a batch VSD and the critic look at, which together cost more than the rest;
-            null for all (OSEDiff).
+        vsd_samples: How many samples of a process's batch VSD and the critic look at, which together cost more than the
+            rest; null for all (OSEDiff).
         critic_lr: Learning rate of the critic; null takes the optimizer's.
         **kwargs: Optimizer and scheduler.
 

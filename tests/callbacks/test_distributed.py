@@ -2,30 +2,18 @@
 
 import json
 import math
-import socket
 from pathlib import Path
 
 import pytest
 from distributed_runs import TESTS, evaluate, process
-from torch import multiprocessing
+from processes import several_processes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_equal_one(tmp_path, world_size: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = multiprocessing.spawn(process, (world_size, port, tmp_path), nprocs=world_size, join=False)
+    several_processes("distributed_runs", process, tmp_path, tmp_path, count=world_size)
     single = {name: evaluate({"count": options["count"]}, devices=1) for name, options in TESTS.items()}
-    for _ in range(world_size):  # each call waits for one process to end
-        if processes.join(timeout=100):
-            break
-    running = [child for child in processes.processes if child.is_alive()]
-    for child in running:
-        child.kill()
-    assert not running, "the processes wait for each other"
-
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world_size)]
     for name, expected in single.items():
         for rank in range(world_size):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ctsr_lightning.commands import claims_conduct
+from ctsr_lightning.commands.claims_bench import Bench
 from ctsr_lightning.commands.claims_conduct import conduct
 from ctsr_lightning.commands.claims_plan import (
     Experiment,
@@ -166,7 +167,7 @@ def test_a_listing_moves_with_its_folder(tmp_path: Path) -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
 
 
-class Toy:
+class Toy(Bench):
     """A bench that trains nothing.
 
     Args:
@@ -196,35 +197,35 @@ SMALL = plan([*measured(full=False), stage_1(WEIGHTS)[0], stage_1(WEIGHTS)[1], s
 
 def test_what_is_finished_is_not_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench, records = Toy(), Records(tmp_path)
-    found = conduct(SMALL[:4], bench, records)  # type: ignore[arg-type]  # a stand-in
+    found = conduct(SMALL[:4], bench, records)
     assert [experiment for experiment, _ in found] == SMALL[:4]
     assert bench.done == titles(SMALL[:4])
     capsys.readouterr()
-    conduct(SMALL, bench, records)  # type: ignore[arg-type]
+    conduct(SMALL, bench, records)
     assert bench.done == titles(SMALL)
     printed = capsys.readouterr().out
     assert "4 of 7 experiments are finished" in printed
     assert "[5/7] stage1/base, seed 1; about 2 minutes left" in printed
-    conduct(SMALL, bench, records)  # type: ignore[arg-type]
+    conduct(SMALL, bench, records)
     assert bench.done == titles(SMALL)
 
 
 def test_other_settings_are_done_anew_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = Records(tmp_path)
-    conduct(SMALL, Toy(), records)  # type: ignore[arg-type]
+    conduct(SMALL, Toy(), records)
     bench = Toy(steps=2)
-    conduct(SMALL[:2], bench, records)  # type: ignore[arg-type]
+    conduct(SMALL[:2], bench, records)
     assert bench.done == titles(SMALL[:2])
     assert "stage1/base, seed 0: its record was made with other settings (steps)" in capsys.readouterr().out
 
 
 def test_weights_that_are_gone_come_again_only_if_they_are_needed(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    conduct(SMALL[:2], Toy(), records)  # type: ignore[arg-type]
+    conduct(SMALL[:2], Toy(), records)
     bench = Toy()
-    conduct(SMALL[:3], bench, records)  # type: ignore[arg-type]
+    conduct(SMALL[:3], bench, records)
     assert bench.done == titles(SMALL[2:3])
-    conduct(SMALL[:4], bench, records)  # type: ignore[arg-type]
+    conduct(SMALL[:4], bench, records)
     assert bench.done == titles([SMALL[2], SMALL[1], SMALL[3]])
 
 
@@ -245,7 +246,7 @@ def test_another_process_is_waited_for(
 
     monkeypatch.setattr(claims_conduct.time, "sleep", finish)
     assert other.__enter__()
-    found = conduct(SMALL[:4], bench, records)  # type: ignore[arg-type]
+    found = conduct(SMALL[:4], bench, records)
     assert titles([experiment for experiment, _ in found]) == titles(SMALL[:4])
     assert base.title not in bench.done
     assert "Waiting for another process, which does stage1/base, seed 0" in capsys.readouterr().out

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from processes import two_processes
+from processes import several_processes
 from two_processes import STEPS, train
 
 
 def test_two_processes_train_like_one(tmp_path):
-    two_processes("two_processes", train, tmp_path)
+    several_processes("two_processes", train, tmp_path)
     expected = train(0, 1)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

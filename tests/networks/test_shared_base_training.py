@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from ldm_layout import toy_networks, write_model
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft.tuners.tuners_utils import BaseTunerLayer
-from processes import two_processes
+from processes import several_processes
 from torch import nn
 
 from ctsr_lightning.callbacks.memory import components
@@ -195,7 +195,7 @@ def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
 
 
 def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base):
-    two_processes("shared_bases", shared_bases.train, tmp_path, base, True)
+    several_processes("shared_bases", shared_bases.train, tmp_path, base, True)
     expected = shared_bases.train(0, 1, base, False)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
