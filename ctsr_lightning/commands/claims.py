@@ -39,7 +39,7 @@ def claims(
     """Repeat the paper's claims in small: short trainings over several seeds, verdicts, tables and plots on one page.
 
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
-    and measured on photographs that none of them has seen. Three seeds take about 40 minutes on two CPU cores. What is
+    and measured on photographs that none of them has seen. Three seeds take about 80 minutes of one CPU core. What is
     finished is kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
     with seeds of its own or with the same. A record is used again only with the settings that it was made with.
 

@@ -60,7 +60,9 @@ class GridEnergy(ImageMean):
     A decoder that makes every patch of f x f pixels from one latent can paint the grid of patches into its images, and
     a perceptual loss may reward it. Neither more nor less is better, as the ground truth has 1. Smooth enlargement by f
     raises it, too, without any painted grid: an interpolated image is steepest midway between the pixels it was made
-    from. So read a blurred restoration's value beside that of bicubic enlargement.
+    from. So read a blurred restoration's value beside that of bicubic enlargement. Ground truth may have a grid of its
+    own, which a restoration need not repeat: that of RealSR's 100 test pairs has a grid energy of 1.054 at multiples of
+    4, and of 0.973, 1.005 and 0.971 when 1, 2 and 3 pixels are cut off.
 
     Args:
         factor: f, the side of a patch in pixels: the codec's factor.
