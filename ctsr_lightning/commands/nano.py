@@ -44,10 +44,10 @@ def nano(
 ) -> int:
     """Train the nano model at full length, stage by stage, pack its weights and measure them.
 
-    Takes hours on two CPU cores, less on a GPU. What is finished is kept: the same command after Ctrl-C goes on where
-    it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md, card.json), at most
-    25 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses them. A package at
-    ctsr_lightning/weights/nano is what every command takes when no model is named.
+    Takes an hour or two on two CPU cores, less on a GPU. What is finished is kept: the same command after Ctrl-C goes
+    on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
+    card.json), at most 25 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
+    them. A package at ctsr_lightning/weights/nano is what every command takes when no model is named.
 
     Example:
         ctsr nano --data photos/ --val more_photos/ --test kodak/,realsr/
