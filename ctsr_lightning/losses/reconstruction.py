@@ -48,8 +48,16 @@ def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
         raise ValueError(
             f"Expected images of several whole patches of {factor}x{factor} pixels, found {height}x{width} pixels."
         )
-    shares = [(_log_shares(restored, axis, factor), _log_shares(gt, axis, factor)) for axis in (-1, -2)]
-    return torch.stack([(a - b).square().mean() for a, b in shares]).mean()
+    places = torch.stack([_steps_by_place(image, axis, factor) for image in (restored, gt) for axis in (-1, -2)])
+    if distributed.is_available() and distributed.is_initialized():
+        whole = places.detach().clone()
+        distributed.all_reduce(whole)
+        # The value is that of all batches, the gradient that of this process's share in it: DistributedDataParallel
+        # averages the gradients, and so makes the whole one of them.
+        places = places + (whole / distributed.get_world_size() - places.detach())
+    places = places + GRID_FLOOR
+    log_shares = (places / places.mean(dim=(1, 2), keepdim=True)).log()
+    return (log_shares[:2] - log_shares[2:]).square().mean()
 
 
 def pattern(restored: Tensor, gt: Tensor, factor: int, patches: int = 3) -> Tensor:
@@ -71,18 +79,10 @@ def pattern(restored: Tensor, gt: Tensor, factor: int, patches: int = 3) -> Tens
     return (repeated - repeated.mean(dim=1, keepdim=True)).square().mean()
 
 
-def _log_shares(image: Tensor, axis: int, factor: int) -> Tensor:
-    """Log share of every place of a patch in the steps along an axis, shape (f, f)."""
+def _steps_by_place(image: Tensor, axis: int, factor: int) -> Tensor:
+    """Mean absolute difference of neighbours along an axis at every place of a patch, shape (f, f)."""
     steps = image.diff(dim=axis).abs().mean(dim=(0, 1))
     if axis == -2:
         steps = steps.T
     steps = steps[:, : steps.shape[1] - steps.shape[1] % factor]  # whole patches: the last one lacks its last step
-    places = steps.unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean(dim=(0, 2))
-    if distributed.is_available() and distributed.is_initialized():
-        whole = places.detach().clone()
-        distributed.all_reduce(whole)
-        # The value is that of all batches, the gradient that of this process's share in it: DistributedDataParallel
-        # averages the gradients, and so makes the whole one of them.
-        places = places + (whole / distributed.get_world_size() - places.detach())
-    places = places + GRID_FLOOR
-    return (places / places.mean()).log()
+    return steps.unflatten(1, (-1, factor)).unflatten(0, (-1, factor)).mean(dim=(0, 2))
