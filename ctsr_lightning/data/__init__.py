@@ -11,7 +11,7 @@ from ctsr_lightning.data.datasets import (
     Sample,
     WithoutTruth,
 )
-from ctsr_lightning.data.degradation import Degradation, DegradationOrder, light, realesrgan
+from ctsr_lightning.data.degradation import Degradation, DegradationOrder, MixedDegradation, light, mixed, realesrgan
 from ctsr_lightning.data.pairs import PairFolder
 from ctsr_lightning.data.plan import DegradationPlan, KernelPlan, NoisePlan, OrderPlan
 from ctsr_lightning.data.samplers import Draw, EvaluationSampler, ResumableLoader, TrainingSampler
@@ -40,6 +40,7 @@ __all__ = [
     "WithoutTruth",
     "collate",
     "light",
+    "mixed",
     "realesrgan",
     "train_samples",
     "val_samples",

@@ -219,6 +219,34 @@ def light(
     return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
 
 
+class MixedDegradation(Degradation):
+    """Some images degraded by one recipe, the others by another.
+
+    Args:
+        most: The recipe of most images.
+        some: The recipe of some.
+        share: The share of `some`, in [0, 1].
+    """
+
+    def __init__(self, most: Degradation, some: Degradation, share: float) -> None:
+        _check_probability("share", share)
+        self.most, self.some, self.share = most, some, share
+
+    def sample(self, generator: torch.Generator, scale: int = 4) -> DegradationPlan:
+        """Draw which recipe, then all random choices of it; see `Degradation.sample`."""
+        recipe = self.some if _Dice(generator).chance(self.share) else self.most
+        return recipe.sample(generator, scale)
+
+
+def mixed(light_share: float = 0.3) -> Degradation:
+    """`realesrgan` for most images and `light` for some: photographs from the web, and from today's cameras.
+
+    Args:
+        light_share: The share of `light`, in [0, 1].
+    """
+    return MixedDegradation(realesrgan(), light(), light_share)
+
+
 def _sample_order(order: DegradationOrder, dice: _Dice) -> OrderPlan:
     kernel = _sample_kernel(order, dice) if dice.chance(order.blur_prob) else None
     direction = dice.choice(order.resize_prob)

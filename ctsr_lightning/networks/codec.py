@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from ctsr_lightning.diffusion.parametrization import wide
-from ctsr_lightning.networks.nano_codec import OverlappingDecoder, PatchEncoder
+from ctsr_lightning.networks.nano_codec import LappedDecoder, PatchEncoder
 from ctsr_lightning.networks.pretrained import load_weights
 
 
@@ -84,23 +84,30 @@ class KLCodec(LatentCodec):
 class NanoCodec(LatentCodec):
     """A small autoencoder at f = 4 that starts as a discrete cosine transform and needs next to no training.
 
-    Encoder and decoder are each a linear 4x4 transform plus a convolutional correction that starts at zero. The
-    correction of the decoder sees neighbouring latents and ends in a convolution over pixels, so that patches overlap.
-    At f = 4 the latent grid of a x4 task is the grid of the low-quality image.
+    Encoder and decoder are each a linear transform of 4x4 patches plus convolutions. The decoder's patches overlap, and
+    constant latents decode to a constant image, so that no lattice can be painted through it, see `LappedDecoder`. At
+    f = 4 the latent grid of a x4 task is the grid of the low-quality image.
 
     Args:
         channels: Channels of the latent, at most 48 (all coefficients of a 4x4 RGB patch).
-        width: Channels of the corrections.
+        width: Channels of the encoder's convolutions.
+        decoder_widths: Channels of the decoder's, at one, two and four times the latent's size.
         weights: A `weights.safetensors` or checkpoint of a codec training; None starts from the transform alone.
     """
 
     factor = 4
 
-    def __init__(self, channels: int = 12, width: int = 64, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        channels: int = 12,
+        width: int = 64,
+        decoder_widths: tuple[int, int, int] = (48, 32, 16),
+        weights: Path | None = None,
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.encoder = PatchEncoder(channels, width)
-        self.decoder = OverlappingDecoder(channels, width)
+        self.decoder = LappedDecoder(channels, decoder_widths)
         if weights is not None:
             load_weights(self, weights, prefix="codec.")
 

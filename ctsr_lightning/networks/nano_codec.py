@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 PATCH = 4
 """Side of the transform's patches in pixels."""
+TAPS = 3
+"""Patches that a filter of the synthesis reaches over along each side, odd."""
 
 
 def cosine_basis(channels: int) -> Tensor:
@@ -92,34 +94,59 @@ class PatchEncoder(nn.Module):
         return latent
 
 
-class OverlappingDecoder(nn.Module):
-    """Linear 4x4 synthesis plus corrections over neighbouring latents and over pixels, both starting at zero.
+class LappedDecoder(nn.Module):
+    """A lapped 4x4 synthesis plus convolutions at one, two and four times the latent's size.
+
+    Constant latents decode to a constant image, exactly, whatever the weights: the filters of the synthesis, 12 pixels
+    wide, are projected to sum to the same value at each of the 16 places of a patch, and between the convolutions the
+    features are interpolated, never shuffled. So no shift of a latent paints a lattice with the patches' period, which
+    perceptual losses reward and smooth images betray.
 
     Args:
         channels: Channels of the latent.
-        width: Channels of the corrections.
+        widths: Channels of the convolutions at one, two and four times the latent's size.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.linear = nn.ConvTranspose2d(channels, 3, PATCH, stride=PATCH)
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1, padding_mode="replicate"),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate"),
-            nn.SiLU(),
-            nn.Conv2d(width, 3 * PATCH**2, 3, padding=1, padding_mode="replicate"),
+        side = PATCH * TAPS
+        basis = cosine_basis(channels) / channel_gains(channels).view(-1, 1, 1, 1)
+        mean = basis.mean(dim=(2, 3), keepdim=True)
+        slope = (1 - (torch.arange(side) - (side - 1) / 2).abs() / PATCH).clamp(min=0)  # linear interpolation
+        filters = mean * slope[:, None] * slope
+        inner = slice((side - PATCH) // 2, (side + PATCH) // 2)
+        filters[:, :, inner, inner] += basis - mean
+        self.synthesis = nn.Parameter(filters)
+        self.bias = nn.Parameter(torch.zeros(3))
+        one, two, four = widths
+        self.coarse = nn.Sequential(
+            _convolution(channels, one), nn.SiLU(), _convolution(one, one), nn.SiLU(), _convolution(one, two)
         )
-        self.smooth = nn.Conv2d(3, 3, 5, padding=2, padding_mode="replicate", bias=False)
+        self.middle = nn.Sequential(nn.SiLU(), _convolution(two, two), nn.SiLU(), _convolution(two, four))
+        self.fine = nn.Sequential(nn.SiLU(), _convolution(four, four), nn.SiLU(), _convolution(four, 3))
         with torch.no_grad():
-            self.linear.weight.copy_(cosine_basis(channels) / channel_gains(channels).view(-1, 1, 1, 1))
-            nn.init.zeros_(self.linear.bias)  # type: ignore[arg-type]
-            for parameter in self.body[-1].parameters():
-                nn.init.zeros_(parameter)
-            nn.init.zeros_(self.smooth.weight)
+            for parameter in self.fine[-1].parameters():
+                parameter.mul_(0.1)  # begin close to the synthesis alone
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map latents (B, channels, h, w) to images (B, 3, 4h, 4w)."""
-        image = self.linear(latent) + F.pixel_shuffle(self.body(latent), PATCH)
-        smoothed: Tensor = image + self.smooth(image)
-        return smoothed
+        corrected: Tensor = self.fine(_twice(self.middle(_twice(self.coarse(latent)))))
+        return self._synthesise(latent) + corrected
+
+    def _synthesise(self, latent: Tensor) -> Tensor:
+        filters = self.synthesis.unflatten(2, (TAPS, PATCH)).unflatten(4, (TAPS, PATCH))  # (C, 3, n, 4, n, 4)
+        sums = filters.sum(dim=(2, 4), keepdim=True)
+        flat = filters - (sums - sums.mean(dim=(3, 5), keepdim=True)) / TAPS**2
+        around = TAPS // 2
+        latent = F.pad(latent, (around,) * 4, mode="replicate")
+        image = F.conv_transpose2d(latent, flat.flatten(4, 5).flatten(2, 3), self.bias, stride=PATCH)
+        rim = PATCH * (TAPS - 1)
+        return image[..., rim:-rim, rim:-rim]
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate")
+
+
+def _twice(features: Tensor) -> Tensor:
+    return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
