@@ -11,6 +11,9 @@ from ctsr_lightning.diffusion.parametrization import wide
 GRID_FLOOR = 1e-4
 """Mean difference (for images in [0, 1]) below which pixels count as equal, as in `metrics.grid`."""
 
+LATTICE = 8
+"""Period in pixels of the lattices that trainings look for: JPEG's blocks, with those of 4 and 2 pixels."""
+
 
 def l2(restored: Tensor, gt: Tensor) -> Tensor:
     """‖x̂ - x_GT‖² of Eq. 1: the mean squared error of images in [-1, 1].

@@ -14,6 +14,20 @@ DIMMEST = 0.5
 """Smallest contrast of a view's colours."""
 
 
+def random_symmetry(images: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Mirror and turn several batches of images in the same random one of the square's eight ways.
+
+    Args:
+        images: Batches of square images, such as low-quality images and their ground truth.
+        generator: Source of the choice, on the CPU.
+    """
+    choice = int(torch.randint(0, 8, (), generator=generator))
+    for bit, turn in enumerate((lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))):
+        if choice >> bit & 1:
+            images = [turn(image) for image in images]
+    return [image.contiguous() for image in images]
+
+
 def random_view(restored: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Look at two batches of images in the same random way: the transformations of E-LPIPS.
 

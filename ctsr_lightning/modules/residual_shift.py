@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.parametrization import wide
 from ctsr_lightning.losses import reconstruction
+from ctsr_lightning.losses.reconstruction import LATTICE
+from ctsr_lightning.losses.views import random_symmetry
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.codec import signed_to_unit
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
@@ -26,6 +28,9 @@ class ResidualShift(RestorationModule):
             out. Not in ResShift: it asks for fidelity in pixels, whatever the scale of the latent's channels.
         lambda_grid: Weight of the term against patches that show in that image, see `losses.reconstruction.grid`; 0
             leaves it out. Not in ResShift.
+        lambda_lattice: Weight of the term against lattices in that image, see `losses.reconstruction.lattice`; 0 leaves
+            it out. Not in ResShift.
+        symmetries: Mirror and turn every batch of square crops at random.
         **kwargs: Optimizer and scheduler.
     """
 
@@ -35,28 +40,35 @@ class ResidualShift(RestorationModule):
         lambda_latent: float = 1.0,
         lambda_pixel: float = 0.0,
         lambda_grid: float = 0.0,
+        lambda_lattice: float = 0.0,
+        symmetries: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.network, self.scale = network, network.scale
         self.lambda_latent, self.lambda_pixel, self.lambda_grid = lambda_latent, lambda_pixel, lambda_grid
+        self.lambda_lattice, self.symmetries = lambda_lattice, symmetries
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the predicted clean latent, and of its image."""
         if batch.gt is None:
             raise ValueError("The fidelity teacher trains on ground truth, but this batch has none.")
-        network = self.network
-        clean, degraded = network.encode(batch.gt), network.degraded(batch.lq)
+        network, lq, gt = self.network, batch.lq, batch.gt
+        if self.symmetries:
+            lq, gt = random_symmetry([lq, gt], self.draws.generator)
+        clean, degraded = network.encode(gt), network.degraded(lq)
         step = self.draws.integers(0, network.schedule.num_steps - 1, clean)
         shifted = network.schedule.add_noise(clean, degraded, self.draws.normal(clean), step)
         predicted = network.predict_clean(shifted, step, degraded)
         terms = {"shift/latent": self.lambda_latent * F.mse_loss(predicted, wide(clean))}
-        if self.lambda_pixel or self.lambda_grid:
+        if self.lambda_pixel or self.lambda_grid or self.lambda_lattice:
             image = signed_to_unit(network.codec.decode(predicted))
             if self.lambda_pixel:
-                terms["shift/pixel"] = self.lambda_pixel * reconstruction.l1(image, batch.gt)
+                terms["shift/pixel"] = self.lambda_pixel * reconstruction.l1(image, gt)
             if self.lambda_grid:
-                terms["shift/grid"] = self.lambda_grid * reconstruction.grid(image, batch.gt, network.codec.factor)
+                terms["shift/grid"] = self.lambda_grid * reconstruction.grid(image, gt, network.codec.factor)
+            if self.lambda_lattice:
+                terms["shift/lattice"] = self.lambda_lattice * reconstruction.lattice(image, gt, LATTICE)
         return terms
 
     @torch.no_grad()
