@@ -26,6 +26,7 @@ __all__ = [
     "KernelPlan",
     "LowQualityDataset",
     "MixedDataset",
+    "MixedDegradation",
     "NoisePlan",
     "OrderPlan",
     "PairDataset",

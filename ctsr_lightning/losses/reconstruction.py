@@ -119,7 +119,7 @@ LOBE, SURROUNDINGS = 2, 6
 
 
 def _harmonics(image: Tensor, period: int) -> Tensor:
-    """log (P + c)/(M + c) at the harmonics of a period, shape (B, frequencies)."""
+    """Log of (P + c)/(M + c) at the harmonics of a period, shape (B, frequencies)."""
     height, width = image.shape[-2:]
     luma = (wide(image) * image.new_tensor(LUMA, dtype=torch.float32).view(3, 1, 1)).sum(dim=1)
     rows, columns = (torch.hann_window(side, device=image.device) for side in (height, width))

@@ -126,7 +126,7 @@ class LappedDecoder(nn.Module):
         self.fine = nn.Sequential(nn.SiLU(), _convolution(four, four), nn.SiLU(), _convolution(four, 3))
         with torch.no_grad():
             for parameter in self.fine[-1].parameters():
-                parameter.mul_(0.1)  # begin close to the synthesis alone
+                nn.init.zeros_(parameter)  # begin with the synthesis alone
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map latents (B, channels, h, w) to images (B, 3, 4h, 4w)."""

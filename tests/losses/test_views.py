@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctsr_lightning.losses.views import random_view
+from ctsr_lightning.losses.views import random_symmetry, random_view
 
 MANY = 40
 
@@ -63,3 +63,15 @@ def test_a_view_of_a_smooth_image_is_the_image_in_other_words(images):
         seen = view((smooth, smooth), seed)[0]
         assert seen.std() < 1.3 * smooth.std()
         assert seen.std() > 0.3 * smooth.std()
+
+
+def test_symmetries_are_the_eight_of_the_square_and_alike_for_all():
+    small = torch.arange(9.0).view(1, 1, 3, 3)
+    large = F.interpolate(small, scale_factor=2)
+    seen = set()
+    for seed in range(MANY):
+        x, y = random_symmetry([small, large], torch.Generator().manual_seed(seed))
+        assert torch.equal(y, F.interpolate(x, scale_factor=2))
+        seen.add(tuple(x.flatten().tolist()))
+    expected = [torch.rot90(image, k, (-1, -2)) for image in (small, small.flip(-1)) for k in range(4)]
+    assert seen == {tuple(x.flatten().tolist()) for x in expected}
