@@ -1,9 +1,9 @@
-"""The frozen networks of stage 2, asked about one batch after the other for `ctsr cache`."""
+"""The frozen networks of a training, asked about one batch after the other for `ctsr cache`."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,23 +28,25 @@ class Tally(NamedTuple):
     """Time of that, without making the images."""
 
 
+PICTURES: Final = frozenset({"fidelity", "target"})
+"""Answers that are images, kept as 8-bit ones."""
+
+
 class Asker:
-    """The frozen networks of a stage 2, on the device where they are asked.
+    """The frozen networks of a training, on the device where they are asked.
 
     Args:
-        model: The `Controllable`.
+        model: The training: an `AskingModule`.
         device: Where to compute.
         precision: Type to compute in.
-        keep: Whether T_f's restorations of training images are kept.
+        keep: Whether restorations of training images are kept that the training itself does not read.
     """
 
     def __init__(self, model: Any, device: str, precision: Precision, *, keep: bool) -> None:
         self.model, self.device, self.dtype = model, pick_device(device), getattr(torch, precision)
-        self.student = model.student.to(self.device).network
-        model.fidelity.eval().to(self.device)
-        prompt = ["prompt"] if self.student.prompt.varies else []
-        latents = ["z_l", "z_0", "z_1"]
-        self.names = {"train": [*latents, *(["fidelity"] if keep else []), *prompt], "val": ["fidelity", *prompt]}
+        for network in model.asked.values():
+            network.eval().to(self.device)
+        self.names = {split: model.record(split, pictures=keep) for split in ("train", "val")}
 
     def fill(self, answers: Answers, split: str, loader: Any) -> Tally:
         """Write the records of a split that are not there yet.
@@ -76,20 +78,17 @@ class Asker:
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
             keys: Their names.
-            split: `train`, or `val`, of which only T_f's restorations and the prompts are needed.
+            split: `train` or `val`.
 
         Returns:
-            What their records hold, on the CPU: restorations as uint8, everything else as float32.
+            What their records hold, on the CPU: pictures as uint8, everything else as float32.
 
         Raises:
             ValueError: If an answer is not finite.
         """
         lq = lq.to(self.device)
         with torch.no_grad(), computing(self.device, self.dtype, None):
-            if split == "train":
-                found = self.model.ask(lq, keys)
-            else:
-                found = {"fidelity": self.model.fidelity.restore(lq, keys), "prompt": self.student.prompt(lq, keys)}
+            found = self.model.ask(lq, keys, split)
         record = {name: found[name].float().cpu() for name in self.names[split]}
         for name, values in record.items():
             if not bool(torch.isfinite(values).all()):
@@ -97,7 +96,7 @@ class Asker:
                     f"Expected finite answers, but {name} of {keys} holds NaN or infinity. Compute in float32, or in "
                     "bfloat16 instead of float16; if that does not help, the weights are damaged."
                 )
-        if "fidelity" in record:
-            pixels = [torch.from_numpy(to_uint8(image)).permute(2, 0, 1) for image in record["fidelity"]]
-            record["fidelity"] = torch.stack(pixels)
+        for name in PICTURES & record.keys():
+            pixels = [torch.from_numpy(to_uint8(image)).permute(2, 0, 1) for image in record[name]]
+            record[name] = torch.stack(pixels)
         return record

@@ -1,4 +1,4 @@
-"""`ctsr cache`: what stage 2 asks of its frozen networks, asked once."""
+"""`ctsr cache`: what a training asks of its frozen networks, asked once."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import logging
@@ -56,9 +56,10 @@ def cache(
 
     For every image of a finite training set stage 2 asks the student for z_0 and z_L, T_f, the most expensive, for its
     restoration, the codec for z_1, and the prompt for c. This command writes the answers to a folder, with T_f's
-    restorations of the validation images for the pictures there. Records are found by the image itself, each is
-    written whole: after Ctrl-C the same command continues, and a larger --samples adds what is not there yet. At the
-    end it prints how to train with the folder, with T_f in memory or without.
+    restorations of the validation images for the pictures there. Of a OneStep with a target it keeps the target's
+    pictures. Records are found by the image itself, each is written whole: after Ctrl-C the same command continues, and
+    a larger --samples adds what is not there yet. At the end it prints how to train with the folder, and of stage 2
+    also how to do so without T_f in memory.
 
     Example:
         ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --output runs/ctsr/cache
@@ -68,7 +69,8 @@ def cache(
         ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --rank 0 --ranks 2
 
     Args:
-        training: Configuration of the stage-2 training; several with commas between, as --config of ctsr fit.
+        training: Configuration of the stage 2, or of the OneStep with a target; several with commas between, as
+            --config of ctsr fit.
         output: Folder for the answers: at full size with 512-pixel crops 1 MB per sample, or 0.2 MB with
             --skip-restorations.
         samples: Number of training samples, where the configuration sets no data.pool.
@@ -90,7 +92,7 @@ def cache(
     share = own_share(rank, ranks)
     files, further = listed(training), option_words(options)
     if not files:
-        raise ValueError("Expected the configuration of a stage-2 training: --training configs/ctsr/stage2.yaml.")
+        raise ValueError("Expected the configuration of a training: --training configs/ctsr/stage2.yaml, for example.")
     if missing := [file for file in files if not Path(file).expanduser().is_file()]:
         raise FileNotFoundError(f"Expected a training's configuration at '{missing[0]}', found nothing.")
     configured = [word for file in files for word in ("--config", file)] + further
@@ -113,7 +115,8 @@ def cache(
     asker = Asker(model, own_device(device), precision, keep=not skip_restorations)
     try:
         for split, loader in loaders.items():
-            print(_summary(split, asker.fill(answers, split, loader)))
+            if asker.names[split]:
+                print(_summary(split, asker.fill(answers, split, loader)))
     except KeyboardInterrupt:
         print(f"ctsr: {len(answers)} records are in '{answers.folder}'. The same command continues.", file=sys.stderr)
         raise
@@ -178,7 +181,7 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
     """Model and data of a training's configuration.
 
     Raises:
-        ValueError: If they are not those of a stage 2, with this package's data module.
+        ValueError: If they are not those of a training that can be asked for, with this package's data module.
     """
     from ctsr_lightning.data import RealESRGANDataModule
     from ctsr_lightning.training import training_cli
@@ -186,10 +189,11 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
     with _quiet():
         built = training_cli([*words, *ALONE], run=False)
     model, data = built.model, built.datamodule
-    if not hasattr(model, "made_with"):
+    if not getattr(model, "asked", None):
         raise ValueError(
-            f"Expected the configuration of a stage-2 training (Controllable) in --training, found one of "
-            f"{type(model).__name__}. The other trainings ask their networks something new in every step."
+            "Expected the configuration of a stage-2 training (Controllable), or of a OneStep with a target, in "
+            f"--training, found one of {type(model).__name__}{' without' if hasattr(model, 'asked') else ''}. Other "
+            "trainings ask their networks something new in every step."
         )
     if not isinstance(data, RealESRGANDataModule):
         raise ValueError(f"Expected data of a RealESRGANDataModule, found {type(data).__name__}.")  # noqa: TRY004
@@ -198,15 +202,14 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
 
 def _check(model: Any, answers: "Answers") -> None:
     """Refuse what cannot be kept, or would be read from the folder that is to be written."""
-    student = model.student.network
-    for name, part in (("fidelity", model.fidelity), ("student.prompt", student.prompt)):
+    for name, part in model.asked.items():
         other = getattr(part, "answers", None)
         if other is not None and other.folder.resolve() == answers.folder.resolve():
             raise ValueError(
                 f"Expected model.{name} to be what is asked, found {type(part).__name__} of '{answers.folder}' itself. "
                 "Make the cache with the configuration that names the network, and train with the one that reads."
             )
-    if student.sample_latent:
+    if getattr(model.asked.get("student"), "sample_latent", False):
         raise ValueError(
             "Expected a student with `sample_latent: false`: it draws z_L anew in every step, of which a cache would "
             "keep one draw for ever. Set it to false, or train without a cache."
@@ -236,11 +239,14 @@ def _summary(split: str, tally: "Tally") -> str:
 def _advice(configured: list[str], folder: str, model: Any) -> str:
     """The commands to train with."""
     fit = ["ctsr", "fit", *configured, f"--model.cache={folder}"]
-    scale = [] if model.scale == 4 else [f"--model.fidelity.scale={model.scale}"]
-    without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}", *scale]
-    if model.student.network.prompt.varies:
-        without += ["--model.student.prompt=CachedPrompt", f"--model.student.prompt.folder={folder}"]
-    return "\n".join(("Train with:", f"  {shlex.join(fit)}", "without T_f in memory:", f"  {shlex.join(without)}"))
+    lines = ["Train with:", f"  {shlex.join(fit)}"]
+    if "fidelity" in model.asked:
+        scale = [] if model.scale == 4 else [f"--model.fidelity.scale={model.scale}"]
+        without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}", *scale]
+        if model.asked["student.prompt"].varies:
+            without += ["--model.student.prompt=CachedPrompt", f"--model.student.prompt.folder={folder}"]
+        lines += ["without T_f in memory:", f"  {shlex.join(without)}"]
+    return "\n".join(lines)
 
 
 @contextmanager

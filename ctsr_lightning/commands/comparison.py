@@ -13,6 +13,7 @@ from ctsr_lightning.commands.options import Baselines, Color, parse_controls
 if TYPE_CHECKING:
     from ctsr_lightning.commands.measuring import Contestants, Measurements
     from ctsr_lightning.data import RealESRGANDataModule
+    from ctsr_lightning.inference.experts import Expert
     from ctsr_lightning.inference.restorer import Restorer
 
 FEW = 1000
@@ -63,6 +64,7 @@ def contest(
     controls: float | list[float] | str | None,
     alphas: float | list[float] | str,
     baselines: Baselines,
+    files: Sequence[str] = (),
 ) -> tuple[Contestants, list[str]]:
     """A model and what it is compared with, and what to say about what is not there.
 
@@ -72,10 +74,11 @@ def contest(
         controls: Values of t; None for a few that the model has.
         alphas: Shares of T_f in the blend.
         baselines: What takes part.
+        files: Published restoration networks that take part as well.
 
     Raises:
-        FileNotFoundError: If a teacher's weights are not there.
-        ValueError: If a value of t is not to be had.
+        FileNotFoundError: If the weights of a teacher or network are not there.
+        ValueError: If a value of t is not to be had, or a file holds no network of the model's scale.
     """
     from ctsr_lightning.commands.measuring import Contestants
     from ctsr_lightning.inference.checkpoint import load_teachers
@@ -84,8 +87,9 @@ def contest(
     values = parse_controls(controls if controls is not None else "0,0.5,1" if restorer.controllable else "0")
     for value in values:
         restorer.check_control(value)
+    further = file_experts(restorer, files)
     if baselines != "all":
-        return Contestants(restorer, values, bicubic=baselines == "bicubic"), []
+        return Contestants(restorer, values, further, bicubic=baselines == "bicubic"), []
     try:
         teachers = load_teachers(Path(checkpoint))
     except FileNotFoundError as error:
@@ -100,7 +104,45 @@ def contest(
     remarks = (
         [f"The checkpoint names no {' and no '.join(absent)}: no blend of the teachers is measured."] if absent else []
     )
-    return Contestants(restorer, values, experts, parse_controls(alphas)), remarks
+    return Contestants(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
+
+
+def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
+    """Published restoration networks, which restore on the model's device, in its precision and tiles.
+
+    Args:
+        restorer: The model that they are compared with.
+        files: Their weights, whatever their architecture.
+
+    Returns:
+        The networks by file stem and architecture.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If it holds no network of the model's scale, or two have one name.
+    """
+    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.teachers import ExpertTeacher
+
+    experts: dict[str, Expert] = {}
+    for file in files:
+        teacher = ExpertTeacher(Path(file), restorer.scale)
+        label = f"{Path(file).stem} ({teacher.frozen.network.architecture})"
+        if label in experts:
+            raise ValueError(f"Expected files of different names in --expert, found two of {label}. Rename one.")
+        experts[label] = Expert(teacher, restorer.device, restorer.dtype, restorer.tile)
+    return experts
+
+
+def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
+    """Weight files for the record of a measurement: names and hashes.
+
+    Args:
+        files: The files.
+    """
+    from ctsr_lightning.metrics.weights import file_hash
+
+    return [{"file": Path(file).name, "sha256": file_hash(Path(file).expanduser())} for file in files]
 
 
 @contextmanager
@@ -131,7 +173,7 @@ def colour_note(color: Color) -> list[str]:
     Args:
         color: The correction.
     """
-    return [] if color == "none" else [f"Colours of the model and its teachers corrected by `{color}`."]
+    return [] if color == "none" else [f"Colours of the model, its teachers and experts corrected by `{color}`."]
 
 
 def remarks_on(measurements: Measurements) -> list[str]:

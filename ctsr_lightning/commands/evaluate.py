@@ -14,6 +14,7 @@ from ctsr_lightning.commands.comparison import (
     contest,
     keep,
     load_data,
+    recorded_files,
     remarks_on,
 )
 from ctsr_lightning.commands.options import (
@@ -56,6 +57,7 @@ def evaluate(
     controls: float | list[float] | str | None = None,
     alphas: float | list[float] | str = "0.25,0.5,0.75",
     baselines: Baselines = "all",
+    expert: str | list[str] | None = None,
     seeds: int = 1,
     weights: str | list[str] | None = None,
     download: bool = False,
@@ -80,13 +82,15 @@ def evaluate(
     A model, with its teachers, their blend and bicubic enlargement in the same table:
         ctsr evaluate LQ GT --checkpoint runs/stage2/last.ckpt
         ctsr evaluate --checkpoint runs/stage2/last.ckpt --data configs/data/realsr.yaml
+    The same with published networks beside it, here beside the model that comes with this package:
+        ctsr evaluate LQ GT --expert RealESRGAN_x4plus.pth
 
     Writes per_image.csv, summary.json (with the protocol, hashes of the weights and versions) and summary.md. Both
     sides are rounded to 8 bits; PSNR and SSIM are taken on Y of BT.601 YCbCr without border crop. Nothing is
     downloaded unless --download is given: a metric without its weights is an error that says where to put them.
 
     Args:
-        restored: Folder of restored images; with --checkpoint, of the low-quality images to restore.
+        restored: Folder of restored images; with --checkpoint or --expert, of the low-quality images to restore.
         gt: Folder of ground truth, or of a benchmark in a usual layout (test_LR/test_HR, LR/HR, lq/gt). Names may
             differ by one prefix and suffix per folder, such as Canon_001_LR4.png and realsr_Canon_001_LR4.png.
         metrics: Some of psnr, ssim, lpips_alex (or lpips), lpips_vgg, lpips_squeeze, dists, niqe, musiq, maniqa,
@@ -94,12 +98,14 @@ def evaluate(
             show); or all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy.
         output: Folder for the results.
         checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher; or nano, the model
-            that comes with this package, which also is measured where RESTORED is not given.
+            that comes with this package, which also is measured where RESTORED is not given, or with --expert.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml. With RESTORED and
             without --checkpoint, its ground truth is taken.
         controls: Values of t for a model; by default 0,0.5,1, for models without t only 0.
         alphas: Shares of T_f in the blend of the teachers.
         baselines: What a model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
+        expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
+            SwinIR, HAT, DAT, SPAN and many more, as .pth or .safetensors; several with commas between.
         seeds: Number of runs with different seeds for a model; from 2 on, G-STD and L-STD are reported.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
         download: Fetch missing weights of metrics into TORCH_HOME.
@@ -116,7 +122,8 @@ def evaluate(
         tile: Side of a tile in input pixels for a model; by default 768 output pixels, 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type that a model computes in.
-        color: Correction of colours by the enlarged input, of the model and its teachers: none, adain or wavelet.
+        color: Correction of colours by the enlarged input, of the model, its teachers and experts: none, adain or
+            wavelet.
 
     Returns:
         0.
@@ -126,7 +133,8 @@ def evaluate(
     from ctsr_lightning.metrics.weights import weight_folders
     from ctsr_lightning.networks.shipped import SHIPPED
 
-    if checkpoint is None and restored is None:
+    experts = listed(expert)
+    if checkpoint is None and (restored is None or experts):
         checkpoint = SHIPPED
     names = metric_names(metrics if metrics is not None else f"psnr,ssim{f',{GRID}' if checkpoint else ''}")
     if grid_factor is not None and GRID not in names:
@@ -157,7 +165,7 @@ def evaluate(
         restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
         if GRID in chosen and grid_factor is None:
             chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
-        contestants, remarks = contest(restorer, model.path, controls, alphas, baselines)
+        contestants, remarks = contest(restorer, model.path, controls, alphas, baselines, experts)
         measurements, source = _measure_model(
             contestants, restored, gt, data, chosen, crop_border, limit, seeds, output
         )
@@ -169,6 +177,7 @@ def evaluate(
             "tile": restorer.tile,
             "precision": precision,
             "color": color,
+            "experts": recorded_files(experts),
             "device": describe_device(restorer.device),
         }
     notes += remarks_on(measurements)

@@ -34,8 +34,8 @@ class Method(NamedTuple):
     """What restored an image."""
 
     label: str
-    """Name in tables: `t=0.50`, `T_f`, `blend α=0.50`, `bicubic`, or `restored` for finished files."""
-    kind: Literal["ctsr", "teacher", "blend", "bicubic", "restored"]
+    """Name in tables: `t=0.50`, `T_f`, `x (SwinIR)`, `blend α=0.50`, `bicubic`, `restored` for finished files."""
+    kind: Literal["ctsr", "teacher", "expert", "blend", "bicubic", "restored"]
     """What it is."""
     parameter: float | None = None
     """t of `ctsr`, α of `blend`."""
@@ -188,12 +188,12 @@ class Measurements:
 
 
 class Contestants:
-    """Everything that restores the images of a comparison: the model at several t, its teachers, their blend, bicubic.
+    """All that restores the images of a comparison: the model at several t, teachers, their blend, experts, bicubic.
 
     Args:
         restorer: The model.
         controls: Values of t.
-        experts: Teachers by label, `T_f` and `T_r`; the blend needs both.
+        experts: Teachers by label, `T_f` and `T_r`, of which the blend needs both; and others of any name.
         alphas: Shares of T_f in the blend α T_f + (1 - α) T_r.
         bicubic: Whether bicubic enlargement takes part.
     """
@@ -231,7 +231,7 @@ class Contestants:
         ends: dict[str, tuple[Tensor, float]] = {}
         for label, expert in self.experts.items():
             ends[label] = self._timed(partial(self._expertise, expert, lq, seed, keys))
-            yield Restoration(Method(label, "teacher"), *ends[label])
+            yield Restoration(Method(label, "teacher" if label in {FAITHFUL, REALISTIC} else "expert"), *ends[label])
         if self.alphas:
             both = ends[FAITHFUL][1] + ends[REALISTIC][1]
             images = blends(ends[FAITHFUL][0], ends[REALISTIC][0], self.alphas)

@@ -4,7 +4,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.comparison import GRID, available, benchmark_data, colour_note, contest, keep, remarks_on
+from ctsr_lightning.commands.comparison import (
+    GRID,
+    available,
+    benchmark_data,
+    colour_note,
+    contest,
+    keep,
+    recorded_files,
+    remarks_on,
+)
 from ctsr_lightning.commands.options import (
     Baselines,
     Color,
@@ -26,6 +35,7 @@ def sweep(
     controls: float | list[float] | str = "0,0.2,0.4,0.6,0.8,1",
     alphas: float | list[float] | str = "0.2,0.4,0.6,0.8",
     baselines: Baselines = "all",
+    expert: str | list[str] | None = None,
     degradation: Literal["realesrgan", "light"] = "realesrgan",
     seed: int = 0,
     crop: int | None = None,
@@ -64,6 +74,8 @@ def sweep(
         controls: Values of t, such as 0,0.5,1.
         alphas: Shares of T_f in the blend of the teachers; the teachers themselves are its ends.
         baselines: What the model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
+        expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
+            SwinIR, HAT, DAT, SPAN and many more, as .pth or .safetensors; several with commas between.
         degradation: How ground truth is degraded where there are no low-quality images.
         seed: Seed of the degradation.
         crop: Side of a central crop of the ground truth in pixels; whole images by default.
@@ -79,7 +91,8 @@ def sweep(
             pixels; 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type to compute in.
-        color: Correction of colours by the enlarged input, of the model and its teachers: none, adain or wavelet.
+        color: Correction of colours by the enlarged input, of the model, its teachers and experts: none, adain or
+            wavelet.
 
     Returns:
         0.
@@ -96,7 +109,8 @@ def sweep(
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
 
-    contestants, notes = contest(restorer, model.path, controls, alphas, baselines)
+    experts = listed(expert)
+    contestants, notes = contest(restorer, model.path, controls, alphas, baselines, experts)
     with weight_folders(*listed(weights)):
         distance = perceptual_distance(lpips)
         further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in {distance.name, GRID}]
@@ -119,6 +133,7 @@ def sweep(
         "device": describe_device(restorer.device),
         "precision": precision,
         "color": color,
+        "experts": recorded_files(experts),
         "scale": restorer.scale,
         "controls": contestants.controls,
         "perceptual": distance.name,

@@ -71,7 +71,7 @@ def planes(summaries: Sequence[Summary], x: Axis, y: Axis) -> tuple[dict[str, li
         y: The vertical metric.
 
     Returns:
-        `CTSR` over t and `blend` over α with the teachers at its ends; bicubic and the teachers by themselves.
+        `CTSR` over t and `blend` over α with the teachers at its ends; teachers, experts and bicubic by themselves.
     """
 
     def point(summary: Summary) -> Point:
@@ -81,12 +81,13 @@ def planes(summaries: Sequence[Summary], x: Axis, y: Axis) -> tuple[dict[str, li
 
     by_label = {s.method.label: point(s) for s in summaries}
     kinds = {
-        kind: [point(s) for s in summaries if s.method.kind == kind] for kind in ("ctsr", "blend", "teacher", "bicubic")
+        kind: [point(s) for s in summaries if s.method.kind == kind]
+        for kind in ("ctsr", "blend", "teacher", "expert", "bicubic")
     }
     curves = {"CTSR": kinds["ctsr"]} if kinds["ctsr"] else {}
     if {FAITHFUL, REALISTIC} <= by_label.keys():
         curves["blend"] = [by_label[REALISTIC], *kinds["blend"], by_label[FAITHFUL]]
-    return curves, kinds["teacher"] + kinds["bicubic"]
+    return curves, kinds["teacher"] + kinds["expert"] + kinds["bicubic"]
 
 
 def judge(

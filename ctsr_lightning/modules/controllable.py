@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.velocity import interpolate, velocity_matching
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.asking import AskingModule
 from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.identity import identity
@@ -22,7 +21,7 @@ from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.teachers.base import Teacher
 
 
-class Controllable(RestorationModule):
+class Controllable(AskingModule):
     """Stage 2 of CTSR: velocity matching between the frozen student's latents and T_f's (Eq. 5-6).
 
     L_s2 = E ‖(z_1 - z_0) - v((1-t) z_0 + t z_1, t, c)‖² with z_0 = E(S_1(x_LR)), z_1 = E(T_f(x_LR)) and t ~ U(0, 1).
@@ -38,9 +37,7 @@ class Controllable(RestorationModule):
         lambda_grid: Weight of `rec/grid`, the term against patches that show at t = 1, on the end of the path as
             z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
             it out.
-        cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
-            then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
-        **kwargs: Optimizer and scheduler.
+        **kwargs: `cache`, with which a step runs the velocity field alone, optimizer and scheduler.
     """
 
     controllable = True
@@ -53,7 +50,6 @@ class Controllable(RestorationModule):
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
         lambda_grid: float = 0.0,
-        cache: Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,23 +60,11 @@ class Controllable(RestorationModule):
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
         self.lambda_grid = lambda_grid
-        self.answers = None if cache is None else Answers(cache)
 
     @property
     def tradeoff(self) -> TradeOff:
         """Student and velocity field as they restore together."""
         return TradeOff(self.student.network, self.velocity, self.z0_source)
-
-    def setup(self, stage: str) -> None:
-        """Refuse a cache that other networks have answered for.
-
-        Raises:
-            FileNotFoundError: If there is no cache in the folder.
-            ValueError: If student, T_f, prompt, scale or z0_source are not those of the cache.
-        """
-        super().setup(stage)
-        if self.answers is not None and stage == "fit":
-            self.answers.check(self.made_with())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
@@ -98,21 +82,37 @@ class Controllable(RestorationModule):
             terms["rec/grid"] = self.lambda_grid * reconstruction.grid(end, batch.gt, student.codec.factor)
         return terms
 
+    @property
+    def asked(self) -> dict[str, nn.Module]:
+        """Student, its prompt, and T_f."""
+        student = self.student.network
+        return {"student": student, "student.prompt": student.prompt, "fidelity": self.fidelity}
+
+    def record(self, split: Literal["train", "val"], *, pictures: bool) -> list[str]:
+        """Latents and, where it varies, the prompt; of validation images T_f's restorations in place of latents."""
+        shown = ["fidelity"] if pictures or split == "val" else []
+        latents = ["z_l", "z_0", "z_1"] if split == "train" else []
+        return [*latents, *shown, *(["prompt"] if self.student.network.prompt.varies else [])]
+
     @torch.no_grad()
-    def ask(self, lq: Tensor, keys: list[str] | None = None) -> dict[str, Tensor]:
+    def ask(
+        self, lq: Tensor, keys: list[str] | None = None, split: Literal["train", "val"] = "train"
+    ) -> dict[str, Tensor]:
         """All that the frozen networks have to say about images: `z_l`, `z_0`, `z_1`, `fidelity` and, if any, `prompt`.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
             keys: Names of the images as in `Batch.key`, for prompts by name.
+            split: `train`, or `val`, of which no latents are needed.
 
         Returns:
             z_L, z_0 and z_1 of shape (B, C, h', w'), T_f's restorations in [0, 1] and the embeddings c.
         """
         student = self.student.network
-        z_0, lq_latent = self.tradeoff.start(lq, keys)
-        restored = self.fidelity.restore(lq, keys)
-        answers = {"z_l": lq_latent, "z_0": z_0, "z_1": student.encode(restored), "fidelity": restored}
+        answers = {"fidelity": self.fidelity.restore(lq, keys)}
+        if split == "train":
+            z_0, lq_latent = self.tradeoff.start(lq, keys)
+            answers |= {"z_l": lq_latent, "z_0": z_0, "z_1": student.encode(answers["fidelity"])}
         prompt = student.prompt(lq, keys)
         return answers if prompt is None else {**answers, "prompt": prompt}
 

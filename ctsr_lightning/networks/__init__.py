@@ -4,6 +4,7 @@ from ctsr_lightning.networks.adapters import LoRA
 from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.base_model import load_autoencoder, load_unet
 from ctsr_lightning.networks.codec import KLCodec, LatentCodec, NanoCodec
+from ctsr_lightning.networks.expert import ExpertNetwork, read_expert
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
 from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
@@ -37,6 +38,7 @@ __all__ = (
     "Answers",
     "CachedPrompt",
     "CaptionPrompt",
+    "ExpertNetwork",
     "FixedPrompt",
     "Frozen",
     "ImageTagger",
@@ -67,6 +69,7 @@ __all__ = (
     "load_vq_codec",
     "nano_unet",
     "published_schedule",
+    "read_expert",
     "read_osediff",
     "read_pisa",
     "vq_autoencoder",

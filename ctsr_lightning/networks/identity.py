@@ -14,7 +14,7 @@ from ctsr_lightning.networks.frozen import Frozen
 
 SAMPLED: Final = 2**16
 """Values of a tensor that are looked at, evenly spread: adapters entirely, and a training that moves a base as well."""
-LIBRARIES: Final = frozenset({"torch", "diffusers", "peft", "transformers"})
+LIBRARIES: Final = frozenset({"torch", "diffusers", "peft", "transformers", "spandrel"})
 """Packages whose modules say everything by their weights; their settings change from version to version."""
 NO_MATTER: Final = frozenset({"training", "gradient_checkpointing"})
 """Settings that change no answer."""

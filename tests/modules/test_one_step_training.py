@@ -199,5 +199,22 @@ def test_steps_are_counted_once():
 
 
 def test_batch_without_ground_truth_is_refused():
-    with pytest.raises(ValueError, match="ground truth"):
+    with pytest.raises(ValueError, match="Expected ground truth, or a `target`"):
         one_step().losses(tiny.batch()._replace(gt=None))
+
+
+def test_without_vsd_neither_prior_nor_critic_is_there():
+    alone, given = one_step(prior=None, critic=None, lambda_vsd=0.0), one_step(lambda_vsd=0.0)
+    found = losses(alone, tiny.batch())
+    assert list(found) == ["rec/l2", "rec/lpips"]
+    whole = losses(one_step(), tiny.batch())
+    assert all(torch.equal(found[name], whole[name]) for name in found)
+    for module in (alone, given):
+        assert {name.split(".")[0] for name, _ in module.named_parameters()} == {"student"}
+        assert len(module.parameter_groups()) == 1
+    assert tiny.fit(given, max_steps=2).global_step == 2
+    for missing in ("prior", "critic"):
+        with pytest.raises(
+            ValueError, match=r"Expected `prior` and `critic` .*`lambda_vsd` 1\).* set `lambda_vsd` to 0"
+        ):
+            one_step(**{missing: None})

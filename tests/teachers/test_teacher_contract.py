@@ -5,13 +5,21 @@ import copy
 import numpy as np
 import pytest
 import tiny
+import tiny_experts
 import tiny_resshift
 import torch
 
 from ctsr_lightning import teachers
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, OneStepStudent
-from ctsr_lightning.teachers import CachedTeacher, OneStepTeacher, ResidualShiftTeacher, Teacher, add_noise
+from ctsr_lightning.teachers import (
+    CachedTeacher,
+    ExpertTeacher,
+    OneStepTeacher,
+    ResidualShiftTeacher,
+    Teacher,
+    add_noise,
+)
 from ctsr_lightning.teachers.base import through_identity
 
 SCHEDULE = NoiseSchedule()
@@ -27,9 +35,21 @@ MAKERS = {
 }
 
 
+RESTORERS = {
+    "expert": tiny_experts.expert_teacher,
+    "expert that folds pixels": lambda: tiny_experts.expert_teacher(tiny_experts.rrdb(2), scale=2),
+}
+"""Teachers that restore, but refuse to judge."""
+
+
 @pytest.fixture(params=MAKERS)
 def teacher(request) -> Teacher:
     return MAKERS[request.param]()
+
+
+@pytest.fixture(params=MAKERS | RESTORERS)
+def restorer(request) -> Teacher:
+    return (MAKERS | RESTORERS)[request.param]()
 
 
 def noised(dtype=torch.float32, timesteps=(30, 500, 970), seed=0):
@@ -58,7 +78,9 @@ def test_every_teacher_of_the_package_is_under_contract():
     public = {getattr(teachers, name) for name in teachers.__all__}
     classes = {c for c in public if isinstance(c, type) and issubclass(c, Teacher) and c is not Teacher}
     only_reads = {CachedTeacher}  # knows the images of its cache and refuses to judge any
-    assert classes - only_reads == {type(make()) for make in MAKERS.values()}
+    only_restores = {type(make()) for make in RESTORERS.values()}
+    assert only_restores == {ExpertTeacher}
+    assert classes - only_reads - only_restores == {type(make()) for make in MAKERS.values()}
 
 
 @pytest.mark.parametrize("gradient", ["paper", "score"])
@@ -84,22 +106,22 @@ def test_both_gradients_have_the_same_values(teacher, lq):
         assert torch.equal(paper, score)
 
 
-def test_teacher_has_no_parameters_and_no_state(teacher):
-    assert not list(teacher.parameters())
-    assert not teacher.state_dict()
+def test_teacher_has_no_parameters_and_no_state(restorer):
+    assert not list(restorer.parameters())
+    assert not restorer.state_dict()
 
 
-def test_condition_carries_no_gradient(teacher, lq):
-    condition = teacher.condition(lq.requires_grad_())
+def test_condition_carries_no_gradient(restorer, lq):
+    condition = restorer.condition(lq.requires_grad_())
     assert condition is None or not condition.requires_grad
 
 
-def test_sides_are_multiples_of_what_it_says(teacher):
-    side = teacher.multiple // teacher.scale
-    assert side * teacher.scale == teacher.multiple
-    assert teacher.restore(torch.rand(1, 3, 2 * side, 3 * side)).shape[-2:] == (
-        2 * teacher.multiple,
-        3 * teacher.multiple,
+def test_sides_are_multiples_of_what_it_says(restorer):
+    side = restorer.multiple // restorer.scale
+    assert side * restorer.scale == restorer.multiple
+    assert restorer.restore(torch.rand(1, 3, 2 * side, 3 * side)).shape[-2:] == (
+        2 * restorer.multiple,
+        3 * restorer.multiple,
     )
 
 
@@ -120,23 +142,23 @@ def test_no_gradient_without_being_allowed(teacher, lq):
         assert not any(part.requires_grad for part in ask(teacher, lq, noised(), noised(seed=1)))
 
 
-def test_restored_images_are_enlarged_clipped_and_detached(teacher, lq):
-    restored = teacher.restore(lq)
-    assert restored.shape == (3, 3, 8 * teacher.scale, 8 * teacher.scale)
+def test_restored_images_are_enlarged_clipped_and_detached(restorer, lq):
+    restored = restorer.restore(lq)
+    assert restored.shape == (3, 3, 8 * restorer.scale, 8 * restorer.scale)
     assert 0.0 <= restored.min() <= restored.max() <= 1.0
     assert not restored.requires_grad
 
 
-def test_restoring_twice_gives_the_same_bits(teacher, lq):
+def test_restoring_twice_gives_the_same_bits(restorer, lq):
     torch.manual_seed(1)
-    first = teacher.restore(lq)
+    first = restorer.restore(lq)
     torch.manual_seed(2)
-    assert torch.equal(teacher.restore(lq), first)
+    assert torch.equal(restorer.restore(lq), first)
 
 
-def test_restoring_does_not_depend_on_the_batch(teacher, lq):
-    teacher, lq = teacher.double(), lq.double()
-    torch.testing.assert_close(teacher.restore(lq)[1:2], teacher.restore(lq[1:2]), rtol=0, atol=1e-9)
+def test_restoring_does_not_depend_on_the_batch(restorer, lq):
+    restorer, lq = restorer.double(), lq.double()
+    torch.testing.assert_close(restorer.restore(lq)[1:2], restorer.restore(lq[1:2]), rtol=0, atol=1e-9)
 
 
 def test_opinion_does_not_depend_on_the_batch(teacher, lq):
