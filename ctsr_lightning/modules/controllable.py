@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.teachers.base import Teacher
+
+TDistribution = Literal["uniform", "zero"]
+"""Where stage 2 trains the velocity: on the whole path, t ~ U(0, 1), or at its start, t = 0, alone."""
 
 
 class Controllable(RestorationModule):
@@ -38,9 +41,18 @@ class Controllable(RestorationModule):
         lambda_grid: Weight of `rec/grid`, the term against patches that show at t = 1, on the end of the path as
             z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
             it out.
+        t_distribution: `uniform` draws t ~ U(0, 1), the paper's Eq. 5; `zero` trains v(z_0, 0, c) alone, all that is
+            asked for afterwards. Short trainings come closer to T_f with `zero`, as no step goes to points of the path
+            that already show where it ends.
+        head_lr: Learning rate of the layers of v that start at zero, its `head` and `lq_projection`; null takes the
+            optimizer's. Schedules scale both alike. Adam moves a weight by at most about the learning rate per step, so
+            at an adapter's rate the head grows slowly: some 30 times the optimizer's rate suits short trainings.
         cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
             then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
         **kwargs: Optimizer and scheduler.
+
+    Raises:
+        ValueError: If the teacher is of another scale than the student, or `head_lr` is not positive.
     """
 
     controllable = True
@@ -53,17 +65,23 @@ class Controllable(RestorationModule):
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
         lambda_grid: float = 0.0,
+        t_distribution: TDistribution = "uniform",
+        head_lr: float | None = None,
         cache: Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if fidelity.scale != student.scale:
             raise ValueError(f"The fidelity teacher enlarges x{fidelity.scale}, the student x{student.scale}.")
+        if head_lr is not None and not head_lr > 0:
+            raise ValueError(f"Expected head_lr > 0, or null for the optimizer's learning rate, found {head_lr}.")
         self.student = Frozen(student)
         self.velocity, self.scale = velocity, student.scale
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
         self.lambda_grid = lambda_grid
+        self.t_distribution: TDistribution = t_distribution
+        self.head_lr = head_lr
         self.answers = None if cache is None else Answers(cache)
 
     @property
@@ -82,11 +100,20 @@ class Controllable(RestorationModule):
         if self.answers is not None and stage == "fit":
             self.answers.check(self.made_with())
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The velocity's weights; those that start at zero in a group of their own if they have their own rate."""
+        if self.head_lr is None:
+            return super().parameter_groups()
+        head = [p for layer in self.velocity.zero_layers() for p in layer.parameters()]
+        known = {id(p) for p in head}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return [{"params": rest}, {"params": head, "lr": self.head_lr}]
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
         known = self.ask(batch.lq, batch.key) if self.answers is None else self._recall(self.answers, batch)
         z_0, z_1 = known["z_0"], known["z_1"]
-        control = self.draws.uniform(z_0)
+        control = self.draws.uniform(z_0) if self.t_distribution == "uniform" else z_0.new_zeros(len(z_0))
         latent = interpolate(z_0, z_1, control)
         velocity = self.velocity(latent, control, known.get("prompt"), known["z_l"])
         terms = {"velocity/match": velocity_matching(velocity, z_0, z_1)}
