@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -168,6 +169,31 @@ def quantize(image: Tensor) -> Tensor:
         image: RGB in [0, 1], any shape; values outside are clipped.
     """
     return image.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
+
+
+EXACT: Final = 5e-6
+"""How far a pixel may be from an 8-bit value: far above the rounding of float32, below a third of a 16-bit step."""
+
+
+def content_key(image: Tensor) -> str:
+    """A name for an image by its content alone: a hash of its shape and pixels.
+
+    Images whose values are all those of an 8-bit file, which those that are degraded on the fly are, count by their
+    bytes. Others, such as pairs in 16-bit files, count by their values rounded to 16 bits.
+
+    Args:
+        image: RGB in [0, 1], shape (3, h, w).
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    values = image.detach().float().cpu().clamp(0.0, 1.0)
+    deep = bool((quantize(values) - values).abs().max() > EXACT)
+    levels = 65535 if deep else 255
+    pixels = values.mul(levels).round().to(torch.int32).numpy().astype("<u2")
+    digest = hashlib.blake2b(f"{levels}/{tuple(image.shape)}/".encode(), digest_size=16)
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

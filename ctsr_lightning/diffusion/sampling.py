@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
+from ctsr_lightning.images import content_key
+
+Normal = Callable[[Tensor], Tensor]
+"""Draws N(0, I) in the shape, type and device of a tensor of shape (B, ...)."""
 
 
-def shared_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw the same noise for every image of a batch, so that a result does not depend on the batch it came in.
+def noise_by_content(images: Tensor, seed: int | None) -> Normal:
+    """Noise that an image gets for itself, whatever batch, place in it or device it comes on.
+
+    Every image draws from a CPU generator of its own, seeded by `seed` and what the image shows (`content_key`): two
+    images get independent noise, the same image the same again.
 
     Args:
-        like: A latent of shape (B, C, h, w).
-        generator: A CPU generator: the same seed gives the same noise on every device. None draws independent noise
-            per image from the global generator.
+        images: RGB in [0, 1], shape (B, 3, h, w).
+        seed: Seed; None draws fresh noise from the global generator.
+
+    Returns:
+        What draws for the batch, anew at every call.
     """
-    if generator is None:
-        return torch.randn_like(like)
-    noise = torch.randn(1, *like.shape[1:], generator=generator, dtype=torch.float32)
-    return noise.to(like).expand_as(like)
+    if seed is None:
+        return torch.randn_like
+    generators = [_generator(image, seed) for image in images]
+
+    def normal(like: Tensor) -> Tensor:
+        drawn = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+        return torch.stack(drawn).to(like)
+
+    return normal
+
+
+def _generator(image: Tensor, seed: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}/{content_key(image)}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def sample_residual_shift(
     predict_clean: Callable[[Tensor, Tensor], Tensor],
     degraded: Tensor,
     schedule: ResidualShiftSchedule,
-    generator: torch.Generator | None = None,
+    normal: Normal = torch.randn_like,
     temperature: float = 1.0,
 ) -> Tensor:
     """Run ResShift's chain from the degraded latent to a clean one (ResShift, Algorithm 2).
@@ -37,18 +57,19 @@ def sample_residual_shift(
         predict_clean: Maps (w_τ, τ of shape (B,)) to an estimate of w_0.
         degraded: w_y, shape (B, C, h, w).
         schedule: The chain.
-        generator: Source of the noise, see `shared_noise`.
-        temperature: Factor on all noise of the chain: 1 samples as ResShift does; 0 follows the mean of every step,
-            which is deterministic and the most faithful: a small network leaves some of the noise behind as grain.
+        normal: Draws the noise, see `noise_by_content`.
+        temperature: Factor in [0, 1] on all noise of the chain: 1 samples as ResShift does; 0 follows the mean of every
+            step, which is deterministic and the most faithful: a small network leaves some of the noise behind as
+            grain.
 
     Returns:
         The estimate of w_0 made at τ = 0.
     """
     step = torch.full((degraded.shape[0],), schedule.num_steps - 1, device=degraded.device)
     last_sigma = schedule.kappa * schedule.eta(step, degraded).sqrt()
-    shifted = degraded + temperature * last_sigma * shared_noise(degraded, generator)
+    shifted = degraded + temperature * last_sigma * normal(degraded)
     for index in range(schedule.num_steps - 1, 0, -1):
         step = torch.full_like(step, index)
         mean, sigma = schedule.posterior(shifted, predict_clean(shifted, step), step)
-        shifted = mean + temperature * sigma * shared_noise(degraded, generator)
+        shifted = mean + temperature * sigma * normal(degraded)
     return predict_clean(shifted, torch.zeros_like(step))

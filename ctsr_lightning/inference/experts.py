@@ -43,7 +43,8 @@ class Expert:
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
-            seed: Seed of what the teacher draws, if it draws anything.
+            seed: Seed of what the teacher draws, if it draws anything: for every tile by the tile's content, so that
+                overlapping tiles average what they have drawn.
             keys: Names of the images as in `Batch.key`, for prompts by name.
 
         Returns:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+<<<<<<< HEAD
+=======
+from pathlib import Path
+>>>>>>> science
 from typing import Any, Literal
 
 import torch
@@ -19,6 +23,9 @@ from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.teachers.base import Teacher
+
+TDistribution = Literal["uniform", "zero"]
+"""Where stage 2 trains the velocity: on the whole path, t ~ U(0, 1), or at its start, t = 0, alone."""
 
 
 class Controllable(AskingModule):
@@ -37,7 +44,22 @@ class Controllable(AskingModule):
         lambda_grid: Weight of `rec/grid`, the term against patches that show at t = 1, on the end of the path as
             z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
             it out.
+<<<<<<< HEAD
         **kwargs: `cache`, with which a step runs the velocity field alone, optimizer and scheduler.
+=======
+        t_distribution: `uniform` draws t ~ U(0, 1), the paper's Eq. 5; `zero` trains v(z_0, 0, c) alone, all that is
+            asked for afterwards. Short trainings come closer to T_f with `zero`, as no step goes to points of the path
+            that already show where it ends.
+        head_lr: Learning rate of the layers of v that start at zero, its `head` and `lq_projection`; null takes the
+            optimizer's. Schedules scale both alike. Adam moves a weight by at most about the learning rate per step, so
+            at an adapter's rate the head grows slowly: some 30 times the optimizer's rate suits short trainings.
+        cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
+            then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
+        **kwargs: Optimizer and scheduler.
+
+    Raises:
+        ValueError: If the teacher is of another scale than the student, or `head_lr` is not positive.
+>>>>>>> science
     """
 
     controllable = True
@@ -50,27 +72,64 @@ class Controllable(AskingModule):
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
         lambda_grid: float = 0.0,
+<<<<<<< HEAD
+=======
+        t_distribution: TDistribution = "uniform",
+        head_lr: float | None = None,
+        cache: Path | None = None,
+>>>>>>> science
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if fidelity.scale != student.scale:
             raise ValueError(f"The fidelity teacher enlarges x{fidelity.scale}, the student x{student.scale}.")
+        if head_lr is not None and not head_lr > 0:
+            raise ValueError(f"Expected head_lr > 0, or null for the optimizer's learning rate, found {head_lr}.")
         self.student = Frozen(student)
         self.velocity, self.scale = velocity, student.scale
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
         self.lambda_grid = lambda_grid
+<<<<<<< HEAD
+=======
+        self.t_distribution: TDistribution = t_distribution
+        self.head_lr = head_lr
+        self.answers = None if cache is None else Answers(cache)
+>>>>>>> science
 
     @property
     def tradeoff(self) -> TradeOff:
         """Student and velocity field as they restore together."""
         return TradeOff(self.student.network, self.velocity, self.z0_source)
 
+<<<<<<< HEAD
+=======
+    def setup(self, stage: str) -> None:
+        """Refuse a cache that other networks have answered for.
+
+        Raises:
+            FileNotFoundError: If there is no cache in the folder.
+            ValueError: If student, T_f, prompt, scale or z0_source are not those of the cache.
+        """
+        super().setup(stage)
+        if self.answers is not None and stage == "fit":
+            self.answers.check(self.made_with())
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The velocity's weights; those that start at zero in a group of their own if they have their own rate."""
+        if self.head_lr is None:
+            return super().parameter_groups()
+        head = [p for layer in self.velocity.zero_layers() for p in layer.parameters()]
+        known = {id(p) for p in head}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return [{"params": rest}, {"params": head, "lr": self.head_lr}]
+
+>>>>>>> science
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
         known = self.ask(batch.lq, batch.key) if self.answers is None else self._recall(self.answers, batch)
         z_0, z_1 = known["z_0"], known["z_1"]
-        control = self.draws.uniform(z_0)
+        control = self.draws.uniform(z_0) if self.t_distribution == "uniform" else z_0.new_zeros(len(z_0))
         latent = interpolate(z_0, z_1, control)
         velocity = self.velocity(latent, control, known.get("prompt"), known["z_l"])
         terms = {"velocity/match": velocity_matching(velocity, z_0, z_1)}

@@ -73,5 +73,5 @@ class ResidualShift(RestorationModule):
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # sees no prompt
-        """Walk the whole chain, from the same noise every time."""
+        """Walk the chain; an image gets the same noise every time."""
         return self.network.restore(lq)

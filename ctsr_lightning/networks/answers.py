@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,35 +14,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ctsr_lightning import __version__
-from ctsr_lightning.images import quantize
+from ctsr_lightning.images import content_key
 
 FORMAT: Final = 1
 """Version of the folder's layout."""
 DESCRIPTION: Final = "cache.json"
 """What says whose answers a folder holds."""
-EXACT: Final = 5e-6
-"""How far a pixel may be from an 8-bit value: far above the rounding of float32, below a third of a 16-bit step."""
-
-
-def content_key(image: Tensor) -> str:
-    """A name for an image by its content alone: a hash of its shape and pixels.
-
-    Images whose values are all those of an 8-bit file, which those that are degraded on the fly are, count by their
-    bytes. Others, such as pairs in 16-bit files, count by their values rounded to 16 bits.
-
-    Args:
-        image: RGB in [0, 1], shape (3, h, w).
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    values = image.detach().float().cpu().clamp(0.0, 1.0)
-    deep = bool((quantize(values) - values).abs().max() > EXACT)
-    levels = 65535 if deep else 255
-    pixels = values.mul(levels).round().to(torch.int32).numpy().astype("<u2")
-    digest = hashlib.blake2b(f"{levels}/{tuple(image.shape)}/".encode(), digest_size=16)
-    digest.update(pixels.tobytes())
-    return digest.hexdigest()
 
 
 class Answers:

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.diffusion.parametrization import wide
-from ctsr_lightning.diffusion.sampling import sample_residual_shift
+from ctsr_lightning.diffusion.sampling import noise_by_content, sample_residual_shift
 from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.pretrained import load_weights
@@ -32,11 +32,11 @@ class ResidualShiftNetwork(nn.Module):
         residual_std: Standard deviation of w_0 - w_y, about 0.3 in a latent space of unit variance. The UNet then
             learns what the best linear estimate of w_0 lacks, which a small network needs; null lets it predict w_0 as
             it stands, as ResShift does.
-        temperature: Factor on the noise of the chain when restoring, see `sample_residual_shift`.
+        temperature: Factor in [0, 1] on the noise of the chain when restoring, see `sample_residual_shift`.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a residual-shift training.
 
     Raises:
-        ValueError: If the channels do not fit.
+        ValueError: If the channels do not fit, or the temperature leaves [0, 1].
     """
 
     def __init__(
@@ -55,6 +55,10 @@ class ResidualShiftNetwork(nn.Module):
             raise ValueError(
                 f"Expected a UNet with {2 * codec.channels} channels in (w_τ and w_y) and {codec.channels} out for "
                 f"this codec, found {found[0]} in and {found[1]} out."
+            )
+        if not 0.0 <= temperature <= 1.0:
+            raise ValueError(
+                f"Expected a temperature in [0, 1], found {temperature}: 1 samples as ResShift does, 0 follows means."
             )
         self.unet, self.codec, self.scale, self.residual_std = unet, codec, scale, residual_std
         self.temperature = temperature
@@ -96,18 +100,19 @@ class ResidualShiftNetwork(nn.Module):
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).
-            seed: Seed of the noise, which every image of the batch shares; None draws fresh noise per image.
+            seed: Seed of the noise. An image's noise depends on the seed and its own pixels alone, not on its batch or
+                the device, and differs from image to image; a tile of a large image counts as an image. None draws
+                fresh noise.
 
         Returns:
             Images in [0, 1], shape (B, 3, scale * h, scale * w).
         """
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
         degraded = self.degraded(lq)
         clean = sample_residual_shift(
             lambda shifted, step: self.predict_clean(shifted, step, degraded),
             degraded,
             self.schedule,
-            generator,
+            noise_by_content(lq, seed),
             self.temperature,
         )
         return signed_to_unit(self.codec.decode(clean)).clamp(0.0, 1.0)

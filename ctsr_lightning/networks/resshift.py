@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctsr_lightning.diffusion.parametrization import wide
-from ctsr_lightning.diffusion.sampling import sample_residual_shift, shared_noise
+from ctsr_lightning.diffusion.sampling import noise_by_content, sample_residual_shift
 from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.swin_unet import SwinUNet
@@ -115,22 +115,23 @@ class ResShiftNetwork(nn.Module):
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).
-            seed: Seed of the noise, which every image of the batch shares; None draws fresh noise per image.
+            seed: Seed of the noise. An image's noise depends on the seed and its own pixels alone, not on its batch or
+                the device, and differs from image to image; a tile of a large image counts as an image. None draws
+                fresh noise.
 
         Returns:
             Images in [0, 1], shape (B, 3, scale * h, scale * w).
         """
         height, width = lq.shape[-2:]
         lq = pad_to_multiple(lq, self.unet.multiple)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        degraded = self.degraded(lq)
+        degraded, normal = self.degraded(lq), noise_by_content(lq, seed)
         if self.one_step:
             step = torch.full((lq.shape[0],), self.schedule.num_steps - 1, device=lq.device)
             sigma = self.schedule.kappa * self.schedule.eta(step, degraded).sqrt()
-            clean = self.predict_clean(degraded + sigma * shared_noise(degraded, generator), step, lq)
+            clean = self.predict_clean(degraded + sigma * normal(degraded), step, lq)
         else:
             clean = sample_residual_shift(
-                lambda shifted, step: self.predict_clean(shifted, step, lq), degraded, self.schedule, generator
+                lambda shifted, step: self.predict_clean(shifted, step, lq), degraded, self.schedule, normal
             )
         return self.decode(clean).clamp(0.0, 1.0)[..., : self.scale * height, : self.scale * width]
 

@@ -51,12 +51,15 @@ class VelocityField(nn.Module):
         channels = unet.config.out_channels
         self.head = nn.Conv2d(channels, channels, 1)
         self.lq_projection = nn.Conv2d(channels, channels, 1) if condition_on_lq else None
-        for layer in (self.head, self.lq_projection):
-            if layer is not None:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # Conv2d types an existing bias as optional
+        for layer in self.zero_layers():
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # Conv2d types an existing bias as optional
         if weights is not None:
             load_weights(self, weights, prefix="velocity.", only_trainable=True)
+
+    def zero_layers(self) -> list[nn.Conv2d]:
+        """The layers that start at zero: the head, and the projection of z_L if there is one."""
+        return [self.head] if self.lq_projection is None else [self.head, self.lq_projection]
 
     def forward(self, latent: Tensor, control: Tensor, prompt: Tensor | None, lq_latent: Tensor) -> Tensor:
         """Evaluate the field.

@@ -44,7 +44,7 @@ class BridgedTeacher(Teacher):
         network: The trained restorer; `load_resshift` or `load_sinsr` read the published files.
         codec: E, the plain autoencoder of the student's latent space, without the student's adapters.
         clip: Upper limit of c_τ; null for none.
-        seed: Seed of the noise that `restore` starts from.
+        seed: Seed of the noise of `restore`, which every image draws by its own content.
         gradient_checkpointing: Recompute activations in the backward pass. It pays for E_q, the largest part with a
             gradient at 512 pixels; with gradient `paper` for the denoiser, D_q and E, too.
 
@@ -159,5 +159,5 @@ class BridgedTeacher(Teacher):
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
-        """Walk the chain, or make SinSR's one step, from the same noise every time."""
+        """Walk the chain, or make SinSR's one step; an image gets the same noise every time."""
         return self.frozen.network.restore(lq, self.seed)

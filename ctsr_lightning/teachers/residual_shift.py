@@ -22,7 +22,7 @@ class ResidualShiftTeacher(Teacher):
 
     Args:
         network: The trained network; give it its `weights`.
-        seed: Seed of the noise that `restore` starts from.
+        seed: Seed of the noise of `restore`, which every image draws by its own content.
     """
 
     def __init__(self, network: ResidualShiftNetwork, seed: int = 0) -> None:
@@ -63,5 +63,5 @@ class ResidualShiftTeacher(Teacher):
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
-        """Walk the chain, from the same noise every time."""
+        """Walk the chain; an image gets the same noise every time."""
         return self.frozen.network.restore(lq, self.seed)

@@ -45,6 +45,18 @@ def test_the_seed_is_the_only_source_of_randomness():
     assert not torch.equal(expert(lq, seed=2), first)
 
 
+def test_tiles_draw_by_their_own_content():
+    teacher, lq = ResidualShiftTeacher(tiny.shift_network()), torch.rand(1, 3, 8, 20)
+    whole = Expert(teacher, CPU, tile=8)(lq)
+    other = lq.clone()
+    other[..., -1] = 1.0 - other[..., -1]  # seen by the last tile alone
+    changed = (Expert(teacher, CPU, tile=8)(other) != whole).any(dim=1).any(dim=1)[0]
+    assert not changed[: 12 * teacher.scale].any()
+    assert changed[12 * teacher.scale :].any()
+    repeated = torch.cat([lq[..., :8], lq[..., :8]], dim=0)
+    assert torch.equal(*Expert(teacher, CPU, tile=8)(repeated).unbind())
+
+
 def test_diverged_networks_are_named():
     teacher = tiny.realness_teacher()
     next(teacher.frozen.network.unet.parameters()).fill_(torch.nan)

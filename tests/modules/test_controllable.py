@@ -3,11 +3,13 @@
 import pytest
 import tiny
 import torch
+from lightning import Callback
 from torch.nn import functional as F
 
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.modules import Controllable
 from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.modules.lr_schedule import WarmupCosine
 from ctsr_lightning.networks import LoRA
 
 SOURCES = ["latent", "reencode"]
@@ -124,6 +126,80 @@ def test_times_are_drawn_from_the_unit_interval():
     times = torch.cat(seen)
     assert 0.0 <= times.min() < 0.1
     assert 0.9 < times.max() < 1.0
+
+
+def test_training_at_the_start_alone_is_equation_five_at_zero():
+    module, batch = stage_two(t_distribution="zero", lambda_grid=3.0).double(), tiny.batch(3, dtype=torch.float64)
+    shown = []
+    module.velocity.register_forward_pre_hook(lambda module, args: shown.append(args))
+    found = module.losses(batch)
+    z_0, z_1 = ends(module, batch)
+    (latent, control, *_), velocity = shown[0], module.velocity(z_0, torch.zeros(3), None, z_0)
+    assert torch.equal(latent, z_0)
+    assert control.tolist() == [0.0] * 3
+    expected = ((z_1 - z_0 - velocity) ** 2).mean().item()
+    assert found["velocity/match"].item() == pytest.approx(expected, rel=1e-9)
+    image = (module.student.network.codec.decode(z_0 + velocity) + 1) / 2
+    assert found["rec/grid"].item() == pytest.approx(3.0 * reconstruction.grid(image, batch.gt, 4).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": LoRA(), "condition_on_lq": True}])
+def test_layers_that_start_at_zero_have_their_own_learning_rate(options):
+    module = stage_two(velocity=tiny.velocity(**options), head_lr=0.3)
+    rest, head = module.parameter_groups()
+    assert "lr" not in rest
+    assert head["lr"] == 0.3
+    named = {id(p): n.removeprefix("velocity.") for n, p in module.named_parameters()}
+    assert {named[id(p)].split(".")[0] for p in head["params"]} == {"head", "lq_projection"} - (
+        set() if options else {"lq_projection"}
+    )
+    groups = [id(p) for group in (rest, head) for p in group["params"]]
+    assert sorted(groups) == sorted(id(p) for p in module.parameters() if p.requires_grad)
+    assert len(stage_two().parameter_groups()) == 1
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_schedules_scale_both_learning_rates_alike_and_clipping_leaves_them_apart(clip):
+    rates, moved = [], []
+    module = stage_two(
+        awake=False, head_lr=0.03, optimizer=lambda p: torch.optim.SGD(p, lr=0.01),
+        scheduler=lambda o: WarmupCosine(o, warmup_steps=1),
+    )  # fmt: skip
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+        def on_train_batch_end(self, trainer, module, *_):  # gradients are still there, as they were clipped
+            groups = trainer.optimizers[0].param_groups
+            moved.append([torch.stack([p.grad.norm() for p in g["params"]]).norm() for g in groups])
+
+    tiny.fit(module, max_steps=4, callbacks=[Watch()], gradient_clip_val=clip)
+    assert len({lr for lr, _ in rates}) > 2
+    assert [head / lr for lr, head in rates] == pytest.approx([3.0] * 4)
+    assert module.velocity.head.weight.abs().max() > 0
+    if clip is not None:  # each group by itself
+        assert max(max(norms) for norms in moved) == pytest.approx(clip, rel=1e-3)
+
+
+def test_resuming_with_a_rate_of_the_head_continues_exactly(tmp_path):
+    def module():
+        return stage_two(
+            awake=False, head_lr=0.03, t_distribution="zero", scheduler=lambda o: WarmupCosine(o, total_steps=4)
+        )
+
+    whole, first, second = module(), module(), module()
+    tiny.fit(whole, max_steps=4)
+    tiny.fit(first, max_steps=2).save_checkpoint(tmp_path / "half.ckpt")
+    tiny.fit(second, max_steps=4, ckpt_path=tmp_path / "half.ckpt")
+    for (name, mine), theirs in zip(second.velocity.named_parameters(), whole.velocity.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
+def test_learning_rates_that_teach_nothing_are_refused(rate):
+    with pytest.raises(ValueError, match="Expected head_lr > 0, or null"):
+        stage_two(head_lr=rate)
 
 
 @pytest.mark.parametrize("awake", [False, True])

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ctsr_lightning.diffusion import ResidualShiftSchedule
+from ctsr_lightning.diffusion.sampling import noise_by_content
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.resshift import (
     ResShiftNetwork,
@@ -109,12 +110,12 @@ def test_restoring_is_the_published_process(version, steps, noise, one_step):
     kappa, first = 2.0, noise / 2.0
     base = np.exp(np.log(0.99 / first) / (steps - 1))
     eta = np.array([(first * base ** ((steps - 1) * (i / (steps - 1)) ** 0.3)) ** 2 for i in range(steps)])
-    generator = torch.Generator().manual_seed(5)
+    normal = noise_by_content(lq, 5)
     image = lq.numpy() * 2 - 1
     w_y = network.degraded(lq).numpy()
 
     def draw():
-        return torch.randn(1, 3, 8, 16, generator=generator).double().numpy()
+        return normal(torch.from_numpy(w_y)).numpy()
 
     def predict(w, i):
         x = w / np.sqrt(1 + kappa**2 * eta[i])
@@ -171,7 +172,7 @@ def test_padding_reflects_where_it_can():
     assert pad_to_multiple(few, 8) is few
 
 
-def test_noise_depends_on_the_seed_and_not_on_the_batch():
+def test_noise_depends_on_seed_and_image_and_not_on_the_batch():
     network, lq = real(), torch.rand(2, 3, 8, 8)
     both = network.restore(lq)
     assert torch.equal(both, network.restore(lq, seed=0))

@@ -161,6 +161,11 @@ def test_restoring_does_not_depend_on_the_batch(restorer, lq):
     torch.testing.assert_close(restorer.restore(lq)[1:2], restorer.restore(lq[1:2]), rtol=0, atol=1e-9)
 
 
+def test_restoring_does_not_depend_on_the_place_in_the_batch(teacher, lq):
+    teacher, lq = teacher.double(), lq.double()
+    torch.testing.assert_close(teacher.restore(lq.flip(0)), teacher.restore(lq).flip(0), rtol=0, atol=1e-9)
+
+
 def test_opinion_does_not_depend_on_the_batch(teacher, lq):
     teacher, lq = teacher.double(), lq.double()
     student, gt = noised(torch.float64), noised(torch.float64, seed=1)
@@ -240,6 +245,21 @@ def test_residual_shift_follows_its_seed(lq):
     network = tiny.shift_network()
     first, second = (ResidualShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, 1.5, float("nan")])
+def test_temperatures_that_are_none_are_refused(temperature):
+    with pytest.raises(ValueError, match=rf"temperature in \[0, 1\], found {temperature}"):
+        tiny.shift_network(temperature=temperature)
+
+
+def test_temperature_scales_the_noise(lq):
+    # The chain is not linear in its noise, yet close to it where there is little.
+    cold, tepid, warm = (
+        ResidualShiftTeacher(tiny.shift_network(temperature=x)).double().restore(lq.double()) for x in (0, 1e-4, 2e-4)
+    )
+    torch.testing.assert_close(warm - cold, 2 * (tepid - cold), rtol=0, atol=1e-2 * (warm - cold).abs().max())
+    assert not torch.equal(tepid, cold)
 
 
 def test_residual_shift_needs_its_condition():
