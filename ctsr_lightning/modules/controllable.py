@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-<<<<<<< HEAD
-=======
-from pathlib import Path
->>>>>>> science
 from typing import Any, Literal
 
 import torch
@@ -44,22 +40,16 @@ class Controllable(AskingModule):
         lambda_grid: Weight of `rec/grid`, the term against patches that show at t = 1, on the end of the path as
             z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
             it out.
-<<<<<<< HEAD
-        **kwargs: `cache`, with which a step runs the velocity field alone, optimizer and scheduler.
-=======
         t_distribution: `uniform` draws t ~ U(0, 1), the paper's Eq. 5; `zero` trains v(z_0, 0, c) alone, all that is
             asked for afterwards. Short trainings come closer to T_f with `zero`, as no step goes to points of the path
             that already show where it ends.
         head_lr: Learning rate of the layers of v that start at zero, its `head` and `lq_projection`; null takes the
             optimizer's. Schedules scale both alike. Adam moves a weight by at most about the learning rate per step, so
             at an adapter's rate the head grows slowly: some 30 times the optimizer's rate suits short trainings.
-        cache: A folder that `ctsr cache` has filled with what student and T_f say about the training images. A step
-            then runs the velocity field alone; null asks the networks in every step. The data needs a `pool`.
-        **kwargs: Optimizer and scheduler.
+        **kwargs: `cache`, with which a step runs the velocity field alone, optimizer and scheduler.
 
     Raises:
         ValueError: If the teacher is of another scale than the student, or `head_lr` is not positive.
->>>>>>> science
     """
 
     controllable = True
@@ -72,12 +62,8 @@ class Controllable(AskingModule):
         realness: Teacher | None = None,
         z0_source: Z0Source = "latent",
         lambda_grid: float = 0.0,
-<<<<<<< HEAD
-=======
         t_distribution: TDistribution = "uniform",
         head_lr: float | None = None,
-        cache: Path | None = None,
->>>>>>> science
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -90,30 +76,13 @@ class Controllable(AskingModule):
         self.fidelity, self.realness = fidelity, realness
         self.z0_source: Z0Source = z0_source
         self.lambda_grid = lambda_grid
-<<<<<<< HEAD
-=======
         self.t_distribution: TDistribution = t_distribution
         self.head_lr = head_lr
-        self.answers = None if cache is None else Answers(cache)
->>>>>>> science
 
     @property
     def tradeoff(self) -> TradeOff:
         """Student and velocity field as they restore together."""
         return TradeOff(self.student.network, self.velocity, self.z0_source)
-
-<<<<<<< HEAD
-=======
-    def setup(self, stage: str) -> None:
-        """Refuse a cache that other networks have answered for.
-
-        Raises:
-            FileNotFoundError: If there is no cache in the folder.
-            ValueError: If student, T_f, prompt, scale or z0_source are not those of the cache.
-        """
-        super().setup(stage)
-        if self.answers is not None and stage == "fit":
-            self.answers.check(self.made_with())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The velocity's weights; those that start at zero in a group of their own if they have their own rate."""
@@ -124,7 +93,6 @@ class Controllable(AskingModule):
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         return [{"params": rest}, {"params": head, "lr": self.head_lr}]
 
->>>>>>> science
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
         known = self.ask(batch.lq, batch.key) if self.answers is None else self._recall(self.answers, batch)
