@@ -14,8 +14,9 @@ from ctsr_lightning.diffusion.parametrization import to_clean, training_target, 
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.images import quantize
 from ctsr_lightning.losses import reconstruction
+from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
-from ctsr_lightning.losses.views import random_view
+from ctsr_lightning.losses.views import random_symmetry, random_view
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.asking import AskingModule
 from ctsr_lightning.networks.adapters import LoRA, add_unet_adapters
@@ -46,13 +47,17 @@ class OneStep(AskingModule):
         target: The expert to distil, such as an `ExpertTeacher`; null learns from ground truth (OSEDiff).
         critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
         lambda_l2: Weight of the mean squared error (OSEDiff: 1).
+        lambda_l1: Weight of the mean absolute error, on images in [-1, 1]; 0, as in OSEDiff, leaves it out.
         lambda_lpips: Weight of the perceptual distance (OSEDiff: 2).
         lambda_grid: Weight of the term against patches that show, see `losses.reconstruction.grid`; 0, as in OSEDiff,
             leaves it out.
         lambda_pattern: Weight of the term against errors that repeat from patch to patch, see
             `losses.reconstruction.pattern`; 0 leaves it out. Not in OSEDiff.
+        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0 leaves it out. Not
+            in OSEDiff.
         random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
             the student cannot fool it with a pattern. Not in OSEDiff.
+        symmetries: Mirror and turn every batch of square crops at random.
         lambda_vsd: Weight of variational score distillation (OSEDiff: 1); 0 leaves it out, and the critic with it.
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
         vsd_samples: How many samples of a process's batch VSD and the critic look at, which together cost more than the
@@ -75,10 +80,13 @@ class OneStep(AskingModule):
         target: Teacher | None = None,
         critic_lora: LoRA | None = None,
         lambda_l2: float = 1.0,
+        lambda_l1: float = 0.0,
         lambda_lpips: float = 2.0,
         lambda_grid: float = 0.0,
         lambda_pattern: float = 0.0,
+        lambda_lattice: float = 0.0,
         random_views: bool = False,
+        symmetries: bool = False,
         lambda_vsd: float = 1.0,
         lambda_critic: float = 1.0,
         vsd_samples: int | None = None,
@@ -107,8 +115,9 @@ class OneStep(AskingModule):
                 refuse_shared(critic, "critic_lora")
             self.prior, self.critic = Frozen(prior), critic
         self.perceptual = Frozen(perceptual)
-        self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
-        self.lambda_pattern, self.random_views = lambda_pattern, random_views
+        self.lambda_l2, self.lambda_l1, self.lambda_lpips = lambda_l2, lambda_l1, lambda_lpips
+        self.lambda_grid, self.lambda_pattern, self.lambda_lattice = lambda_grid, lambda_pattern, lambda_lattice
+        self.random_views, self.symmetries = random_views, symmetries
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
         if vsd_samples is not None and vsd_samples < 1:
             raise ValueError(f"Expected `vsd_samples` of at least 1, or null for the whole batch, found {vsd_samples}.")
@@ -126,19 +135,24 @@ class OneStep(AskingModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The student's terms, and the critic's one."""
-        student, goal = self.student, self._goal(batch)
-        clean = student.latent(batch.lq, keys=batch.key)
+        student, lq, goal = self.student, batch.lq, self._goal(batch)
+        if self.symmetries:
+            lq, goal = random_symmetry([lq, goal], self.draws.generator)
+        clean = student.latent(lq, keys=batch.key)
         restored = student.decode(clean)
-        perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
-        looked_at = (restored, goal)
-        if self.random_views:
-            looked_at = random_view(restored, goal, self.draws.generator)
-        terms = {
-            "rec/l2": self.lambda_l2 * reconstruction.l2(restored, goal),
-            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(*looked_at).mean(),
-        }
+        terms = {}
+        if self.lambda_l2:
+            terms["rec/l2"] = self.lambda_l2 * reconstruction.l2(restored, goal)
+        if self.lambda_l1:
+            terms["rec/l1"] = self.lambda_l1 * reconstruction.l1(restored, goal)
+        if self.lambda_lpips:
+            name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
+            looked_at = (restored, goal)
+            if self.random_views:
+                looked_at = random_view(restored, goal, self.draws.generator)
+            terms[f"rec/{name}"] = self.lambda_lpips * self.perceptual(*looked_at).mean()
         if self.lambda_vsd:
-            prompt = student.prompt(batch.lq, batch.key)
+            prompt = student.prompt(lq, batch.key)
             seen, shown = clean[: self.vsd_samples], None if prompt is None else prompt[: self.vsd_samples]
             terms["vsd"] = self.lambda_vsd * self._vsd(seen, shown)
             terms["critic/denoise"] = self.lambda_critic * self._critic_loss(seen.detach(), shown)
@@ -146,6 +160,8 @@ class OneStep(AskingModule):
             terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, goal, student.codec.factor)
         if self.lambda_pattern:
             terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(restored, goal, student.codec.factor)
+        if self.lambda_lattice:
+            terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, goal, LATTICE)
         return terms
 
     def _goal(self, batch: Batch) -> Tensor:
