@@ -10,6 +10,7 @@ from torch import Tensor
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import reconstruction, score_distillation
+from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.losses.views import random_view
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
@@ -39,6 +40,8 @@ class DualTeacher(RestorationModule):
             in the paper, leaves it out.
         lambda_pattern: Weight of `rec/pattern`, the term against errors that repeat from patch to patch, see
             `losses.reconstruction.pattern`; 0, as in the paper, leaves it out.
+        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0, as in the paper,
+            leaves it out.
         random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
             the student cannot fool it with a pattern. Not in the paper.
         lambda_fidelity: λ_fl (paper: 2).
@@ -59,6 +62,7 @@ class DualTeacher(RestorationModule):
         lambda_lpips: float = 2.0,
         lambda_grid: float = 0.0,
         lambda_pattern: float = 0.0,
+        lambda_lattice: float = 0.0,
         random_views: bool = False,
         lambda_fidelity: float = 2.0,
         lambda_realness: float = 1.0,
@@ -74,7 +78,7 @@ class DualTeacher(RestorationModule):
         self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
         self.perceptual = Frozen(perceptual)
         self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
-        self.lambda_pattern, self.random_views = lambda_pattern, random_views
+        self.lambda_pattern, self.lambda_lattice, self.random_views = lambda_pattern, lambda_lattice, random_views
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
@@ -100,6 +104,8 @@ class DualTeacher(RestorationModule):
             terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(
                 restored, batch.gt, student.codec.factor
             )
+        if self.lambda_lattice:
+            terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, batch.gt, LATTICE)
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
         noise = self.draws.normal(clean)
         noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)
