@@ -29,15 +29,15 @@ DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
 TEACHERS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "teacher").glob("*.yaml"))
 PROMPTS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "prompt").glob("*.yaml"))
 
-RECONSTRUCTION = {"rec/l2", "rec/texture_distance", "rec/grid", "rec/pattern"}
+RECONSTRUCTION = {"rec/texture_distance", "rec/lattice"}
 TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term in ("align", "prior")}
 TERMS = {
     "codec": {"codec/l1"},
     "prior": {"prior/denoise"},
-    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/grid"},
-    "realness_teacher": {*RECONSTRUCTION, "vsd", "critic/denoise"},
-    "stage1": {*RECONSTRUCTION, *TEACHERS},
-    "stage2": {"velocity/match", "rec/grid"},
+    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/lattice"},
+    "realness_teacher": {*RECONSTRUCTION, "rec/l1"},
+    "stage1": {*RECONSTRUCTION, "rec/l2", *TEACHERS},
+    "stage2": {"velocity/match"},
 }
 METRICS = ("psnr_y", "ssim_y", "texture_distance", "grid_energy")
 CONTROLS = ("t=0.00", "t=0.25", "t=0.50", "t=0.75", "t=1.00")
