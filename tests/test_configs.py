@@ -97,6 +97,24 @@ def test_a_teacher_takes_the_place_of_another(name: str, parse: Callable[..., An
     assert there[0]["class_path"] == f"ctsr_lightning.teachers.{full_size(f'teacher/{name}')['class_path']}"
 
 
+def test_a_prior_may_become_the_realness_score(tmp_path: Path, parse: Callable[..., Any]) -> None:
+    unet = "ctsr_lightning.networks.nano_unet"
+    options = {"latent_channels": 24, "widths": [48, 96, 144], "weights": "prior/weights.safetensors"}
+    score = {"class_path": unet, "init_args": options}
+    (tmp_path / "score.yaml").write_text(yaml.safe_dump(score))
+    stage = yaml.safe_load((CONFIGS / "nano" / "stage1.yaml").read_text())
+    stage["model"]["init_args"]["realness"]["init_args"]["score"] = score
+    (tmp_path / "stage1.yaml").write_text(yaml.safe_dump({"model": stage["model"]}))
+    for words in (
+        ["--config", str(tmp_path / "stage1.yaml")],
+        ["--model.realness.score", str(tmp_path / "score.yaml")],
+    ):
+        config = parse("--config", str(CONFIGS / "nano" / "stage1.yaml"), *words)
+        found = config["model.init_args.realness.init_args.score"]
+        assert found.class_path == unet
+        assert {name: found.init_args[name] for name in options} == {**options, "widths": (48, 96, 144)}
+
+
 @pytest.mark.parametrize("name", PROMPTS_TO_CHOOSE)
 def test_a_prompt_takes_the_place_of_another(name: str, parse: Callable[..., Any]) -> None:
     prompt = CONFIGS / "prompt" / name

@@ -189,9 +189,9 @@ def test_resuming_with_a_rate_of_the_head_continues_exactly(tmp_path):
         )
 
     whole, first, second = module(), module(), module()
-    tiny.fit(whole, max_steps=4)
-    tiny.fit(first, max_steps=2).save_checkpoint(tmp_path / "half.ckpt")
-    tiny.fit(second, max_steps=4, ckpt_path=tmp_path / "half.ckpt")
+    tiny.fit(whole, tiny.loader(count=4), max_steps=4)
+    tiny.fit(first, tiny.loader(count=4), max_steps=2).save_checkpoint(tmp_path / "half.ckpt")
+    tiny.fit(second, tiny.loader(count=4), max_steps=4, ckpt_path=tmp_path / "half.ckpt")
     for (name, mine), theirs in zip(second.velocity.named_parameters(), whole.velocity.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
 

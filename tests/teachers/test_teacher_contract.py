@@ -8,6 +8,8 @@ import tiny
 import tiny_experts
 import tiny_resshift
 import torch
+from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
 
 from ctsr_lightning import teachers
 from ctsr_lightning.diffusion import NoiseSchedule
@@ -28,6 +30,7 @@ MAKERS = {
     "one step, own score": tiny.realness_teacher,
     "one step, adapters": lambda: OneStepTeacher(tiny.adapted_student()),
     "one step, base score": lambda: OneStepTeacher(tiny.adapted_student(), score="base"),
+    "one step, score of a prior": lambda: OneStepTeacher(tiny.student(), score=tiny.unet(seed=7)),
     "residual shift": tiny.fidelity_teacher,
     "residual shift from a linear estimate": lambda: ResidualShiftTeacher(tiny.shift_network(residual_std=0.3)),
     "bridge": tiny_resshift.bridged_teacher,
@@ -299,6 +302,62 @@ def test_base_score_still_restores_with_adapters(lq):
 def test_base_score_needs_adapters():
     with pytest.raises(ValueError, match="needs adapters over a base UNet"):
         OneStepTeacher(tiny.student(), score="base")
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_score_of_a_prior_is_the_priors_and_restoring_is_not(lq, prediction):
+    noisy, prior = noised(), tiny.unet(seed=7)
+    teacher = OneStepTeacher(tiny.student(prediction=prediction), score=prior)
+    output = prior(noisy.latent, noisy.timestep, None).sample
+    a = noisy.alpha_bar
+    expected = output if prediction == "epsilon" else (1 - a).sqrt() * noisy.latent + a.sqrt() * output
+    found = ask(teacher, lq, noisy, noised(seed=1))
+    torch.testing.assert_close(found.align, expected, rtol=1e-5, atol=1e-6)
+    own = OneStepTeacher(tiny.student(prediction=prediction))
+    assert torch.equal(teacher.restore(lq), own.restore(lq))
+    assert not torch.allclose(ask(own, lq, noisy, noised(seed=1)).align, expected)
+
+
+def test_score_of_a_prior_follows_the_teacher_and_is_none_of_its_parameters():
+    prior = tiny.unet(seed=7)
+    OneStepTeacher(tiny.student(), score=prior).double().train()
+    assert {p.dtype for p in prior.parameters()} == {torch.float64}
+    assert not prior.training
+    assert not any(p.requires_grad for p in prior.parameters())
+
+
+def test_score_of_another_latent_space_is_refused():
+    with pytest.raises(ValueError, match=r"UNet with 4 channels in and out, .* found 8 in and 4 out.*distilled from"):
+        OneStepTeacher(tiny.student(), score=tiny.unet(8))
+
+
+@pytest.mark.parametrize("score", ["own", "base", "prior"])
+def test_scores_are_named_in_configurations(tmp_path, lq, score):
+    prior = tiny.unet(seed=7)
+    save_file({f"student.unet.{k}": v for k, v in prior.state_dict().items()}, tmp_path / "weights.safetensors")
+    unet = {"class_path": "ctsr_lightning.networks.nano_unet", "init_args": {"latent_channels": 4, "widths": [8, 16]}}
+    network = {"unet": unet, "codec": {"class_path": "NanoCodec", "init_args": {"channels": 4, "width": 8}}}
+    if score == "base":
+        network["lora"] = {"class_path": "LoRA"}
+    with_weights = {**unet, "init_args": {**unet["init_args"], "weights": str(tmp_path / "weights.safetensors")}}
+    settings = {
+        "class_path": "OneStepTeacher",
+        "init_args": {
+            "network": {"class_path": "OneStepStudent", "init_args": network},
+            "score": with_weights if score == "prior" else score,
+        },
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--teacher", type=Teacher)
+    parsed = parser.parse_object({"teacher": settings})
+    again = parser.parse_string(parser.dump(parsed))  # as in a checkpoint, or the config.yaml beside weights
+    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
+    for config in (parsed, again):
+        teacher = instantiate(config).teacher
+        assert (teacher.prior is None) is (score == "own")
+        if score == "prior":
+            found = teacher.predict_noise(noised(), None)
+            assert torch.equal(found, prior.eval()(noised().latent, noised().timestep, None).sample)
 
 
 def test_identity_keeps_the_value_and_passes_the_gradient():
