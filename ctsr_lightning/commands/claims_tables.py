@@ -88,7 +88,7 @@ def sweep_section(findings: Findings) -> str:
     volume = (
         f"Hypervolume, as a share of the box above {PSNR.name} {corner[0]:.3f} and {findings.perceptual} "
         f"{corner[1]:.4f} (the worst of all points, bicubic enlargement included): sweep {volumes}, blend of T_f and "
-        f"T_r {against[0].other.hypervolume:.4f}, each by {len(CONTROLS)} measured points."
+        f"T_r {against[0].other.hypervolume:.4f}, each by {len(CONTROLS)} points joined by straight lines."
     )
     lines = [volume]
     for record in full.values():

@@ -43,6 +43,8 @@ class ImageMean(Metric):
 
     needs_reference: bool = True
     """Whether the value depends on the ground truth."""
+    partial: bool = False
+    """Whether it may have no value (NaN) for some images, which then do not count."""
     definition: str = ""
     """The metric's definition in one line, for the record of a result."""
     weight_files: tuple[Path, ...] = ()
@@ -82,8 +84,9 @@ class ImageMean(Metric):
             )
         require_finite(name, restored=restored, gt=gt)
         values = self.measure(quantize(restored.float()), quantize(gt.float())).double()
-        if not bool(torch.isfinite(values).all()):
-            bad = torch.nonzero(~torch.isfinite(values)).flatten().tolist()
+        fine = torch.isfinite(values) | (values.isnan() if self.partial else False)
+        if not bool(fine.all()):
+            bad = torch.nonzero(~fine).flatten().tolist()
             raise ValueError(
                 f"{name} is not finite for image {bad} of the batch although the images are: it is not defined for "
                 "them, as NIQE is not for flat images, or the weights are damaged. Leave the images or the metric out."
@@ -93,6 +96,7 @@ class ImageMean(Metric):
     def update(self, restored: Tensor, gt: Tensor | None = None) -> None:
         """Add a batch; arguments as in `values`."""
         values = self.values(restored, gt)
+        values = values[~values.isnan()]
         self.total += values.sum()
         self.count += values.numel()
 

@@ -1,7 +1,8 @@
 """Comparing curves on the perception-distortion plane: dominance, monotonicity, hypervolume.
 
-Source of the plane: Blau and Michaeli 2018, "The Perception-Distortion Tradeoff". Only measured points count: nothing
-is interpolated between two settings, and whether a difference is larger than chance is not judged here.
+Source of the plane: Blau and Michaeli 2018, "The Perception-Distortion Tradeoff". A curve is its measured points, in
+order, joined by straight lines, so that points on such a line change nothing. Whether a difference is larger than
+chance is not judged here.
 """
 
 from __future__ import annotations
@@ -9,8 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations, pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+TOLERANCE = 1e-9
+"""Share of the box of all points within which a point counts as lying on a curve: rounding of straight lines."""
+
+Coordinates = tuple[float, float]
+Piece = tuple[Coordinates, Coordinates]
 
 
 class Point(NamedTuple):
@@ -129,13 +138,13 @@ def monotone(labels: Sequence[str], values: Sequence[float], metric: Axis, impro
     return Monotone(metric.name, improving, first, last, worst, between, min(numbers) == max(numbers))
 
 
-def hypervolume(points: Iterable[Point], reference: tuple[float, float], x: Axis, y: Axis) -> float:
-    """Area that the points dominate above a reference point, exact, in units of x times units of y.
+def hypervolume(curve: Iterable[Point], reference: tuple[float, float], x: Axis, y: Axis) -> float:
+    """Area that a curve dominates above a reference point, exact, in units of x times units of y.
 
-    Points that are not better than the reference on both axes add nothing.
+    What is not better than the reference on both axes adds nothing.
 
     Args:
-        points: The points; their order and dominated ones among them do not matter.
+        curve: Its points, joined by straight lines in this order.
         reference: Values (x, y) of the reference point.
         x: The horizontal metric.
         y: The vertical metric.
@@ -143,12 +152,21 @@ def hypervolume(points: Iterable[Point], reference: tuple[float, float], x: Axis
     Raises:
         ValueError: If a value is not finite.
     """
-    (origin_x, origin_y), *gains = _oriented([Point("reference", *reference), *points], x, y)
+    (origin_x, origin_y), *corners = _oriented([Point("reference", *reference), *curve], x, y)
+    line = [(a - origin_x, b - origin_y) for a, b in corners]
+    pieces = list(pairwise(line))
+    kinks = {a for a, _ in line} | {c for one, other in combinations(pieces, 2) for c in _crossing(one, other)}
+    places = [*sorted((kink for kink in kinks if kink > 0.0), reverse=True), 0.0]
     area, reached = 0.0, 0.0
-    for across, up in sorted(((a - origin_x, b - origin_y) for a, b in gains), reverse=True):
-        if across > 0.0 and up > reached:  # from the right, each point adds the strip above those before it
-            area += across * (up - reached)
-            reached = up
+    for right, left in pairwise(
+        places
+    ):  # between two kinks one piece is the highest, and `reached` what lies right of it
+        reached = max([reached, *(b for a, b in line if a == right), *_heights(pieces, right)])
+        area += reached * (right - left)
+        middle = (right + left) / 2.0
+        top = max(_spanning(pieces, middle), key=partial(_height, place=middle), default=None)
+        if top is not None and (high := _height(top, left)) > reached:  # a triangle sticks out
+            area += (high - reached) ** 2 / (high - _height(top, right)) * (right - left) / 2.0
     return area
 
 
@@ -159,11 +177,12 @@ class Side:
     Args:
         name: Name of the curve.
         points: Number of its measured points.
-        dominated: How many of them a point of the other curve dominates.
-        equalled: How many of them no point of the other dominates, but one equals.
+        dominated: How many of them the other curve dominates.
+        equalled: How many of them lie on the other curve, not dominated.
         range_x: Smallest and largest value on the horizontal axis.
         range_y: Likewise on the vertical axis.
         hypervolume: Area dominated above the reference, as a share of the box of all points, in [0, 1].
+        beats_all: Labels of its points that are better than every point of the other curve on both axes.
     """
 
     name: str
@@ -173,11 +192,20 @@ class Side:
     range_x: tuple[float, float]
     range_y: tuple[float, float]
     hypervolume: float
+    beats_all: tuple[str, ...] = ()
+
+    def wins(self, other: Side) -> bool:
+        """Whether no point of this curve is dominated, and all of the other's are, or lie on this one.
+
+        Args:
+            other: The other curve's part.
+        """
+        return self.dominated == 0 and other.dominated + other.equalled == other.points
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A curve against another one, by their measured points.
+    """A curve against another one.
 
     Args:
         x: The horizontal metric.
@@ -197,19 +225,22 @@ class Comparison:
 
     @property
     def dominates(self) -> bool:
-        """Whether a point of the curve dominates or equals each of the other's, and none of its own is dominated."""
-        return self.other.dominated + self.other.equalled == self.other.points and self.curve.dominated == 0
+        """Whether the curve dominates or holds every point of the other, none of its own is dominated, and it is fair.
+
+        It is unfair if the other has fewer points: a curve that was measured at few places is cut short between them.
+        """
+        return self.curve.wins(self.other) and self.other.points >= self.curve.points
 
     @property
     def dominated(self) -> bool:
         """The same with the two curves exchanged."""
-        return self.curve.dominated + self.curve.equalled == self.curve.points and self.other.dominated == 0
+        return self.other.wins(self.curve) and self.curve.points >= self.other.points
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain JSON values."""
         sides = {key: asdict(side) for key, side in (("curve", self.curve), ("other", self.other))}
         for side in sides.values():
-            side |= {key: list(side[key]) for key in ("range_x", "range_y")}
+            side |= {key: list(side[key]) for key in ("range_x", "range_y", "beats_all")}
         return {
             "x": self.x._asdict(),
             "y": self.y._asdict(),
@@ -222,23 +253,38 @@ class Comparison:
         }
 
     def sentence(self) -> str:
-        """The same in plain English, two sentences."""
+        """The same in plain English, a few sentences."""
         curve, other = self.curve, self.other
         if self.dominates and self.dominated:
             verdict = f"{curve.name} and {other.name} have the same front: neither dominates a point of the other"
-        elif self.dominates or self.dominated:
-            winner, loser = (curve, other) if self.dominates else (other, curve)
-            verdict = (
-                f"{winner.name} dominates {loser.name}: of {loser.name}'s {loser.points} points, {loser.dominated} are "
-                f"dominated by a measured point of {winner.name} and {loser.equalled} equalled, while none of "
-                f"{winner.name}'s {winner.points} points is dominated"
-            )
+        elif curve.wins(other) or other.wins(curve):
+            winner, loser = (curve, other) if curve.wins(other) else (other, curve)
+            if self.dominates or self.dominated:
+                verdict = (
+                    f"{winner.name} dominates {loser.name}: of {loser.name}'s {loser.points} points, {loser.dominated} "
+                    f"are dominated by {winner.name}'s curve and {loser.equalled} lie on it, while none of "
+                    f"{winner.name}'s {winner.points} points is dominated by {loser.name}'s"
+                )
+            else:
+                verdict = (
+                    f"Not decided: no point of {winner.name} is dominated by {loser.name}'s curve, but that was "
+                    f"measured at {loser.points} points only, against {winner.points}, and may bulge between them; "
+                    f"measure {loser.name} at {winner.points}"
+                )
         else:
             verdict = (
                 f"Neither curve dominates the other: {other.dominated} of {other.name}'s {other.points} points are "
-                f"dominated by a measured point of {curve.name}, and {curve.dominated} of {curve.name}'s "
-                f"{curve.points} by one of {other.name}"
+                f"dominated by {curve.name}'s curve, and {curve.dominated} of {curve.name}'s {curve.points} by "
+                f"{other.name}'s"
             )
+        for winner, loser in ((other, curve), (curve, other)):
+            if winner.beats_all and loser.points > 1:
+                names = ", ".join(winner.beats_all)
+                one = len(winner.beats_all) == 1
+                verdict += (
+                    f". **{'A single point' if one else 'Single points'} of {winner.name} ({names}) "
+                    f"beat{'s' * one} every point of {loser.name}**, in both {self.x.name} and {self.y.name}"
+                )
         volumes = f"{curve.hypervolume:.4f} for {curve.name} and {other.hypervolume:.4f} for {other.name}"
         spans = ", ".join(
             f"{axis.name} spans {_span(mine)} ({curve.name}) and {_span(theirs)} ({other.name})"
@@ -248,7 +294,10 @@ class Comparison:
             )
         )
         corner = f"{self.x.name} {self.reference[0]:.4f}, {self.y.name} {self.reference[1]:.4f}"
-        return f"{verdict}. Hypervolume (share of the box above {corner}) is {volumes}; {spans}."
+        return (
+            f"{verdict}. Hypervolume (share of the box above {corner}; straight lines between points) is {volumes}; "
+            f"{spans}."
+        )
 
 
 def compare(
@@ -266,8 +315,8 @@ def compare(
     without area, where all points agree on an axis, gives both 0.
 
     Args:
-        curve: Points of the curve.
-        other: Points of the curve it is compared with.
+        curve: Points of the curve, in order.
+        other: Points of the curve it is compared with, in order.
         also: Further points that only widen the box: teachers, bicubic.
         x: The horizontal metric.
         y: The vertical metric.
@@ -289,15 +338,60 @@ def compare(
     )
     box = abs(best[0] - worst[0]) * abs(best[1] - worst[1])
 
+    margins = tuple(TOLERANCE * abs(high - low) for high, low in zip(best, worst, strict=True))
+
     def side(name: str, mine: Sequence[Point], theirs: Sequence[Point]) -> Side:
         own, rivals = _oriented(mine, x, y), _oriented(theirs, x, y)
-        dominated = [any(_covers(r, p) and r != p for r in rivals) for p in own]
-        equalled = sum(p in rivals and not lost for p, lost in zip(own, dominated, strict=True))
+        places = [_standing(point, rivals, margins) for point in own]
         volume = min(hypervolume(mine, worst, x, y) / box, 1.0) if box > 0.0 else 0.0
         across, up = (_extent(values) for values in ([p.x for p in mine], [p.y for p in mine]))
-        return Side(name, len(mine), sum(dominated), equalled, across, up, volume)
+        beats = tuple(
+            p.label for p, at in zip(mine, own, strict=True) if all(at[0] > r[0] and at[1] > r[1] for r in rivals)
+        )
+        return Side(name, len(mine), places.count("dominated"), places.count("equalled"), across, up, volume, beats)
 
     return Comparison(x, y, side(names[0], curve, other), side(names[1], other, curve), worst, best)
+
+
+def _standing(
+    point: Coordinates, line: Sequence[Coordinates], margins: tuple[float, ...]
+) -> Literal["dominated", "equalled", "free"]:
+    """Where a point stands to a curve of straight lines; larger is better on both axes."""
+    u, v = point
+    pieces = list(pairwise(line))
+    turned = [((a[1], a[0]), (b[1], b[0])) for a, b in pieces]
+    highest = max([b for a, b in line if a >= u] + _heights(pieces, u), default=-math.inf)
+    farthest = max([a for a, b in line if b >= v] + _heights(turned, v), default=-math.inf)
+    if highest > v + margins[1] or farthest > u + margins[0]:
+        return "dominated"
+    return "equalled" if highest >= v - margins[1] else "free"
+
+
+def _heights(pieces: Iterable[Piece], place: float) -> list[float]:
+    """Where straight pieces cross a vertical line."""
+    return [_height(piece, place) for piece in _spanning(pieces, place)]
+
+
+def _spanning(pieces: Iterable[Piece], place: float) -> list[Piece]:
+    """The pieces that a vertical line cuts between their ends."""
+    return [piece for piece in pieces if min(piece[0][0], piece[1][0]) < place < max(piece[0][0], piece[1][0])]
+
+
+def _height(piece: Piece, place: float) -> float:
+    """A piece that is not vertical, at a place."""
+    (a, b), (c, d) = piece
+    return b + (d - b) * (place - a) / (c - a)
+
+
+def _crossing(one: Piece, other: Piece) -> list[float]:
+    """Where two pieces cross, none if they are parallel or do not."""
+    ((a, b), (c, d)), ((e, f), (g, h)) = one, other
+    turn = (c - a) * (h - f) - (d - b) * (g - e)
+    if turn == 0.0:
+        return []
+    along = ((e - a) * (h - f) - (f - b) * (g - e)) / turn
+    place = a + along * (c - a)
+    return [place] if 0.0 < along < 1.0 and min(e, g) <= place <= max(e, g) else []
 
 
 def _signs(x: Axis, y: Axis) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,10 +140,17 @@ class GridCheck:
             every = f" for every {self.every}" if self.every else ""
             return f"Grid energy stays within {100 * BAR:g} % of the ground truth's{every} ({patches}; {most}{trace})."
         places = [f"at {label} ({_percent(value)})" for label, value in self.outside.items()]
-        where = " and ".join([", ".join(places[:-1]), places[-1]] if places[1:] else places)
-        if not self.every:
-            where = f"({_percent(self.farthest[1])})"
+        where = joined(places) if self.every else f"({_percent(self.farthest[1])})"
         return f"**Grid energy leaves the {100 * BAR:g} % around the ground truth's** {where}. P{patches[1:]}{trace}."
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a, b and c`.
+
+    Args:
+        words: At least one.
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def _percent(value: float) -> str:

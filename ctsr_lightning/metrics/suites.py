@@ -16,6 +16,7 @@ from ctsr_lightning.metrics.frechet import (
     InceptionFeatureNetwork,
 )
 from ctsr_lightning.metrics.grid import GridEnergy
+from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualDistance, PerceptualMetric
 from ctsr_lightning.metrics.quality import CLIPIQA, MANIQA, MUSIQ, NIQE
 from ctsr_lightning.metrics.texture import TextureDistance
@@ -35,6 +36,8 @@ NAMED: Final[dict[str, Callable[[], Metric]]] = {
     "fid_inception": lambda: FrechetDistance(InceptionFeatureNetwork()),
     "texture_distance": lambda: PerceptualMetric(TextureDistance()),
     "grid_energy": GridEnergy,
+    "lattice_4": Lattice,
+    "lattice_8": lambda: Lattice(8),
 }
 """The metrics that commands know by name; results carry these names."""
 

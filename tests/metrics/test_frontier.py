@@ -1,8 +1,9 @@
-"""Dominance, monotonicity and hypervolume against closed forms and against counting cells of a grid."""
+"""Dominance, monotonicity and hypervolume against closed forms and against counting."""
 
 import json
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -86,34 +87,97 @@ def test_monotone_does_not_depend_on_the_sign(axis: Axis, improving: bool) -> No
 
 
 def test_hypervolume_in_closed_form() -> None:
-    staircase = points((3, 1), (2, 2), (1, 3), (1, 1), (2, 2))  # the last two add nothing
-    assert hypervolume(staircase, (0, 0), RIGHT, UP) == 6.0
+    bent = points((3, 1), (2, 2), (1, 3))  # 1 x 3, and two trapezoids from 3 to 2 and from 2 to 1
+    assert hypervolume(bent, (0, 0), RIGHT, UP) == pytest.approx(3.0 + 2.5 + 1.5, abs=1e-12)
     assert hypervolume(points((2, 3)), (0, 1), RIGHT, UP) == 4.0
-    assert hypervolume(points((2, 0), (0, 2), (-1, 5)), (0, 0), RIGHT, UP) == 0.0  # on the edge, and outside
+    assert hypervolume(points((2, 0), (0, 2)), (0, 0), RIGHT, UP) == pytest.approx(2.0, abs=1e-12)
+    assert hypervolume(points((2, -1), (-1, 2)), (0, 0), RIGHT, UP) == pytest.approx(0.5, abs=1e-12)
+    assert hypervolume(points((2, 0), (2, -1), (-1, -1)), (0, 0), RIGHT, UP) == 0.0  # on the edge, and outside
+    assert hypervolume(points((0, 1), (2, 1), (2, 2), (1, 0)), (0, 0), RIGHT, UP) == 4.0  # flat, upright, falling back
     assert hypervolume([], (0, 0), RIGHT, UP) == 0.0
     assert hypervolume(points((26, 0.3)), (24, 0.5), PSNR, LPIPS) == pytest.approx(2 * 0.2, abs=1e-12)
 
 
+def along(curve: list[Point], number: int) -> list[Point]:
+    """Points on the straight lines between those of a curve, itself included."""
+    steps = [
+        (a.x + (b.x - a.x) * k / number, a.y + (b.y - a.y) * k / number)
+        for a, b in pairwise(curve)
+        for k in range(number)
+    ]
+    return points(*steps, (curve[-1].x, curve[-1].y))
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_hypervolume_equals_counted_cells(seed: int) -> None:
-    front, cells = cloud(seed), 200
-    count = sum(
-        any(p.x >= (i + 0.5) / cells and p.y >= (j + 0.5) / cells for p in front)
-        for i in range(cells)
-        for j in range(cells)
-    )
-    assert hypervolume(front, (0.0, 0.0), RIGHT, UP) == pytest.approx(count / cells**2, abs=2 / cells)
+def test_hypervolume_equals_counted_columns(seed: int) -> None:
+    """Any polyline, crossing itself, too: the highest of many points on it to the right of each column."""
+    curve, columns = cloud(seed), 500
+    dense = sorted(((p.x, p.y) for p in along(curve, 2000)), reverse=True)
+    area, reached = 0.0, 0.0
+    for column in reversed(range(columns)):
+        while dense and dense[0][0] >= (column + 0.5) / columns:
+            reached = max(reached, dense.pop(0)[1])
+        area += reached / columns
+    assert hypervolume(curve, (0.0, 0.0), RIGHT, UP) == pytest.approx(area, abs=2 / columns)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_hypervolume_is_that_of_a_set(seed: int) -> None:
+def test_hypervolume_knows_no_direction_and_no_points_on_its_lines(seed: int) -> None:
     front = cloud(seed)
     expected = hypervolume(front, (0.0, 0.0), RIGHT, UP)
-    shuffled = random.Random(seed).sample(front, len(front))
-    assert hypervolume([*shuffled, *front], (0.0, 0.0), RIGHT, UP) == expected
+    for same in (front[::-1], along(front, 3), along(front[::-1], 7)):
+        assert hypervolume(same, (0.0, 0.0), RIGHT, UP) == pytest.approx(expected, abs=1e-12)
     assert hypervolume(flipped(front), (0.0, -0.0), RIGHT, Axis("up", higher_is_better=False)) == expected
     exchanged = [Point(p.label, p.y, p.x) for p in front]
     assert hypervolume(exchanged, (0.0, 0.0), UP, RIGHT) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_points_on_the_lines_change_no_comparison(seed: int) -> None:
+    curve, blend = cloud(seed, 5), cloud(seed + 100, 5)
+    plain, dense = compare(curve, blend, [], RIGHT, UP), compare(curve, along(blend, 4), [], RIGHT, UP)
+    assert dense.curve.hypervolume == plain.curve.hypervolume
+    assert dense.other.hypervolume == pytest.approx(plain.other.hypervolume, abs=1e-12)
+    assert (dense.curve.dominated, dense.curve.equalled) == (plain.curve.dominated, plain.curve.equalled)
+
+
+def test_fewer_points_lose_nothing() -> None:
+    """The same bent curve at six and at three points: no lead, neither in words nor on a straight line."""
+    bent = [(24 + t, 0.3 + 0.1 * t**2) for t in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    curve, sparse = points(*bent), points(bent[0], bent[2], bent[5])
+    result = compare(curve, sparse, [], PSNR, LPIPS)
+    assert result.curve.wins(result.other)
+    assert not result.dominates
+    assert result.sentence().startswith(
+        "Not decided: no point of CTSR is dominated by blend's curve, but that was measured at 3 points only, against 6"
+    )
+    assert "dominates blend" not in result.sentence()
+    assert not compare(sparse, curve, [], PSNR, LPIPS).dominated
+    straight = points(*((24 + t, 0.3 + 0.1 * t) for t in (0.0, 0.25, 0.5, 0.75, 1.0)))
+    ends = compare(straight, [straight[0], straight[-1]], [], PSNR, LPIPS)
+    assert ends.curve.hypervolume == pytest.approx(ends.other.hypervolume, abs=1e-12)
+    assert (ends.curve.dominated, ends.curve.equalled, ends.other.equalled) == (0, 5, 2)
+
+
+def test_a_point_below_a_line_is_dominated() -> None:
+    result = compare(points((1, 0.9)), points((0, 2), (2, 0)), [], RIGHT, UP)
+    assert (result.curve.dominated, result.other.dominated) == (1, 0)
+    assert compare(points((1, 1.1)), points((0, 2), (2, 0)), [], RIGHT, UP).curve.dominated == 0
+
+
+def test_a_single_point_that_beats_all() -> None:
+    curve = points((24, 0.30), (25, 0.34))
+    blend = [Point("T_r", 23, 0.29), Point("α=0.40", 25.1, 0.295), Point("T_f", 25.2, 0.4)]
+    result = compare(curve, blend, [], PSNR, LPIPS)
+    assert (result.other.beats_all, result.curve.beats_all) == (("α=0.40",), ())
+    assert (
+        "**A single point of blend (α=0.40) beats every point of CTSR**, in both psnr_y and lpips." in result.sentence()
+    )
+    assert result.as_dict()["other"]["beats_all"] == ["α=0.40"]
+    equal = [Point("α=0.40", 25, 0.295)]  # as good in one of them
+    assert compare(curve, equal, [], PSNR, LPIPS).other.beats_all == ()
+    several = compare([Point("t=0.00", 26, 0.2), Point("t=0.50", 27, 0.2)], blend, [], PSNR, LPIPS)
+    assert "Single points of CTSR (t=0.00, t=0.50) beat every point of blend**" in several.sentence()
 
 
 def test_a_curve_that_dominates() -> None:
@@ -123,8 +187,8 @@ def test_a_curve_that_dominates() -> None:
     assert not result.dominated
     assert (result.other.dominated, result.other.equalled, result.curve.dominated) == (2, 1, 0)
     assert (result.reference, result.best) == ((24, 0.5), (26, 0.30))
-    assert result.curve.hypervolume == pytest.approx((1 * 0.2 + 1 * 0.18) / (2 * 0.2), abs=1e-12)
-    assert result.other.hypervolume == pytest.approx(2 * 0.18 / (2 * 0.2), abs=1e-12)
+    assert result.curve.hypervolume == pytest.approx((1 * 0.2 + 1 * 0.19) / (2 * 0.2), abs=1e-12)
+    assert result.other.hypervolume == pytest.approx((1.25 * 0.18 + 0.75 * 0.185) / (2 * 0.2), abs=1e-12)
     assert result.curve.range_x == (25, 26)
     assert result.other.range_y == (0.31, 0.33)
     assert "CTSR dominates blend" in result.sentence()
@@ -169,7 +233,9 @@ def test_comparison_does_not_depend_on_order_or_sign(seed: int) -> None:
     curve, blend, also = cloud(seed, 5), cloud(seed + 100, 6), cloud(seed + 200, 2)
     result = compare(curve, blend, also, RIGHT, UP)
     assert 0.0 <= result.curve.hypervolume <= 1.0
-    assert compare(curve[::-1], blend[::-1], also[::-1], RIGHT, UP) == result
+    back = compare(curve[::-1], blend[::-1], also[::-1], RIGHT, UP)
+    assert back.other.hypervolume == pytest.approx(result.other.hypervolume, abs=1e-12)
+    assert (back.curve.dominated, back.other.dominated) == (result.curve.dominated, result.other.dominated)
     down = Axis("up", higher_is_better=False)
     turned = compare(flipped(curve), flipped(blend), flipped(also), RIGHT, down)
     for mine, theirs in ((result.curve, turned.curve), (result.other, turned.other)):
