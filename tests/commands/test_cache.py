@@ -244,7 +244,7 @@ def test_another_training_is_refused(
     config.write_text(yaml.safe_dump({**settings, "model": made("DiffusionPrior", student=student)}))
     with pytest.raises(SystemExit):
         cache("--samples", "3")
-    assert "stage-2 training (Controllable) in --training, found one of DiffusionPrior" in capsys.readouterr().err
+    assert "or of a OneStep with a target, in --training, found one of DiffusionPrior." in capsys.readouterr().err
 
 
 def test_prompts_of_captions_are_kept(

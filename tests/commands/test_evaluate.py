@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import tiny_experts
 import torch
 from PIL import Image
 
@@ -90,8 +92,6 @@ class TestFolders:
 
     def test_weights_and_their_hashes(self) -> None:
         """A metric with a parameter file: found by --weights, named with its hash, and skipped only when asked."""
-        import hashlib
-
         import numpy as np
 
         generator = np.random.default_rng(0)
@@ -321,6 +321,41 @@ class TestModels:
         words = ["lq", "gt", "--checkpoint", str(moved / "taught.ckpt"), "--device", "cpu"]
         assert "--baselines bicubic" in failure(capsys, *words)
         run(*words, "--baselines", "bicubic")
+
+    def test_published_networks_are_measured_beside_the_model(self, taught: str) -> None:
+        for name, state in (("sharp", tiny_experts.rrdb()), ("light", tiny_experts.compact())):
+            tiny_experts.saved(Path(f"{name}.pth"), state)
+        words = ["--checkpoint", taught, "--device", "cpu", "--controls", "0", "--alphas", "0.5"]
+        run("lq", "gt", *words, "--expert", "sharp.pth, light.pth")
+        labels = ["bicubic", "T_f", "T_r", "sharp (ESRGAN)", "light (RealESRGAN Compact)", "blend α=0.50", "t=0.00"]
+        results = {result["setting"]: result for result in summary()["results"]}
+        assert list(results) == labels
+        assert results["sharp (ESRGAN)"]["kind"] == "expert"
+        assert results["sharp (ESRGAN)"]["seconds"] > 0
+        gt, lq = read_image("gt/set_b_2.png")[None], read_image("lq/b_2.png")[None]
+        for label, state in (("sharp (ESRGAN)", tiny_experts.rrdb()), ("light (RealESRGAN Compact)", None)):
+            (row,) = [row for row in table() if row["setting"] == label and row["image"] == "b_2"]
+            expected = psnr_y(quantize(tiny_experts.expert_teacher(state).restore(lq)), gt).item()
+            assert float(row["psnr_y"]) == pytest.approx(expected, abs=1e-4)
+        files = summary()["settings"]["experts"]
+        assert [file["file"] for file in files] == ["sharp.pth", "light.pth"]
+        assert files[0]["sha256"] == hashlib.sha256(Path("sharp.pth").read_bytes()).hexdigest()
+
+    @pytest.mark.usefixtures("shipped")
+    def test_a_published_network_alone_takes_the_shipped_model_beside_it(self) -> None:
+        tiny_experts.saved(Path("light.safetensors"))
+        run("lq", "gt", "--expert", "light.safetensors", "--device", "cpu", "--baselines", "none", "--controls", "0")
+        assert [r["setting"] for r in summary()["results"]] == ["light (RealESRGAN Compact)", "t=0.00"]
+
+    def test_published_networks_that_cannot_take_part(self, stage1: str, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["lq", "gt", "--checkpoint", stage1, "--device", "cpu", "--expert"]
+        tiny_experts.saved(Path("x2.pth"), tiny_experts.compact(2))
+        assert "enlarges x4 in 'x2.pth', found RealESRGAN Compact for x2" in failure(capsys, *words, "x2.pth")
+        for name in ("a/same.pth", "b/same.pth"):
+            Path(name).parent.mkdir()
+            tiny_experts.saved(Path(name))
+        assert "found two of same (RealESRGAN Compact)" in failure(capsys, *words, "a/same.pth,b/same.pth")
+        assert "found nothing" in failure(capsys, *words, "nowhere.pth")
 
     def test_stability_of_a_deterministic_model_is_exactly_zero(
         self, taught: str, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_experts
 import torch
 
 from ctsr_lightning.cli import main
@@ -152,3 +153,12 @@ def test_mistakes_are_explained(
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert message in error
+
+
+def test_published_networks_stand_beside_the_curve(stage2: str) -> None:
+    tiny_experts.saved(Path("light.pth"))
+    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,1", "--expert", "light.pth", "--baselines", "bicubic")
+    label = "light (RealESRGAN Compact)"
+    assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", label, "t=0.00", "t=1.00"]
+    assert label in Path("out/tradeoff.html").read_text(encoding="utf-8")
+    assert json.loads(Path("out/tradeoff.json").read_text())["settings"]["experts"][0]["file"] == "light.pth"

@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_experts
 import torch
 
 from ctsr_lightning.inference.experts import Expert, blends
@@ -9,7 +10,12 @@ from ctsr_lightning.inference.restorer import RestorationError
 from ctsr_lightning.teachers import ResidualShiftTeacher
 
 CPU = torch.device("cpu")
-MAKERS = {"one step": tiny.realness_teacher, "residual shift": tiny.fidelity_teacher}
+MAKERS = {
+    "one step": tiny.realness_teacher,
+    "residual shift": tiny.fidelity_teacher,
+    "file": tiny_experts.expert_teacher,
+    "file, folded pixels": lambda: tiny_experts.expert_teacher(tiny_experts.rrdb(2), scale=2),
+}
 
 
 @pytest.fixture(params=MAKERS)
@@ -32,6 +38,38 @@ def test_any_size(teacher, size):
 def test_tiles_cover_the_image(teacher):
     restored = Expert(teacher, CPU, tile=8)(torch.rand(1, 3, 21, 10))
     assert restored.shape[-2:] == (21 * teacher.scale, 10 * teacher.scale)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_published_network_restores_large_photos_in_tiles_without_seams(scale, monkeypatch):
+    """Bounded memory: no tile is larger than asked for, and no border of one shows."""
+    teacher = tiny_experts.expert_teacher(tiny_experts.rrdb(scale), scale)
+    rows, columns = torch.meshgrid(torch.arange(130.0), torch.arange(180.0), indexing="ij")
+    lq = torch.stack([torch.sin(rows / 7), torch.cos(columns / 9), torch.sin((rows + columns) / 5)])[None] * 0.4 + 0.5
+    whole, seen = Expert(teacher, CPU)(lq), []
+    restore = type(teacher).restore
+
+    def watched(self, image, keys=None):
+        seen.append(tuple(image.shape[-2:]))
+        return restore(self, image, keys)
+
+    monkeypatch.setattr(type(teacher), "restore", watched)
+    tiled = Expert(teacher, CPU, tile=64)(lq)
+    assert len(seen) == 12
+    assert set(seen) == {(64, 64)}
+    difference = (tiled - whole).abs()
+    assert difference.max() < 2 / 255  # the borders of tiles, which lack their surroundings, weigh next to nothing
+    jumps = [(image[..., 1:] - image[..., :-1]).abs().max() for image in (tiled, whole)]
+    assert jumps[0] < 1.02 * jumps[1]
+
+
+def test_half_precision_of_a_published_network():
+    teacher, lq = tiny_experts.expert_teacher(tiny_experts.rrdb()), torch.rand(1, 3, 8, 8)
+    full, half = (Expert(teacher, CPU, dtype)(lq) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0, atol=0.05)
+    assert {p.dtype for p in teacher.frozen.network.parameters()} == {torch.float32}
 
 
 def test_the_seed_is_the_only_source_of_randomness():
