@@ -112,7 +112,11 @@ def test_a_prior_may_become_the_realness_score(tmp_path: Path, parse: Callable[.
         config = parse("--config", str(CONFIGS / "nano" / "stage1.yaml"), *words)
         found = config["model.init_args.realness.init_args.score"]
         assert found.class_path == unet
-        assert {name: found.init_args[name] for name in options} == {**options, "widths": (48, 96, 144)}
+        assert {name: found.init_args[name] for name in options} == {
+            **options,
+            "widths": (48, 96, 144),
+            "weights": Path("prior/weights.safetensors"),
+        }
 
 
 @pytest.mark.parametrize("name", PROMPTS_TO_CHOOSE)

@@ -50,6 +50,7 @@ def sample_residual_shift(
     schedule: ResidualShiftSchedule,
     normal: Normal = torch.randn_like,
     temperature: float = 1.0,
+    steps: int | None = None,
 ) -> Tensor:
     """Run ResShift's chain from the degraded latent to a clean one (ResShift, Algorithm 2).
 
@@ -61,15 +62,18 @@ def sample_residual_shift(
         temperature: Factor in [0, 1] on all noise of the chain: 1 samples as ResShift does; 0 follows the mean of every
             step, which is deterministic and the most faithful: a small network leaves some of the noise behind as
             grain.
+        steps: Answer with the estimate made at this step of the walk, from 1, the first, to the chain's length, which
+            null means too.
 
     Returns:
-        The estimate of w_0 made at τ = 0.
+        The estimate of w_0 made at τ = 0, or at τ = N - steps.
     """
+    last = schedule.num_steps - (schedule.num_steps if steps is None else steps)
     step = torch.full((degraded.shape[0],), schedule.num_steps - 1, device=degraded.device)
     last_sigma = schedule.kappa * schedule.eta(step, degraded).sqrt()
     shifted = degraded + temperature * last_sigma * normal(degraded)
-    for index in range(schedule.num_steps - 1, 0, -1):
+    for index in range(schedule.num_steps - 1, last, -1):
         step = torch.full_like(step, index)
         mean, sigma = schedule.posterior(shifted, predict_clean(shifted, step), step)
         shifted = mean + temperature * sigma * normal(degraded)
-    return predict_clean(shifted, torch.zeros_like(step))
+    return predict_clean(shifted, torch.full_like(step, last))

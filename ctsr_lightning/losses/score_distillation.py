@@ -10,9 +10,15 @@ from torch.nn import functional as F
 def align(teacher: Tensor, student: Tensor) -> Tensor:
     """First term of Eq. 2 and 3: ‖ε_T(z_t^s, t, c) - ε_S(z_t^s, t, c)‖², a mean over elements.
 
+    To the letter both predictions follow z_t^s, so that ∂/∂z_t = 2 (J_T - J_S)ᵀ (ε_T - ε_S) / N. As score distillation,
+    with sg for what gradients do not pass, it is ‖sg ε_T(z_t^s) + (z_t^s - sg z_t^s) - ε_S(sg z_t^s)‖²: the same value,
+    ∂/∂z_t = 2 (ε_T - ε_S) / N, the direction of variational score distillation with the student in the critic's place,
+    and ε_S itself is still pulled to ε_T. The identity for J_T alone is not enough: the Jacobian J_S of a good denoiser
+    is about as large, and the difference turns the direction around.
+
     Args:
         teacher: ε_T at the student's noised latent.
-        student: ε_S at the same latent.
+        student: ε_S at the same latent; for score distillation at one that carries no gradient.
     """
     return F.mse_loss(teacher, student)
 

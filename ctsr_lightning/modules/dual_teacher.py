@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Final
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from ctsr_lightning.batch import Batch
@@ -14,9 +16,12 @@ from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.losses.views import random_view
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.teachers.base import Gradient, Teacher, add_noise
+
+_log: Final = logging.getLogger(__name__)
 
 
 class DualTeacher(RestorationModule):
@@ -28,6 +33,9 @@ class DualTeacher(RestorationModule):
     Terms are logged as `rec/l2`, `rec/lpips` (or the stand-in's name), `fidelity/align`, `fidelity/prior`,
     `realness/align` and `realness/prior`, each with its weight. As the student starts as T_r, `realness/align` starts
     at 0.
+
+    Before the first step each teacher's noise error on the first batch is said by band of t, see `noise_errors`, with a
+    warning where it exceeds 1, and logged as `score/<teacher>/t<first>-<last>`.
 
     Args:
         student: S; give it T_r's weights to start from, as Algorithm 1 does.
@@ -47,8 +55,11 @@ class DualTeacher(RestorationModule):
         lambda_fidelity: λ_fl (paper: 2).
         lambda_realness: λ_rn (paper: 1).
         gamma_time: γ_time (paper: 5.5).
-        gradient: `paper` is Eq. 2 to the letter: gradients flow through the teachers. `score` keeps every value but
-            takes the identity for the teachers' Jacobian, as score distillation does, and so saves their memory.
+        gradient: `paper` is Eq. 2 to the letter: gradients with respect to z_t^s flow through the teachers, and
+            through ε_S. `score` keeps every value but descends as score distillation does, which also saves the
+            teachers' memory: the identity stands for the teachers' Jacobian and ε_S does not follow z_t^s, so that
+            align moves z_t^s along ε_T - ε_S, the direction of variational score distillation, and ε_S to ε_T; see
+            `losses.score_distillation.align`.
         **kwargs: Optimizer and scheduler.
     """
 
@@ -83,6 +94,31 @@ class DualTeacher(RestorationModule):
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Say before the first step, and so not again after a resumption, how good the teachers' scores are."""
+        if self.current_epoch or batch_idx or not self.trainer.is_global_zero or batch.gt is None:
+            return
+        with self.trainer.precision_plugin.train_step_context():
+            clean = self.student.encode(batch.gt)
+            for name, teacher in self.teachers.items():
+                assert isinstance(teacher, Teacher)
+                self._say(name, noise_errors(teacher, self.student.schedule, clean, batch))
+
+    def _say(self, name: str, errors: list[float]) -> None:
+        """Print and log a teacher's noise errors."""
+        bands = [f"{first}-{last}" for first, last in BANDS]
+        found = [f"{error:.2f} at t {band}" for band, error in zip(bands, errors, strict=True)]
+        rank_zero_info(f"Noise error of the {name} teacher (1 is that of answering zero): {', '.join(found)}.")
+        if bad := [text for text, error in zip(found, errors, strict=True) if not error <= 1.0]:
+            _log.warning(
+                f"Expected noise errors below 1 from the {name} teacher, found {', '.join(bad)}. It is no score there: "
+                "its align and prior terms are not what their names say. Give it a `score` that was trained at all t, "
+                "or a lower weight."
+            )
+        for logger in self.loggers:
+            values = {f"score/{name}/t{band}": error for band, error in zip(bands, errors, strict=True)}
+            logger.log_metrics(values, step=0)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The six terms of Eq. 4."""
         if batch.gt is None:
@@ -110,7 +146,8 @@ class DualTeacher(RestorationModule):
         noise = self.draws.normal(clean)
         noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)
         noisy = add_noise(student.schedule, clean, noise, timestep, batch.gt)
-        noise_s = student.predict_noise(noisy_s.latent, timestep, student.prompt(batch.lq, batch.key))
+        judged = noisy_s.latent if self.gradient == "paper" else noisy_s.latent.detach()
+        noise_s = student.predict_noise(judged, timestep, student.prompt(batch.lq, batch.key))
         for name, weight in self.weights.items():
             teacher = self.teachers[name]
             assert isinstance(teacher, Teacher)

@@ -124,15 +124,13 @@ class ResShiftNetwork(nn.Module):
         """
         height, width = lq.shape[-2:]
         lq = pad_to_multiple(lq, self.unet.multiple)
-        degraded, normal = self.degraded(lq), noise_by_content(lq, seed)
-        if self.one_step:
-            step = torch.full((lq.shape[0],), self.schedule.num_steps - 1, device=lq.device)
-            sigma = self.schedule.kappa * self.schedule.eta(step, degraded).sqrt()
-            clean = self.predict_clean(degraded + sigma * normal(degraded), step, lq)
-        else:
-            clean = sample_residual_shift(
-                lambda shifted, step: self.predict_clean(shifted, step, lq), degraded, self.schedule, normal
-            )
+        clean = sample_residual_shift(
+            lambda shifted, step: self.predict_clean(shifted, step, lq),
+            self.degraded(lq),
+            self.schedule,
+            noise_by_content(lq, seed),
+            steps=1 if self.one_step else None,
+        )
         return self.decode(clean).clamp(0.0, 1.0)[..., : self.scale * height, : self.scale * width]
 
 

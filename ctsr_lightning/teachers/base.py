@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 
 Gradient = Literal["paper", "score"]
-"""How stage 1 descends: `paper` through the teachers' networks, `score` past them."""
+"""How stage 1 descends: `paper` through the networks that judge z_t, `score` past them."""
 
 
 class Noisy(NamedTuple):
@@ -67,7 +67,8 @@ def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
     """Give a teacher's answer the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
 
     Score distillation drops the network's Jacobian, as it is costly and noisy (DreamFusion, Sec. 3; TSD-SR). With this
-    in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N.
+    in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N, provided
+    that what it is compared with does not follow z_t: see `losses.score_distillation.align`.
 
     Args:
         prediction: ε_T, computed without gradient.
@@ -138,7 +139,8 @@ class Teacher(nn.Module, ABC):
             student: The student's noised latent; gradients flow to its `latent`, `clean` and `image`.
             gt: The ground truth's latent with the same ε and t.
             condition: The answer of `condition` for the same batch.
-            gradient: Whether gradients flow through the teacher's networks.
+            gradient: `paper` lets gradients flow through the teacher's networks, `score` takes the identity for their
+                Jacobian.
             normal: Draws N(0, I) in the shape of its argument, for teachers with a latent space of their own.
         """
 

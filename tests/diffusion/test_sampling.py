@@ -56,6 +56,32 @@ def test_denoiser_is_asked_once_per_step_from_the_last_to_the_first():
     assert asked == [[3, 3], [2, 2], [1, 1], [0, 0]]
 
 
+@pytest.mark.parametrize(("steps", "asked"), [(1, [3]), (2, [3, 2]), (4, [3, 2, 1, 0]), (None, [3, 2, 1, 0])])
+def test_fewer_steps_are_the_first_ones_of_the_walk(steps, asked):
+    degraded, guesses = torch.randn(1, 2, 3, 3), []
+
+    def denoise(shifted, step):
+        guesses.append((step.item(), contract(shifted, step)))
+        return guesses[-1][1]
+
+    whole = sample_residual_shift(denoise, degraded, ResidualShiftSchedule(), seeded(7))
+    all_guesses, guesses = guesses, []
+    found = sample_residual_shift(denoise, degraded, ResidualShiftSchedule(), seeded(7), steps=steps)
+    assert [step for step, _ in guesses] == asked
+    assert torch.equal(found, all_guesses[len(asked) - 1][1])
+    assert torch.equal(found, whole) is (len(asked) == 4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_one_step_starts_at_the_degraded_latent_and_scaled_noise(temperature):
+    schedule, degraded, shown = ResidualShiftSchedule(), torch.randn(1, 2, 3, 3, dtype=torch.float64), []
+    sample_residual_shift(
+        lambda shifted, step: (shown.append(shifted), shifted)[1], degraded, schedule, seeded(7), temperature, steps=1
+    )
+    expected = degraded + temperature * 2.0 * 0.99 * seeded(7)(degraded)
+    torch.testing.assert_close(shown[0], expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("order", [[2], [2, 0], [1, 2, 0], [2, 2]])
 def test_result_depends_neither_on_the_batch_nor_on_the_place_in_it(order):
     lq, degraded = images(), torch.randn(3, 4, 5, 5)

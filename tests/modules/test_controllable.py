@@ -182,20 +182,6 @@ def test_schedules_scale_both_learning_rates_alike_and_clipping_leaves_them_apar
         assert max(max(norms) for norms in moved) == pytest.approx(clip, rel=1e-3)
 
 
-def test_resuming_with_a_rate_of_the_head_continues_exactly(tmp_path):
-    def module():
-        return stage_two(
-            awake=False, head_lr=0.03, t_distribution="zero", scheduler=lambda o: WarmupCosine(o, total_steps=4)
-        )
-
-    whole, first, second = module(), module(), module()
-    tiny.fit(whole, tiny.loader(count=4), max_steps=4)
-    tiny.fit(first, tiny.loader(count=4), max_steps=2).save_checkpoint(tmp_path / "half.ckpt")
-    tiny.fit(second, tiny.loader(count=4), max_steps=4, ckpt_path=tmp_path / "half.ckpt")
-    for (name, mine), theirs in zip(second.velocity.named_parameters(), whole.velocity.parameters(), strict=True):
-        assert torch.equal(mine, theirs), name
-
-
 @pytest.mark.parametrize("rate", [0.0, -1e-3, float("nan")])
 def test_learning_rates_that_teach_nothing_are_refused(rate):
     with pytest.raises(ValueError, match="Expected head_lr > 0, or null"):

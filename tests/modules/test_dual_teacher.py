@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import tiny
+import tiny_resshift
 import torch
 from torch.nn import functional as F
 
@@ -229,13 +230,13 @@ def test_score_gradient_takes_the_identity_for_the_teachers_jacobian(name):
     z_s = student.latent(batch.lq)
     noisy_s = add_noise(student.schedule, z_s, noise, t, student.decode(z_s))
     noisy = add_noise(student.schedule, student.encode(batch.gt), noise, t, batch.gt)
-    own = student.predict_noise(noisy_s.latent, t, None)
+    own = student.predict_noise(noisy_s.latent.detach(), t, None)
     with torch.no_grad():
         condition = teacher.condition(batch.lq)
         at_student, at_gt = teacher.predict_noise(noisy_s, condition), teacher.predict_noise(noisy, condition)
         gap, drift = 2 * weight / own.numel() * (at_student - own), at_student - at_gt
         drift = 2 * weight * WEIGHTS["gamma_time"] / own.numel() * drift
-    # d‖ε_T - ε_S‖² = 2 (ε_T - ε_S)·(dz_t - dε_S) and d‖ε_T - ε_T(z)‖² = 2 (ε_T - ε_T(z))·dz_t
+    # d‖ε_T - ε_S‖² = 2 (ε_T - ε_S)·(dz_t - ∂ε_S/∂θ dθ) and d‖ε_T - ε_T(z)‖² = 2 (ε_T - ε_T(z))·dz_t
     formula = {
         f"{name}/align": torch.autograd.grad(
             [noisy_s.latent, own], parameters, [gap, -gap], retain_graph=True, allow_unused=True
@@ -247,6 +248,51 @@ def test_score_gradient_takes_the_identity_for_the_teachers_jacobian(name):
         assert any(g is not None and g.abs().max() > 0 for g in found)
         for mine, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-14)
+
+
+def realness_of(name):
+    """A teacher of every kind that answers in noise; the bridge's images are windows of its denoiser."""
+    return {
+        "residual shift": tiny.fidelity_teacher,
+        "one step": tiny.realness_teacher,
+        "prior": lambda: OneStepTeacher(tiny.student(), score=tiny.unet(seed=7)),
+        "bridge": tiny_resshift.bridged_teacher,
+    }[name]()
+
+
+@pytest.mark.parametrize("kind", ["residual shift", "one step", "prior", "bridge"])
+def test_score_align_is_score_distillation(kind):
+    module = stage_one(fidelity=realness_of(kind), gradient="score", **WEIGHTS).double()
+    batch, student = tiny.batch(dtype=torch.float64), module.student
+    seen, answers = [], []
+    predict, opinion = student.predict_noise, module.teachers["fidelity"].opinion
+    student.predict_noise = lambda z, t, c: (answers.append(predict(z, t, c)), answers[-1])[1]
+    module.teachers["fidelity"].opinion = lambda s, *rest: (seen.append((s, opinion(s, *rest))), seen[-1][1])[1]
+    term = losses(module, batch)["fidelity/align"]
+    (noisy, found), (own,) = seen[0], answers
+    weight = 2 * WEIGHTS["lambda_fidelity"] / own.numel()
+    difference = (found.align - own).detach()
+    assert difference.abs().max() > 1e-3
+    latent, prediction = torch.autograd.grad(term, (noisy.latent, own), retain_graph=True)
+    torch.testing.assert_close(latent, weight * difference, rtol=1e-12, atol=0)
+    torch.testing.assert_close(prediction, -weight * difference, rtol=1e-12, atol=0)
+    # and there is no other way: not through the image, not from ε_S to z_t
+    assert torch.autograd.grad(own.sum(), noisy.latent, retain_graph=True, allow_unused=True) == (None,)
+    assert torch.autograd.grad(term, noisy.image, retain_graph=True, allow_unused=True) == (None,)
+    parameters = [p for p in student.unet.parameters() if p.requires_grad]
+    ends = [noisy.latent, own], [weight * difference, -weight * difference]
+    expected = torch.autograd.grad(*ends[:1], parameters, ends[1], retain_graph=True)
+    for mine, theirs in zip(torch.autograd.grad(term, parameters), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_only_the_papers_alignment_follows_the_latent_through_the_student(gradient):
+    module = stage_one(gradient=gradient).double()
+    shown, predict = [], module.student.predict_noise
+    module.student.predict_noise = lambda z, t, c: (shown.append(z), predict(z, t, c))[1]
+    losses(module, tiny.batch(dtype=torch.float64))
+    assert shown[0].requires_grad is (gradient == "paper")
 
 
 def latent_gradients(gradient, slope=0.7):

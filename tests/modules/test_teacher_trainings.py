@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from ctsr_lightning.losses import reconstruction
@@ -81,6 +83,65 @@ def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
     assert found["shift/pixel"].item() == pytest.approx(pixel, rel=1e-9)
     grid = 2.0 * reconstruction.grid((image + 1) / 2, batch.gt, 4).item()
     assert found["shift/grid"].item() == pytest.approx(grid, rel=1e-9)
+
+
+class Stop(Callback):
+    """Ends a training after so many steps, though it was meant to be longer."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def switched(tmp_path, l2_from, *stops):
+    """Names and values of the pixel term at every step of a training, interrupted after some of them."""
+    log, checkpoint = [], None
+    for stop in stops:
+        module = ResidualShift(tiny.shift_network(), lambda_pixel=0.5, l2_from=l2_from, lambda_l2=3.0)
+        losses_of = module.losses
+
+        def spied(batch, losses_of=losses_of):
+            terms = losses_of(batch)
+            log.append({k: v.item() for k, v in terms.items() if k != "shift/latent"})
+            return terms
+
+        module.losses = spied
+        saver = ModelCheckpoint(tmp_path, f"{stop}-{{step}}", every_n_train_steps=2, save_top_k=-1)
+        options = {"enable_checkpointing": True, "callbacks": [Stop(stop), saver], "ckpt_path": checkpoint}
+        tiny.fit(module, tiny.loader(count=4), max_steps=6, **options)
+        checkpoint = tmp_path / f"{stop}-step={stop}.ckpt"
+    return log
+
+
+@pytest.mark.filterwarnings("ignore:.*exists and is not empty.*:UserWarning")
+def test_squares_take_over_where_they_are_told_to_also_after_a_resumption(tmp_path):
+    straight = switched(tmp_path, 0.5, 6)
+    assert [list(terms) for terms in straight] == [["shift/pixel"]] * 3 + [["shift/pixel_l2"]] * 3
+    assert switched(tmp_path, 0.5, 2, 4, 6) == straight
+    assert [list(terms) for terms in switched(tmp_path, 0.0, 2)] == [["shift/pixel_l2"]] * 2
+    assert [list(terms) for terms in switched(tmp_path, None, 6)] == [["shift/pixel"]] * 6
+
+
+def test_squared_term_is_the_mean_squared_error_of_the_image():
+    module = ResidualShift(tiny.shift_network(), lambda_pixel=0.5, l2_from=0.5, lambda_l2=3.0).double()
+    module._squares = lambda: True
+    network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
+    w_0, w_y = network.encode(batch.gt), network.degraded(batch.lq)
+    tau = torch.randint(0, 4, (2,), generator=draws)
+    w = network.schedule.add_noise(w_0, w_y, torch.randn(2, 4, 8, 8, generator=draws).double(), tau)
+    image = network.codec.decode(network.predict_clean(w, tau, w_y))
+    found = losses(module, batch)
+    assert list(found) == ["shift/latent", "shift/pixel_l2"]
+    expected = 3.0 * (image - (2 * batch.gt - 1)).square().mean().item()
+    assert found["shift/pixel_l2"].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_shares_that_are_none_are_refused(share):
+    with pytest.raises(ValueError, match=rf"l2_from in \[0, 1\].* found {share}"):
+        ResidualShift(tiny.shift_network(), l2_from=share)
 
 
 def test_pixel_term_can_be_left_out():

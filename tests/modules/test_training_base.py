@@ -52,6 +52,9 @@ MAKERS = {
     "stage 2": lambda: Controllable(
         tiny.student(), tiny.velocity(lora=LoRA(), condition_on_lq=True), tiny.fidelity_teacher()
     ),
+    "stage 2, at its start": lambda: Controllable(
+        tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
+    ),
 }
 
 

@@ -32,6 +32,7 @@ MAKERS = {
     "one step, base score": lambda: OneStepTeacher(tiny.adapted_student(), score="base"),
     "one step, score of a prior": lambda: OneStepTeacher(tiny.student(), score=tiny.unet(seed=7)),
     "residual shift": tiny.fidelity_teacher,
+    "residual shift, one step": lambda: ResidualShiftTeacher(tiny.shift_network(steps=1)),
     "residual shift from a linear estimate": lambda: ResidualShiftTeacher(tiny.shift_network(residual_std=0.3)),
     "bridge": tiny_resshift.bridged_teacher,
     "bridge, one step": lambda: tiny_resshift.bridged_teacher(version="v1", one_step=True),
@@ -236,6 +237,22 @@ def test_residual_shift_walks_the_whole_chain(lq):
     teacher.frozen.network.unet.register_forward_pre_hook(lambda module, args: steps.append(args[1].tolist()))
     teacher.restore(lq)
     assert steps == [[750.0] * 3, [500.0] * 3, [250.0] * 3, [0.0] * 3]  # of the range that the embedding resolves
+
+
+def test_residual_shift_may_answer_with_its_first_step(lq):
+    network, asked = tiny.shift_network(steps=1, temperature=0.0), []
+    network.unet.register_forward_pre_hook(lambda module, args: asked.append(args[1].tolist()))
+    found = ResidualShiftTeacher(network).restore(lq)
+    assert asked == [[750.0] * 3]
+    degraded = network.degraded(lq)
+    first = network.predict_clean(degraded, torch.full((3,), 3), degraded)
+    assert torch.equal(found, ((network.codec.decode(first) + 1) / 2).clamp(0, 1))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 5])
+def test_residual_shift_refuses_steps_that_the_chain_has_not(steps):
+    with pytest.raises(ValueError, match=f"steps from 1 to 4, .* found {steps}"):
+        tiny.shift_network(steps=steps)
 
 
 def test_residual_shift_at_temperature_zero_follows_the_means(lq):
