@@ -1,5 +1,5 @@
-# make demo         train both stages on the sample photographs and use them (DATA=folder: your own photographs)
-# make nano         train the small model at full length, pack and measure it (DATA, VAL, TEST: folders of photographs)
+# make demo         train both stages from the package's teachers on sample photographs (DATA=folder: on your own)
+# make nano         train the small model from nothing at full length, pack and measure it (DATA, VAL, TEST: folders of photographs)
 # make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment

@@ -96,6 +96,39 @@ def cache(
     if missing := [file for file in files if not Path(file).expanduser().is_file()]:
         raise FileNotFoundError(f"Expected a training's configuration at '{missing[0]}', found nothing.")
     configured = [word for file in files for word in ("--config", file)] + further
+    keep = not skip_restorations
+    model, pool = fill_cache(configured, output, samples, batch_size, share, device, precision, keep=keep)
+    if share.rank == 0:
+        print(_advice([*configured, *pool], str(output), model))
+    return 0
+
+
+def fill_cache(
+    configured: list[str],
+    output: str | Path,
+    samples: int | None,
+    batch_size: int | None,
+    share: Share,
+    device: str,
+    precision: Precision,
+    *,
+    keep: bool,
+) -> "tuple[Any, list[str]]":
+    """Write what is not in a cache yet, and say so.
+
+    Args:
+        configured: The stage-2 training, as options of `ctsr fit`.
+        output: Folder for the answers.
+        samples: Number of training samples, where the configuration sets no data.pool.
+        batch_size: Training images at once; None for the training's.
+        share: The part of the work to do.
+        device: As in `cache`.
+        precision: Type to compute in.
+        keep: Whether T_f's restorations of training images are kept.
+
+    Returns:
+        The training's model, and the option that trains with the cache's pool where the configuration has none.
+    """
     model, data = _built(configured)
 
     from ctsr_lightning.commands.asking import Asker
@@ -112,7 +145,7 @@ def cache(
     answers.begin({**model.made_with(), "precision": precision}, facts)
     if share.ranks > 1:
         print(f"Part {share.rank} of {share.ranks}, counted from 0.")
-    asker = Asker(model, own_device(device), precision, keep=not skip_restorations)
+    asker = Asker(model, own_device(device), precision, keep=keep)
     try:
         for split, loader in loaders.items():
             if asker.names[split]:
@@ -122,10 +155,7 @@ def cache(
         raise
     size = sum(file.stat().st_size for file in answers.folder.glob("??/*.safetensors"))
     print(f"→ {answers.folder} ({len(answers)} records, {size / 2**20:,.1f} MiB)")
-    if share.rank == 0:
-        found = [] if pool is not None else [f"--data.pool={data.pool}"]
-        print(_advice([*configured, *found], str(output), model))
-    return 0
+    return model, [] if pool is not None else [f"--data.pool={data.pool}"]
 
 
 def own_share(rank: int | None, ranks: int | None) -> Share:

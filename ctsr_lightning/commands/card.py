@@ -23,8 +23,8 @@ LIMITS: Final = """
 """.strip()
 
 LEFT_OUT: Final = (
-    "The diffusion prior and the critic of the realistic teacher's training are left out, as no finished model reads "
-    "them; so are optimizers and losses. To train further from the prior, run the chain again."
+    "The critic of the realistic teacher's training is left out, and so are optimizers and losses. The diffusion prior "
+    "is there for trainings that start from this package, as `ctsr demo` does."
 )
 
 
@@ -48,7 +48,7 @@ def card(
     """
     return {
         "name": "nano",
-        "text": "CTSR at laptop size: codec, both teachers, stage 1 and stage 2, trained from scratch on photographs",
+        "text": "CTSR at laptop size: codec, prior, teachers, stage 1 and stage 2, trained from scratch on photographs",
         "data": {**data, **_recipe(runs)},
         "trainings": {link.name: _training(runs / link.name) for link in CHAIN},
         "parts": {name: part._asdict() for name, part in parts.items()},

@@ -1,4 +1,4 @@
-"""The six trainings from photographs to both stages of CTSR: what `ctsr demo` and `ctsr nano` share."""
+"""The six trainings from photographs to both stages of CTSR: `ctsr nano` runs all, `ctsr demo` the last two."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,10 +30,6 @@ class Link:
 
     name: str
     """Name of its configuration, which holds its full length, and of its folder."""
-    demo_steps: int
-    """Optimizer steps in the demo."""
-    validations: int
-    """How often the demo validates it."""
     text: str
     """What it makes."""
     fine: bool = False
@@ -41,12 +37,12 @@ class Link:
 
 
 CHAIN: Final = (
-    Link("codec", 200, 1, "autoencoder: photographs to latents and back", fine=True),
-    Link("prior", 300, 1, "diffusion prior of clean photographs"),
-    Link("fidelity_teacher", 600, 2, "T_f, faithful: residual shift"),
-    Link("realness_teacher", 250, 2, "T_r, realistic: one-step distillation"),
-    Link("stage1", 100, 2, "stage 1: two teachers, one student"),
-    Link("stage2", 300, 3, "stage 2: the velocity field from realness to fidelity"),
+    Link("codec", "autoencoder: photographs to latents and back", fine=True),
+    Link("prior", "diffusion prior of clean photographs"),
+    Link("fidelity_teacher", "T_f, faithful: residual shift"),
+    Link("realness_teacher", "T_r, realistic: one-step distillation"),
+    Link("stage1", "stage 1: two teachers, one student"),
+    Link("stage2", "stage 2: the velocity field from realness to fidelity"),
 )
 """The trainings in order; each starts from the weights of those before it."""
 
@@ -88,25 +84,37 @@ def check_configurations(configs: Path) -> None:
         )
 
 
-def remember_data(output: Path, data: str | Path | None) -> str | None:
+def find_photographs(data: str | Path | None) -> str | None:
+    """Find the folder of photographs to train on, and refuse a wrong one before anything is trained.
+
+    Args:
+        data: Folder of photographs, or None for the sample photographs.
+
+    Returns:
+        The folder as an absolute path, or None.
+
+    Raises:
+        FileNotFoundError: If there is no photograph.
+    """
+    if data is None:
+        return None
+    from ctsr_lightning.images import list_images
+
+    source = str(Path(data).expanduser().resolve())
+    list_images(source)
+    return source
+
+
+def remember_data(output: Path, source: str | None) -> None:
     """Remember which photographs an output folder was trained on, and refuse to mix two sets in one.
 
     Args:
         output: The folder, made as needed.
-        data: Folder of photographs, or None for the sample photographs.
-
-    Returns:
-        The folder of photographs as an absolute path, or None.
+        source: What `find_photographs` returned.
 
     Raises:
-        FileNotFoundError: If there is no photograph.
         ValueError: If the folder was trained on others.
     """
-    source = None if data is None else str(Path(data).expanduser().resolve())
-    if source is not None:
-        from ctsr_lightning.images import list_images
-
-        list_images(source)  # refuses a wrong folder before anything is trained
     output.mkdir(parents=True, exist_ok=True)
     record = output / "data.json"
     if record.is_file():
@@ -117,7 +125,6 @@ def remember_data(output: Path, data: str | Path | None) -> str | None:
                 f"{source or 'the sample photographs'}. Name another --output, or delete that folder."
             )
     record.write_text(json.dumps({"data": source}) + "\n", encoding="utf-8")
-    return source
 
 
 def data_options(source: str | None, repeats: int, val: str | None = None) -> list[str]:
@@ -136,48 +143,57 @@ def data_options(source: str | None, repeats: int, val: str | None = None) -> li
     return [*options, "--data.init_args.val_repeats", str(repeats)] if options else []
 
 
-def announce(number: int, text: str) -> None:
-    """Say which part of a command begins: a training, or what follows the last of them.
+def announce(number: int, parts: int, text: str) -> None:
+    """Say which part of a command begins.
 
     Args:
         number: Its number, from 1.
+        parts: How many there are.
         text: What it is.
     """
-    print(f"\n[{number}/{len(CHAIN) + 1}] {text}", flush=True)
+    print(f"\n[{number}/{parts}] {text}", flush=True)
 
 
-def train_chain(
+def computes_half(device: str, precision: TrainingPrecision) -> bool:
+    """Whether networks compute in bfloat16 while they are trained.
+
+    Args:
+        device: Accelerator for Lightning.
+        precision: What the user asked for.
+    """
+    return computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+
+
+def train_link(
     command: str,
     configs: Path,
     output: Path,
-    lengths: Mapping[str, Length],
+    link: Link,
+    length: Length,
     options: Sequence[str],
     device: str,
     precision: TrainingPrecision,
-) -> dict[str, float]:
-    """Run all trainings, each from its last checkpoint if there is one; those that are complete are passed over.
+) -> float:
+    """Run one training, from its last checkpoint if there is one; what is complete is passed over.
 
     Args:
         command: The command that does so, for what it says after Ctrl-C.
         configs: Folder of the configurations.
         output: Folder for one folder per training.
-        lengths: How long each training is, by name.
+        link: The training.
+        length: How long it is.
         options: Further options of `ctsr fit`.
         device: Accelerator for Lightning.
         precision: Type that networks compute in.
 
     Returns:
-        Seconds that each took, over all its runs.
+        Seconds that it took, over all its runs.
     """
     os.environ["CTSR_RUNS"] = str(output)  # where the configurations look for each other's weights
-    half = computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-    seconds = {}
-    for number, link in enumerate(CHAIN, start=1):
-        announce(number, link.text)
-        words = ["--config", str(configs / f"{link.name}.yaml"), *options, "--trainer.accelerator", device]
-        words += ["--trainer.precision", "bf16-mixed" if half and not link.fine else "32-true"]
-        seconds[link.name] = _train(command, output / link.name, lengths[link.name], words, device)
-    return seconds
+    half = computes_half(device, precision) and not link.fine
+    words = ["--config", str(configs / f"{link.name}.yaml"), *options, "--trainer.accelerator", device]
+    words += ["--trainer.precision", "bf16-mixed" if half else "32-true"]
+    return _train(command, output / link.name, length, words, device)
 
 
 def _train(command: str, folder: Path, length: Length, words: list[str], device: str) -> float:

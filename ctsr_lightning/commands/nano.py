@@ -14,8 +14,9 @@ from ctsr_lightning.commands.chain import (
     check_configurations,
     configured_steps,
     data_options,
+    find_photographs,
     remember_data,
-    train_chain,
+    train_link,
 )
 from ctsr_lightning.commands.options import TrainingPrecision, listed, torch_device
 
@@ -46,7 +47,7 @@ def nano(
 
     Takes an hour or two on two CPU cores, less on a GPU. What is finished is kept: the same command after Ctrl-C goes
     on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
-    card.json), at most 25 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
+    card.json), at most 36 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
     them. A package at ctsr_lightning/weights/nano is what every command takes when no model is named.
 
     Example:
@@ -82,15 +83,19 @@ def nano(
     validated = None if val is None else str(Path(val).expanduser().resolve())
     sets = test_sets(listed(test))
     _check_before(sets, validated, metrics, weights)
-    source = remember_data(output, data)
+    source = find_photographs(data)
+    remember_data(output, source)
     options = [*data_options(source, 1, validated), "--data.init_args.pool", "null" if pool is None else str(pool)]
-    lengths = {link.name: Length(max(2, round(configured_steps(configs, link) * steps)), VALIDATIONS) for link in CHAIN}
-    seconds = train_chain("nano", configs, output, lengths, options, device, precision)
-    announce(len(CHAIN) + 1, "packed weights, their figures, and the model card")
+    seconds, parts = 0.0, len(CHAIN) + 1
+    for number, link in enumerate(CHAIN, start=1):
+        announce(number, parts, link.text)
+        length = Length(max(2, round(configured_steps(configs, link) * steps)), VALIDATIONS)
+        seconds += train_link("nano", configs, output, link, length, options, device, precision)
+    announce(parts, parts, "packed weights, their figures, and the model card")
     card = _finish(output, package, source, validated, sets, metrics, weights, device)
     size = sum(part["bytes"] for part in card["parts"].values()) / 1e6
     print(
-        f"\nDone; the trainings took {sum(seconds.values()) / 60:.1f} minutes.\n"
+        f"\nDone; the trainings took {seconds / 60:.1f} minutes.\n"
         f"  weights   {package}, {size:.1f} MB\n"
         f"  card      {package / 'README.md'}\n"
         f"  curves    tensorboard --logdir {output}\n"

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ctsr_lightning.commands.chain import CHAIN, WEIGHTS
+from ctsr_lightning.commands.chain import WEIGHTS
 from ctsr_lightning.images import quantize
 from ctsr_lightning.inference.restorer import Restorer
 
-LIMIT: Final = 25_000_000
+LIMIT: Final = 36_000_000
 """Bytes that a package may have at most."""
 
 CONFIG: Final = "config.yaml"
@@ -28,20 +28,21 @@ CONTROLS: Final = (0.0, 0.5, 1.0)
 
 PARTS: Final = {
     "codec": "codec.",
+    "prior": "student.",
     "fidelity_teacher": "network.",
     "realness_teacher": "student.",
     "stage1": "student.",
     "stage2": "velocity.",
 }
-"""Trainings whose weights a package holds, and how the names begin of those that restoring needs. The prior is where
-other networks started from, and the critic served the realistic teacher's training: no finished model reads either."""
+"""Trainings whose weights a package holds, and how the names begin of those that are needed to restore or to train both
+stages from it (`ctsr demo`). The critic served the realistic teacher's training and is left out."""
 
 MODELS: Final = {
     "realness_teacher": ("student",),
     "stage1": ("student", "fidelity", "realness"),
     "stage2": ("student", "velocity", "fidelity", "realness", "z0_source"),
 }
-"""Trainings that a model is loaded from, and what its configuration keeps: no optimizer, prior, critic or loss."""
+"""Trainings that a model is loaded from, and what its configuration keeps: no optimizer, critic or loss."""
 
 
 class Part(NamedTuple):
@@ -161,9 +162,9 @@ def _inside(value: Any, path: Path) -> Any:
     return [_inside(item, path) for item in value] if isinstance(value, list) else value
 
 
-def _placed(weights: str, path: Path) -> str | None:
-    """Where a package has the weights of a link; None for those that only a training started from."""
+def _placed(weights: str, path: Path) -> str:
+    """Where a package has the weights of a link."""
     *_, folder, file = ("", *Path(weights).parts)
-    if file != WEIGHTS or folder not in {link.name for link in CHAIN}:
+    if file != WEIGHTS or folder not in PARTS:
         raise ValueError(f"Expected only weights of the chain's own trainings in '{path}', found '{weights}'.")
-    return f"{folder}/{file}" if folder in PARTS else None
+    return f"{folder}/{file}"

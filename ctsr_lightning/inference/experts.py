@@ -39,7 +39,7 @@ class Expert:
 
     @torch.no_grad()
     def __call__(self, lq: Tensor, seed: int = 0, keys: list[str] | None = None) -> Tensor:
-        """Restore images; the same seed gives the same bits on one device.
+        """Restore images; the same seed gives the same bits on one device with as many threads.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).

@@ -46,7 +46,8 @@ class RestorationError(ValueError):
 class Restorer:
     """Restores images of any size: one pass per image, then one decode per value of t.
 
-    Same input, same bits, on one device: where the model draws random numbers, they come from `seed`.
+    Same input, same bits, on one device with as many threads: where the model draws random numbers, they come from
+    `seed`.
 
     Args:
         model: Student and velocity field, or a student alone, which knows t = 0 only.

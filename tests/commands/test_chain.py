@@ -1,4 +1,4 @@
-"""The chain of trainings behind `ctsr demo` and `ctsr nano`, up to where a training would begin."""
+"""The trainings behind `ctsr demo` and `ctsr nano`, up to where one would begin."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from ctsr_lightning.commands.chain import (
     configured_steps,
     data_options,
     read_training,
-    train_chain,
+    train_link,
 )
 from ctsr_lightning.commands.options import TrainingPrecision, computes_bfloat16
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "nano"
-LENGTHS = {link.name: Length(100, 4) for link in CHAIN}
 Run = Callable[..., dict[str, list[str]]]
 
 
@@ -46,7 +45,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             return SimpleNamespace(model=None)
 
         monkeypatch.setattr("ctsr_lightning.training.training_cli", training)
-        train_chain("nano", CONFIGS, tmp_path, LENGTHS, ["--data.init_args.pool", "7"], "cpu", precision)
+        for link in CHAIN:
+            options = ["--data.init_args.pool", "7"]
+            train_link("nano", CONFIGS, tmp_path, link, Length(100, 4), options, "cpu", precision)
         return given
 
     return chain
@@ -102,7 +103,7 @@ def test_an_interrupted_chain_goes_on(run: Run, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("link", CHAIN, ids=lambda link: link.name)
 def test_the_full_length_is_the_configuration_s(link) -> None:
     text = (CONFIGS / f"{link.name}.yaml").read_text()
-    assert configured_steps(CONFIGS, link) == yaml.safe_load(text)["trainer"]["max_steps"] > link.demo_steps
+    assert configured_steps(CONFIGS, link) == yaml.safe_load(text)["trainer"]["max_steps"] > 100
 
 
 def test_photographs_to_validate_on_are_held_out_or_named() -> None:

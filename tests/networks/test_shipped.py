@@ -28,10 +28,9 @@ def test_a_package_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_the_files_are_those_of_a_package() -> None:
     folder = shipped_folder()
     weights = sorted(folder.rglob("*.safetensors"))
-    assert [path.parent.name for path in weights] == [
-        "codec", "fidelity_teacher", "realness_teacher", "stage1", "stage2",
-    ]  # fmt: skip
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25e6
+    parts = {"codec", "prior", "fidelity_teacher", "realness_teacher", "stage1", "stage2"}
+    assert parts - {"prior"} <= {path.parent.name for path in weights} <= parts  # the first edition had no prior
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 36e6
     assert {tensor.dtype for path in weights for tensor in load_file(path).values()} == {torch.float16}
     for path in folder.rglob("config.yaml"):
         assert yaml.safe_load(path.read_text(encoding="utf-8")).keys() == {"model"}
