@@ -1,5 +1,5 @@
 # make demo         train both stages from the package's teachers on sample photographs (DATA=folder: on your own)
-# make nano         train the small model from nothing at full length, pack and measure it (DATA, VAL, TEST: folders of photographs)
+# make nano         train the small model from nothing at full length, pack and measure it (DATA, VAL, TEST: folders of photographs; EXPERT: a file)
 # make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment
@@ -23,7 +23,7 @@ demo: install
 
 nano: install
 	$(BIN)/ctsr nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--data '$(DATA)') $(if $(VAL),--val '$(VAL)') \
-	  $(if $(TEST),--test '$(TEST)')
+	  $(if $(TEST),--test '$(TEST)') $(if $(EXPERT),--expert '$(EXPERT)')
 
 claims: install
 	$(BIN)/ctsr claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--data '$(DATA)') \

@@ -2,6 +2,8 @@
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +25,8 @@ from ctsr_lightning.commands.options import TrainingPrecision, listed, torch_dev
 if TYPE_CHECKING:
     from ctsr_lightning.data import RealESRGANDataModule
 
+TAUGHT = "realness_teacher"
+"""The training that may learn from an expert."""
 VALIDATIONS = 5
 """How often each training is validated."""
 LOOKED_AT = 4
@@ -34,6 +38,7 @@ def nano(
     data: str | Path | None = None,
     val: str | Path | None = None,
     test: str | list[str] | None = None,
+    expert: str | Path | None = None,
     pack: str | Path | None = None,
     steps: float = 1.0,
     pool: int | None = 4000,
@@ -60,6 +65,9 @@ def nano(
         test: What to measure the packed model on, each by ctsr sweep, several with commas between: folders of
             photographs, which are degraded by a fixed seed; folders of pairs in a usual layout (lq and gt, LR and HR,
             test_LR and test_HR); data configurations such as configs/data/realsr.yaml.
+        expert: Weights of a published restoration network for x4, such as Real-ESRGAN's: T_r learns its pictures of the
+            training crops, which are made once and kept in OUTPUT/expert (about half a second each on one core).
+            Without it T_r learns from ground truth.
         pack: Folder for the packed weights, by default OUTPUT/package.
         steps: Factor on the length of every training, which the configurations have: 0.1 takes a tenth of the time.
         pool: Number of distinct training crops, made once per training and kept in memory (0.2 MB each); null makes new
@@ -82,7 +90,9 @@ def nano(
         raise ValueError(f"Expected a positive --steps, got {steps}.")
     validated = None if val is None else str(Path(val).expanduser().resolve())
     sets = test_sets(listed(test))
-    _check_before(sets, validated, metrics, weights)
+    if expert is not None:
+        expert = Path(expert).expanduser().resolve()
+    _check_before(sets, validated, metrics, weights, expert, pool)
     source = find_photographs(data)
     remember_data(output, source)
     options = [*data_options(source, 1, validated), "--data.init_args.pool", "null" if pool is None else str(pool)]
@@ -90,7 +100,10 @@ def nano(
     for number, link in enumerate(CHAIN, start=1):
         announce(number, parts, link.text)
         length = Length(max(2, round(configured_steps(configs, link) * steps)), VALIDATIONS)
-        seconds += train_link("nano", configs, output, link, length, options, device, precision)
+        words = [*options]
+        if link.name == TAUGHT and expert is not None and not (output / TAUGHT / WEIGHTS).is_file():
+            words += _ask(Path(expert), configs, output, options, device)
+        seconds += train_link("nano", configs, output, link, length, words, device, precision)
     announce(parts, parts, "packed weights, their figures, and the model card")
     card = _finish(output, package, source, validated, sets, metrics, weights, device)
     size = sum(part["bytes"] for part in card["parts"].values()) / 1e6
@@ -102,6 +115,19 @@ def nano(
         f"  restore   ctsr upscale PHOTOS OUT --checkpoint {package / 'stage2' / WEIGHTS} --control 0,0.5,1"
     )
     return 0
+
+
+def _ask(expert: Path, configs: Path, output: Path, options: Sequence[str], device: str) -> list[str]:
+    """Keep the expert's pictures of the training crops; the options with which T_r learns them."""
+    from ctsr_lightning.commands.cache import cache
+
+    os.environ["CTSR_RUNS"] = str(output)
+    target = ["--model.target", "ExpertTeacher", "--model.target.file", str(expert)]
+    words = [*options, *target]
+    pairs = [f"{name.removeprefix('--')}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+    training = configs / f"{TAUGHT}.yaml"
+    cache([str(training)], output / "expert", options=shlex.join(pairs), device=torch_device(device))
+    return [*target, "--model.cache", str(output / "expert")]
 
 
 class TestSet(NamedTuple):
@@ -151,7 +177,12 @@ def test_sets(words: Sequence[str]) -> "list[TestSet]":
 
 
 def _check_before(
-    sets: Sequence[TestSet], validated: str | None, metrics: str, weights: str | list[str] | None
+    sets: Sequence[TestSet],
+    validated: str | None,
+    metrics: str,
+    weights: str | list[str] | None,
+    expert: str | Path | None,
+    pool: int | None,
 ) -> None:
     """Refuse what could only fail after the trainings."""
     from ctsr_lightning.commands.comparison import available, load_data
@@ -169,6 +200,12 @@ def _check_before(
     if metrics:
         with weight_folders(*listed(weights)):
             available(metric_names(metrics), skip_unavailable=False)
+    if expert is not None:
+        from ctsr_lightning.teachers import ExpertTeacher
+
+        if pool is None:
+            raise ValueError("Expected a --pool with --expert, whose pictures of the training crops are made once.")
+        ExpertTeacher(Path(expert))  # refuses what is no restoration network for x4
 
 
 def _finish(
