@@ -34,7 +34,7 @@ TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term
 TERMS = {
     "codec": {"codec/l1"},
     "prior": {"prior/denoise"},
-    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/lattice"},
+    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/pixel_l2", "shift/lattice"},
     "realness_teacher": {*RECONSTRUCTION, "rec/l1"},
     "stage1": {*RECONSTRUCTION, "rec/l2", *TEACHERS},
     "stage2": {"velocity/match"},
