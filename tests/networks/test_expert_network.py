@@ -3,15 +3,21 @@
 import io
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 import tiny_experts
 import torch
+from safetensors.torch import load_file
 from spandrel.architectures.SwinIR import SwinIR
 from torch import nn
 
+from ctsr_lightning.images import quantize, read_image
+from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 from ctsr_lightning.networks import read_expert
 from ctsr_lightning.networks.identity import identity
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.pt", "net.safetensors"])
@@ -190,3 +196,53 @@ def test_weights_that_only_resemble_a_network(tmp_path):
 def test_a_network_for_grey_images(tmp_path):
     with pytest.raises(ValueError, match=r"3 channels in and out, .* found RealESRGAN Compact with 1 in and 1 out"):
         read_expert(tiny_experts.saved(tmp_path / "net.pth", tiny_experts.compact(channels=1)))
+
+
+def plain_rrdb(state, lq):
+    """RRDBNet as in Figure 4 of Real-ESRGAN's paper, in nothing but convolutions; at x4."""
+
+    def conv(x, name):
+        return nn.functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+
+    def active(x, name):
+        return nn.functional.leaky_relu(conv(x, name), 0.2)
+
+    first = x = conv(lq, "conv_first")
+    for block in range(sum(name.endswith("rdb1.conv1.weight") for name in state)):
+        y = x
+        for dense in (f"body.{block}.rdb{i}" for i in (1, 2, 3)):
+            seen = [y]
+            for i in (1, 2, 3, 4):
+                seen.append(active(torch.cat(seen, dim=1), f"{dense}.conv{i}"))
+            y = y + 0.2 * conv(torch.cat(seen, dim=1), f"{dense}.conv5")
+        x = x + 0.2 * y
+    x = first + conv(x, "conv_body")
+    for name in ("conv_up1", "conv_up2"):
+        x = active(nn.functional.interpolate(x, scale_factor=2, mode="nearest"), name)
+    return conv(active(x, "conv_hr"), "conv_last").clamp(0, 1)
+
+
+def test_rrdb_network_is_what_its_paper_says(tmp_path):
+    state, lq = tiny_experts.rrdb(), torch.rand(1, 3, 9, 8)
+    found = read_expert(tiny_experts.saved(tmp_path / "net.pth", state))(lq)
+    torch.testing.assert_close(found, plain_rrdb(state, lq), rtol=0, atol=1e-5)
+    assert found.std() > 0.05
+
+
+@pytest.mark.skipif(not (SHARED / "experts").is_dir(), reason="Real-ESRGAN's weights are not on this machine")
+def test_real_esrgan_on_photographs():
+    """The published weights on crops of RealSR, pinned; the same by plain convolutions."""
+    file = SHARED / "experts" / "realesrgan_x4plus.safetensors"
+    network, state = read_expert(file), {name: value.float() for name, value in load_file(file).items()}
+    assert (network.architecture, network.scale) == ("ESRGAN", 4)
+    pinned = {"Canon_001": (28.7201, 0.9463), "Canon_041": (18.7687, 0.3141), "Nikon_041": (17.1745, 0.7038)}
+    for name, expected in pinned.items():
+        lq, gt = (
+            read_image(SHARED / "data" / "realsr" / side / f"realsr_{name}_LR4.png")[None] for side in ("lq", "gt")
+        )
+        lq, gt = lq[..., 40:88, 40:88], gt[..., 160:352, 160:352]
+        restored = network(lq)
+        found = [metric(quantize(restored), gt).item() for metric in (psnr_y, ssim_y)]
+        assert found == pytest.approx(expected, abs=1e-3)
+    small = lq[..., :12, :12]
+    torch.testing.assert_close(network(small), plain_rrdb(state, small), rtol=0, atol=1e-4)
