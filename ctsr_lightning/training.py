@@ -8,11 +8,12 @@ import pkgutil
 import shlex
 import sys
 import warnings
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
-    from lightning import Trainer
+    from lightning import Callback, LightningModule, Trainer
     from lightning.pytorch.cli import LightningCLI
 
 VERBS: Final = {
@@ -22,6 +23,9 @@ VERBS: Final = {
     "predict": "Restore the images of a data module and write them.",
 }
 """What LightningCLI does; `ctsr VERB --help` lists its options."""
+
+MEASURING: Final = frozenset({"validate", "test"})
+"""The verbs whose result are figures."""
 
 PLUGIN_PACKAGES: Final = ("callbacks", "data", "metrics", "modules", "networks", "teachers")
 """Packages whose classes a configuration may name without their path."""
@@ -79,6 +83,8 @@ def _cli_class() -> type[LightningCLI]:
     """The LightningCLI of this package; a function, so that importing this file does not import Lightning."""
     from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+    from ctsr_lightning.networks.pretrained import searching
+
     class TrainingCLI(LightningCLI):
         """LightningCLI where typed options win, checks agree across model and data, and Ctrl-C says how to go on."""
 
@@ -96,9 +102,19 @@ def _cli_class() -> type[LightningCLI]:
             if self.subcommand not in {None, "fit"}:
                 self.save_config_kwargs = {**self.save_config_kwargs, "config_filename": f"{self.subcommand}.yaml"}
 
+        def instantiate_classes(self) -> None:
+            """Build everything; a package that is not trained finds its weights wherever it is."""
+            with searching(*folders_above(self.subcommand, self.config)):
+                super().instantiate_classes()
+
+        def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+            return without_weight_file(subcommand, super()._prepare_subcommand_kwargs(subcommand))
+
         def _run_subcommand(self, subcommand: str) -> None:
+            measure_by_default(subcommand, self.trainer, self.model)
             try:
                 super()._run_subcommand(subcommand)
+                require_figures(subcommand, self.trainer)
             except SystemExit:  # Lightning has handled Ctrl-C: callbacks ran, loggers are closed
                 if not self.trainer.interrupted:
                     raise
@@ -108,6 +124,74 @@ def _cli_class() -> type[LightningCLI]:
                 raise SystemExit(INTERRUPTED) from None
 
     return TrainingCLI
+
+
+def folders_above(verb: str | None, config: Namespace) -> list[Path]:
+    """The folders of a run's configuration files and all above them; none for a training, which names its files.
+
+    Args:
+        verb: The verb; None if nothing is run.
+        config: The parsed command line.
+    """
+    files = (config[verb].get("config") or []) if verb not in {None, "fit"} else []
+    return [parent for file in files for parent in Path(str(file)).resolve().parents]
+
+
+def without_weight_file(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Load a `weights.safetensors` given as checkpoint into the model, as Lightning reads its own checkpoints only.
+
+    Args:
+        verb: The verb; a training is not resumed from such a file.
+        arguments: What the trainer is called with.
+
+    Raises:
+        ValueError: If the weights do not fit.
+    """
+    from ctsr_lightning.networks.pretrained import load_weights
+
+    path = arguments.get("ckpt_path")
+    if verb == "fit" or path is None or Path(path).suffix != ".safetensors":
+        return arguments
+    load_weights(arguments["model"], path, only_trainable=True)
+    return {**arguments, "ckpt_path": None}
+
+
+def measure_by_default(verb: str, trainer: Trainer, model: LightningModule) -> None:
+    """Add `Evaluation` where a configuration names none, as those of packages do, and say so on standard error.
+
+    Args:
+        verb: The verb; only those of `MEASURING` measure.
+        trainer: The trainer.
+        model: The training; one that restores no images is left alone.
+    """
+    from ctsr_lightning.callbacks import Evaluation
+    from ctsr_lightning.metrics.perceptual import perceptual_distance
+
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    known = any(isinstance(callback, Evaluation) for callback in callbacks)
+    if verb in MEASURING and hasattr(model, "restore") and not known:
+        distance = perceptual_distance()
+        callbacks.append(Evaluation(perceptual=distance))
+        if trainer.is_global_zero:
+            text = f"the configuration names no Evaluation; measuring psnr_y, ssim_y and {distance.name}."
+            print(f"ctsr: {text}", file=sys.stderr)
+
+
+def require_figures(verb: str, trainer: Trainer) -> None:
+    """Refuse a run that was to measure something and has measured nothing.
+
+    Args:
+        verb: The verb; only those of `MEASURING` measure.
+        trainer: The trainer after the run.
+
+    Raises:
+        ValueError: If nothing was logged.
+    """
+    if verb in MEASURING and not trainer.callback_metrics:
+        raise ValueError(
+            f"Expected figures from ctsr {verb}, but nothing was measured: the training restores no images and logs "
+            "no losses, or there were no images. Check --data and the trainer's limits on batches."
+        )
 
 
 def link_scale(config: Namespace) -> None:

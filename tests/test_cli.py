@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from lightning import Callback, LightningDataModule
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -59,7 +60,7 @@ class NoiseData(LightningDataModule):
     @staticmethod
     def collate(pairs: list) -> Batch:
         lq, gt = zip(*pairs, strict=True)
-        return Batch(torch.stack(lq), torch.stack(gt), [str(i) for i in range(len(pairs))])
+        return Batch(torch.stack(lq), torch.stack(gt), [str(image.sum().item()) for image in gt])
 
 
 class PressCtrlC(Callback):
@@ -178,6 +179,52 @@ def test_fit_resume_and_test_from_the_saved_config(config: Path) -> None:
     main(["test", "--config", saved, "--ckpt_path", "kept/last.ckpt"])
     assert Path(saved).read_text() == text
     assert yaml.safe_load(Path("runs/tiny/test.yaml").read_text())["ckpt_path"] == "kept/last.ckpt"
+
+
+def test_a_configuration_without_evaluation_is_measured(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also from `weights.safetensors`, which is no checkpoint of Lightning's."""
+    main(["fit", "--config", str(config)])
+    state = torch.load("kept/last.ckpt", weights_only=True)["state_dict"]
+    save_file({key: value.contiguous() for key, value in state.items()}, "weights.safetensors")
+    capsys.readouterr()
+    found = []
+    for path in ("kept/last.ckpt", "weights.safetensors"):
+        cli = training_cli(["test", "--config", str(config), "--ckpt_path", path])
+        assert "names no Evaluation; measuring psnr_y, ssim_y and " in capsys.readouterr().err
+        found.append({name: float(value) for name, value in cli.trainer.callback_metrics.items()})
+    assert found[0] == found[1]
+    assert {"test/psnr_y/realness", "test/ssim_y/fidelity", "test/bicubic/psnr_y"} <= found[0].keys()
+
+
+def test_a_run_that_measures_nothing_fails(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, limit in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--config", str(config), f"--trainer.{limit}", "0"])
+        assert ended.value.code == 1
+        assert "but nothing was measured" in capsys.readouterr().err
+
+
+def test_a_package_is_found_from_anywhere(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that a configuration names lie above or beside it, whatever the current directory is."""
+    settings = yaml.safe_load(config.read_text())
+    unet = training_cli(["--config", str(config)], run=False).model.student.network.unet
+    (tmp_path / "package/stage1").mkdir(parents=True)
+    (tmp_path / "package/stage2").mkdir()
+    save_file({f"student.unet.{k}": v for k, v in unet.state_dict().items()}, "package/stage1/weights.safetensors")
+    settings["model"]["init_args"]["student"] = {
+        **STUDENT,
+        "init_args": {**STUDENT["init_args"], "weights": "stage1/weights.safetensors"},
+    }
+    Path("package/stage2/config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cli = training_cli(["test", "--config", str(tmp_path / "package/stage2/config.yaml")])
+    assert "test/psnr_y/realness" in cli.trainer.callback_metrics
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "package/stage2/config.yaml")])  # a training names what it starts from
+    assert "stage1/weights.safetensors" in capsys.readouterr().err
 
 
 def test_typed_options_win_over_the_checkpoint(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,13 @@ from ctsr_lightning.callbacks.passes import Ownership, agree, check_finite, chec
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.grid import GridEnergy
+from ctsr_lightning.metrics.lattice import lattices
 from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.metrics.plots import control_label
 from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
 from ctsr_lightning.networks.frozen import Frozen
 
-RESTORED, BICUBIC, GRID = "restored", "bicubic", "grid_energy"
+RESTORED, BICUBIC, TRUTH, GRID = "restored", "bicubic", "gt", "grid_energy"
 
 
 class Evaluation(Callback):
@@ -35,12 +37,15 @@ class Evaluation(Callback):
     The metrics belong to the callback: they are in no checkpoint.
 
     Args:
-        metrics: Metrics by name, updated as `update(restored, gt)`; null for `psnr_y` and `ssim_y`.
+        metrics: Metrics by name, updated as `update(restored, gt)`, beside `psnr_y` and `ssim_y`; null under one of
+            these names leaves it out.
         controls: Values of t in [0, 1] to measure controllable modules at.
         perceptual: A perceptual distance to measure as well, under its own name.
         fid: A feature network to measure a Fréchet distance over, as `fid_` and its name.
         baselines: Whether to measure bicubic enlargement and the module's references.
-        grid: Whether to measure `grid_energy`, too, by the factor of the module's codec; modules without one have none.
+        grid: Whether to measure `grid_energy` and lattices (`lattice_4`, `lattice_8`), too, by the factor of the
+            module's codec; modules without one have none, nor have images that are too small for lattices. As a
+            baseline, the lattices of the ground truth are measured: `val/gt/lattice_4`.
 
     Raises:
         ValueError: If a control leaves [0, 1], or none is given, or two metrics have one name.
@@ -48,7 +53,7 @@ class Evaluation(Callback):
 
     def __init__(
         self,
-        metrics: dict[str, Metric] | None = None,
+        metrics: dict[str, Metric | None] | None = None,
         controls: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
         perceptual: PerceptualDistance | None = None,
         fid: FeatureNetwork | None = None,
@@ -61,6 +66,7 @@ class Evaluation(Callback):
         self.results: dict[str, dict[str, float]] = {}
         """Values of the last completed pass: label (`restored`, `t=0.25`, `bicubic`, `T_f`), then metric."""
         self._chosen = self._template = restoration_metrics(metrics, perceptual, fid)
+        self._lattices: dict[str, Metric] = {}
         self._suites: dict[str, MetricCollection] = {}
         self._keys: list[str] = []
         self._owned = Ownership(None)
@@ -96,9 +102,12 @@ class Evaluation(Callback):
         self._measured_baselines.clear()
         self._template = self._chosen
         factor = codec_factor(pl_module)
-        if self.grid and factor is not None and GRID not in self._chosen:
-            chosen: dict[str, Any] = dict(self._chosen.items())
-            self._template = restoration_metrics({**chosen, GRID: GridEnergy(factor)})
+        self._lattices = {}
+        if self.grid and factor is not None:
+            self._lattices = dict(lattices(factor))
+            patterns: dict[str, Any] = {GRID: GridEnergy(factor), **self._lattices, **dict(self._chosen.items())}
+            ordered = {name: patterns[name] for name in dict.fromkeys([*self._chosen, *patterns])}
+            self._template = MetricCollection(ordered, compute_groups=False)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the validation images."""
@@ -182,6 +191,8 @@ class Evaluation(Callback):
             if self.baselines and stage not in self._measured_baselines:
                 outputs[BICUBIC] = enlarge(batch.lq, gt)
                 outputs.update(module.references(batch))
+                if self._lattices:
+                    outputs[TRUTH] = gt
         return outputs
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -189,7 +200,11 @@ class Evaluation(Callback):
             self._suites, self._keys = {}, []
             return
         labels = agree(list(self._suites), self._keys)
-        values = {label: compute(self._suite(label, pl_module)) for label in labels}
+        measured = {label: compute(self._suite(label, pl_module)) for label in labels}
+        values = {  # images may all be too small for a lattice
+            label: {name: value for name, value in some.items() if name not in self._lattices or not math.isnan(value)}
+            for label, some in measured.items()
+        }
         own = {label: values[label] for label in self._labels(pl_module)}
         baselines = {label: values[label] for label in labels if label not in own}
         baselines = self._measured_baselines.setdefault(stage, baselines)
@@ -227,7 +242,12 @@ class Evaluation(Callback):
         if label not in self._suites:
             # Apple's GPU has no float64, in which the metrics accumulate.
             device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
-            suite = self._template.clone().to(device)
+            template = (
+                self._template
+                if label != TRUTH
+                else MetricCollection(dict(self._lattices.items()), compute_groups=False)
+            )
+            suite = template.clone().to(device)
             suite.reset()
             self._suites[label] = suite
         return self._suites[label]

@@ -56,7 +56,11 @@ class TradeOffCurve(Callback):
             return
         evaluation = self._evaluation(trainer)
         x, y = self._axes(evaluation)
-        points = {label: Point(label, v[x.name], v[y.name]) for label, v in evaluation.results.items()}
+        points = {
+            label: Point(label, v[x.name], v[y.name])
+            for label, v in evaluation.results.items()
+            if x.name in v and y.name in v
+        }
         curve = [points.pop(label) for label in evaluation.control_labels]
         title = f"{stage}, step {trainer.global_step}"
         image = render(tradeoff_figure({"CTSR": curve}, list(points.values()), x, y, title))

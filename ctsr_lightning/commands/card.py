@@ -10,6 +10,7 @@ import yaml
 
 from ctsr_lightning.commands.chain import CHAIN, WEIGHTS, read_training
 from ctsr_lightning.commands.pack import CONFIG, Part, weights_metadata
+from ctsr_lightning.commands.report import GROUND_TRUTH, heading
 
 LICENSE: Final = "Apache-2.0, as the package. The photographs are not part of it."
 
@@ -72,13 +73,15 @@ def figure(name: str, text: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """
     metrics = list(record["protocol"]["metrics"])
     frontier = record["frontier"]
-    verdicts = [*frontier["monotone"].values(), frontier["blend"], record.get("grid_energy")]
+    lattice = record.get("lattice", {})
+    verdicts = [*frontier["monotone"].values(), frontier["blend"], record.get("grid_energy"), *lattice.values()]
     return {
         "name": name,
         "text": text,
         "images": record["images"],
         "metrics": {key: value["higher_is_better"] for key, value in record["protocol"]["metrics"].items()},
         "results": [{key: row.get(key) for key in ("setting", *metrics, "seconds")} for row in record["results"]],
+        "ground_truth": {name: check["gt"] for name, check in lattice.items()},
         "sentences": [verdict["sentence"] for verdict in verdicts if verdict],
         "device": record["settings"]["device"],
     }
@@ -190,16 +193,19 @@ def _row(name: str, training: Mapping[str, Any]) -> str:
 
 def _table(entry: Mapping[str, Any]) -> list[str]:
     """Figures of one test set."""
-    arrows = {True: "↑", False: "↓", None: "→ 1"}
     names = list(entry["metrics"])
     lines = [
         f"{entry['images']} image{'s' * (entry['images'] != 1)}: {entry['text']}; {entry['device']}.",
         "",
-        f"| | {' | '.join(f'{name} {arrows[better]}' for name, better in entry['metrics'].items())} | s / image |",
+        f"| | {' | '.join(heading(name, better) for name, better in entry['metrics'].items())} | s / image |",
         f"|{'---|' * (len(names) + 2)}",
     ]
     for row in entry["results"]:
         cells = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
         lines.append(f"| {' | '.join([row['setting'], *cells, seconds])} |")
+    truth = entry.get("ground_truth")
+    if truth:
+        cells = [f"{truth[name]:.4f}" if name in truth else "" for name in names]
+        lines.append(f"| {' | '.join([GROUND_TRUTH, *cells, ''])} |")
     return [*lines, *([""] if entry["sentences"] else []), *(f"- {sentence}" for sentence in entry["sentences"])]

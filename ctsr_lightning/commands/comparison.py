@@ -182,7 +182,7 @@ def remarks_on(measurements: Measurements) -> list[str]:
     Args:
         measurements: The measurements.
     """
-    from ctsr_lightning.commands.report import grid_check
+    from ctsr_lightning.commands.report import grid_check, lattice_checks
 
     remarks = []
     few = [name for name in measurements.metrics if name.startswith("fid_")]
@@ -197,6 +197,7 @@ def remarks_on(measurements: Measurements) -> list[str]:
         )
     if check := grid_check(measurements):
         remarks.append(check.sentence())
+    remarks += [check.sentence() for check in lattice_checks(measurements).values()]
     return remarks
 
 

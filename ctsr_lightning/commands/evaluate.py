@@ -95,7 +95,8 @@ def evaluate(
             differ by one prefix and suffix per folder, such as Canon_001_LR4.png and realsr_Canon_001_LR4.png.
         metrics: Some of psnr, ssim, lpips_alex (or lpips), lpips_vgg, lpips_squeeze, dists, niqe, musiq, maniqa,
             clipiqa, fid (as in clean-fid), fid_inception, texture_distance, grid_energy (1 unless patches of a codec
-            show); or all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy.
+            show), lattice_4, lattice_8 (dB by which patterns of that period stand out; ground truth has about 1); or
+            all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy and lattices.
         output: Folder for the results.
         checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher; or nano, the model
             that comes with this package, which also is measured where RESTORED is not given, or with --expert.
@@ -129,6 +130,7 @@ def evaluate(
         0.
     """
     from ctsr_lightning.metrics.grid import GridEnergy
+    from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
     from ctsr_lightning.networks.shipped import SHIPPED
@@ -165,6 +167,8 @@ def evaluate(
         restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
         if GRID in chosen and grid_factor is None:
             chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
+        if metrics is None:
+            chosen |= lattices(restorer.student.codec.factor)
         contestants, remarks = contest(restorer, model.path, controls, alphas, baselines, experts)
         measurements, source = _measure_model(
             contestants, restored, gt, data, chosen, crop_border, limit, seeds, output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.experts import Expert, blends
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.base import ImageMean
+from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.metrics.plots import control_label
 from ctsr_lightning.metrics.stability import Stability
 from ctsr_lightning.networks.student import upsample
@@ -62,7 +64,7 @@ class Row:
         key: The image.
         method: The method.
         seed: Seed of what the method drew.
-        values: Metrics by name.
+        values: Metrics by name; NaN where the image has none.
         seconds: See `Restoration`.
         further: Likewise.
     """
@@ -81,7 +83,7 @@ class Summary:
 
     Args:
         method: The method.
-        values: Means over images; metrics of whole sets as they are.
+        values: Means over images that have a value, NaN if none has; metrics of whole sets as they are.
         spread: Standard deviation over images of the per-image metrics.
         seconds: Mean time per image.
         further: Mean time for one more value of t.
@@ -112,6 +114,7 @@ class Measurements:
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
         self.device, self.border, self.runs = torch.device(device), border, runs
         self.rows: list[Row] = []
+        self._truth: dict[str, dict[str, float]] = {n: {} for n, m in self.metrics.items() if isinstance(m, Lattice)}
         self._sets: dict[str, dict[str, Metric]] = {}
         self._stability: dict[str, Stability] = {}
 
@@ -124,6 +127,16 @@ class Measurements:
     def per_image(self) -> list[str]:
         """Names of the metrics that have a value per image."""
         return [name for name, metric in self.metrics.items() if isinstance(metric, ImageMean)]
+
+    @property
+    def stable(self) -> list[str]:
+        """Names of those that every image has, whose deviation over runs is measured."""
+        return [name for name, metric in self.metrics.items() if isinstance(metric, ImageMean) and not metric.partial]
+
+    @property
+    def ground_truth(self) -> dict[str, float]:
+        """The ground truth's own lattices, means over images; NaN if no image has a value."""
+        return {name: _centre(values.values())[0] for name, values in self._truth.items()}
 
     @property
     def images(self) -> int:
@@ -149,6 +162,8 @@ class Measurements:
         values = {}
         try:
             for name, metric in self.metrics.items():
+                if isinstance(metric, Lattice) and key not in self._truth[name]:
+                    self._truth[name][key] = float(metric.values(truth))
                 if isinstance(metric, ImageMean):
                     values[name] = float(metric.values(image, truth))
                 elif seed == 0:  # sets of images are compared over one run
@@ -162,7 +177,7 @@ class Measurements:
         self.rows.append(Row(key, method, seed, values, restored.seconds, restored.further))
         if self.runs > 1:
             stability = self._stability.setdefault(method.label, Stability())
-            stability.add(image, values)
+            stability.add(image, {name: values[name] for name in self.stable})
             if seed == self.runs - 1:
                 stability.finish()
 
@@ -178,8 +193,7 @@ class Measurements:
         values, spread = {}, {}
         for name, metric in self.metrics.items():
             if isinstance(metric, ImageMean):
-                column = torch.tensor([row.values[name] for row in rows], dtype=torch.float64)
-                values[name], spread[name] = float(column.mean()), float(column.std(correction=0))
+                values[name], spread[name] = _centre(row.values[name] for row in rows)
             else:
                 values[name] = float(self._sets[method.label][name].compute())
         times = (_mean(row.seconds for row in rows), _mean(row.further for row in rows))
@@ -316,6 +330,13 @@ def _cut(image: Tensor, border: int, key: str) -> Tensor:
     if min(image.shape[-2:]) <= 2 * border:
         raise ValueError(f"'{key}' has {image.shape[-1]}x{image.shape[-2]} pixels: nothing is left within {border}.")
     return image[..., border:-border, border:-border]
+
+
+def _centre(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and standard deviation of the values that there are; NaN without any."""
+    column = torch.tensor(list(values), dtype=torch.float64)
+    column = column[~column.isnan()]
+    return (float(column.mean()), float(column.std(correction=0))) if len(column) else (math.nan, math.nan)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

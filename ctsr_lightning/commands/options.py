@@ -156,7 +156,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def progress() -> Progress:
-    """A progress bar on standard error, so that results on standard output can be piped."""
+    """Progress on standard error, so that results on standard output can be piped: a bar, or plain lines in a log."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -167,11 +167,16 @@ def progress() -> Progress:
         TimeRemainingColumn,
     )
 
+    from ctsr_lightning.commands.progress import PlainProgress
+
+    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        return PlainProgress(console)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
     )

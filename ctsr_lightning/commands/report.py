@@ -11,13 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ctsr_lightning.commands.comparison import GRID
 from ctsr_lightning.commands.measuring import Measurements, Summary
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
+from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
 
-_ARROWS = {True: "↑", False: "↓", None: "→ 1"}
+GROUND_TRUTH = "ground truth"
+"""Label of the ground truth's own values in tables."""
+
+
+def heading(name: str, higher_is_better: bool | None) -> str:
+    """A metric as the head of a column: its name, and which way is better.
+
+    Args:
+        name: The metric.
+        higher_is_better: Its direction; None where the best value is that of the ground truth.
+    """
+    middle = "→ 1" if name == GRID else "dB → gt"
+    return f"{name} {({True: '↑', False: '↓', None: middle})[higher_is_better]}"
 
 
 def protocol(measurements: Measurements) -> dict[str, Any]:
@@ -64,7 +78,7 @@ def write_per_image(path: Path, measurements: Measurements) -> None:
             cells: list[Any] = [row.key]
             cells += [] if plain else [row.method.label, *_parameters(row.method.kind, row.method.parameter)]
             cells += [row.seed] if run else []
-            cells += [f"{row.values[name]:.{DIGITS}f}" for name in names]
+            cells += [_decimals(row.values[name], DIGITS) for name in names]
             yield cells + ([] if plain else [_number(row.seconds)])
 
     write_csv(path, ["image", *method, *run, *names, *clock], lines())
@@ -86,7 +100,7 @@ def write_means(path: Path, measurements: Measurements) -> None:
             [
                 s.method.label,
                 *_parameters(s.method.kind, s.method.parameter),
-                *(f"{s.values[name]:.{DIGITS}f}" for name in names),
+                *(_decimals(s.values[name], DIGITS) for name in names),
                 _number(s.seconds),
             ]
             for s in measurements.summaries()
@@ -111,7 +125,8 @@ def record(
         "images": measurements.images,
         "runs": measurements.runs,
         "results": [_result(summary) for summary in measurements.summaries()],
-        **({"grid_energy": check.as_dict()} if (check := grid_check(measurements)) else {}),
+        **({GRID: check.as_dict()} if (check := grid_check(measurements)) else {}),
+        "lattice": {name: check.as_dict() for name, check in lattice_checks(measurements).items()},
         **more,
         "settings": dict(settings),
         "versions": versions(),
@@ -127,14 +142,34 @@ def grid_check(measurements: Measurements) -> GridCheck | None:
     Returns:
         The check; None where grid energy was not measured, or neither a model nor files.
     """
-    metric = measurements.metrics.get("grid_energy")
+    metric = measurements.metrics.get(GRID)
     if not isinstance(metric, GridEnergy):
         return None
     summaries = measurements.summaries()
-    found = {s.method.label: s.values["grid_energy"] for s in summaries if s.method.kind in {"ctsr", "restored"}}
-    bicubic = [s.values["grid_energy"] for s in summaries if s.method.kind == "bicubic"]
+    found = {s.method.label: s.values[GRID] for s in summaries if s.method.kind in {"ctsr", "restored"}}
+    bicubic = [s.values[GRID] for s in summaries if s.method.kind == "bicubic"]
     every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
     return GridCheck(metric.factor, found, every, *bicubic) if found else None
+
+
+def lattice_checks(measurements: Measurements) -> dict[str, LatticeCheck]:
+    """Whether a lattice stands out of the images of the model, at some t, or of the restored files, by metric.
+
+    Args:
+        measurements: The measurements.
+
+    Returns:
+        The checks; none for metrics that no image was large enough for, or where neither a model nor files are.
+    """
+    summaries = measurements.summaries()
+    every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
+    checks = {}
+    for name, truth in measurements.ground_truth.items():
+        metric = measurements.metrics[name]
+        found = {s.method.label: s.values[name] for s in summaries if s.method.kind in {"ctsr", "restored"}}
+        if isinstance(metric, Lattice) and found and not math.isnan(truth):
+            checks[name] = LatticeCheck(metric.factor, found, every, truth)
+    return checks
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -157,13 +192,17 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     """
     better = measurements.higher_is_better
     timed = any(row.seconds is not None for row in measurements.rows)
-    head = ["", *(f"{name} {_ARROWS[higher]}" for name, higher in better.items())]
+    head = ["", *(heading(name, higher) for name, higher in better.items())]
     lines = [f"| {' | '.join(head + ['s / image'] * timed)} |", f"|{'---|' * (len(head) + timed)}"]
     summaries = measurements.summaries()
     for summary in summaries:
-        cells = [summary.method.label, *(f"{summary.values[name]:.4f}" for name in better)]
+        cells = [summary.method.label, *(_decimals(summary.values[name], 4) for name in better)]
         cells += [f"{summary.seconds:.3f}" if summary.seconds is not None else ""] * timed
         lines.append(f"| {' | '.join(cells)} |")
+    truth = measurements.ground_truth
+    if not all(math.isnan(value) for value in truth.values()):
+        cells = [_decimals(truth.get(name, math.nan), 4) for name in better]
+        lines.append(f"| {' | '.join([GROUND_TRUTH, *cells] + [''] * timed)} |")
     border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
     lines += [
         "",
@@ -185,7 +224,7 @@ def count_images(measurements: Measurements) -> str:
 
 def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list[str]:
     """G-STD and L-STD as a table."""
-    names = measurements.per_image
+    names = measurements.stable
     lines = [
         f"Stability over {measurements.runs} seeds (CCSR Eq. 4-5): standard deviations, 0 is deterministic.",
         "",
@@ -208,7 +247,7 @@ def _result(summary: Summary) -> dict[str, Any]:
         "t": None if t == "" else t,
         "alpha": None if alpha == "" else alpha,
         **{name: value if math.isfinite(value) else None for name, value in summary.values.items()},
-        "spread": dict(summary.spread),
+        "spread": {name: value if math.isfinite(value) else None for name, value in summary.spread.items()},
         "seconds": summary.seconds,
         "seconds_per_further_t": summary.further if summary.method.kind == "ctsr" else None,
     }
@@ -221,6 +260,11 @@ def _parameters(kind: str, parameter: float | None) -> tuple[Any, Any]:
     """The cells `t` and `alpha`."""
     shown: Any = "" if parameter is None else parameter
     return ("", shown) if kind == "blend" else (shown, "")
+
+
+def _decimals(value: float, digits: int) -> str:
+    """A number; nothing where there is no value."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _number(seconds: float | None) -> str:

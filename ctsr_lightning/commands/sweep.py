@@ -58,8 +58,8 @@ def sweep(
     writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive), tradeoff.json, and
     examples.png with the first images side by side. Beside the model's curve over t stand bicubic enlargement, the
     teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether the curve is monotone, whether
-    it dominates the blend, and whether at any t the codec's grid of patches shows. Every image takes one pass of the
-    model and one decode per value of t.
+    it dominates the blend, and whether at any t the codec's grid of patches or a lattice shows. Every image takes one
+    pass of the model and one decode per value of t.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
@@ -105,6 +105,7 @@ def sweep(
     from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
     from ctsr_lightning.commands.tradeoff_report import write_report
     from ctsr_lightning.metrics.grid import GridEnergy
+    from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
     from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.metrics.weights import weight_folders
@@ -113,10 +114,12 @@ def sweep(
     contestants, notes = contest(restorer, model.path, controls, alphas, baselines, experts)
     with weight_folders(*listed(weights)):
         distance = perceptual_distance(lpips)
-        further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in {distance.name, GRID}]
+        patterns = lattices(restorer.student.codec.factor)
+        own = {distance.name, GRID, *patterns}
+        further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in own]
         chosen, _ = available(further, skip_unavailable=False)
     grid = GridEnergy(restorer.student.codec.factor if grid_factor is None else grid_factor)
-    chosen = {**chosen, distance.name: PerceptualMetric(distance), GRID: grid}
+    chosen = {**chosen, distance.name: PerceptualMetric(distance), GRID: grid, **patterns}
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
     batches, total = load_batches(module, limit)
     measurements = Measurements(chosen, restorer.device)

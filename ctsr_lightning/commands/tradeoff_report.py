@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def planes(summaries: Sequence[Summary], x: Axis, y: Axis) -> tuple[dict[str, li
     def point(summary: Summary) -> Point:
         seconds = {} if summary.seconds is None else {"seconds": summary.seconds}
         label = summary.method.label.removeprefix("blend ")  # the curve says that already
-        return Point(label, summary.values[x.name], summary.values[y.name], {**summary.values, **seconds})
+        values = {name: value for name, value in summary.values.items() if not math.isnan(value)}
+        return Point(label, summary.values[x.name], summary.values[y.name], {**values, **seconds})
 
     by_label = {s.method.label: point(s) for s in summaries}
     kinds = {

@@ -111,23 +111,22 @@ def _built(name: str) -> Metric | FileNotFoundError:
 
 
 def restoration_metrics(
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, Metric | None] | None = None,
     perceptual: PerceptualDistance | None = None,
     fid: FeatureNetwork | None = None,
 ) -> MetricCollection:
     """Metrics over pairs of restored images and ground truth, each updated as `update(restored, gt)`.
 
     Args:
-        metrics: Metrics by name, in place of `psnr_y` and `ssim_y`.
+        metrics: Metrics by name, beside `psnr_y` and `ssim_y`, or in their place under these names; None drops one.
         perceptual: A perceptual distance to add, under its own name.
         fid: A feature network to add a Fréchet distance over, as `fid_` and the network's name.
 
     Raises:
         ValueError: If two metrics have one name, or there is none.
     """
-    chosen: dict[str, Metric | MetricCollection] = (
-        dict(metrics) if metrics is not None else {"psnr_y": PSNRY(), "ssim_y": SSIMY()}
-    )
+    own: dict[str, Metric | None] = {"psnr_y": PSNRY(), "ssim_y": SSIMY(), **(metrics or {})}
+    chosen: dict[str, Metric | MetricCollection] = {n: metric for n, metric in own.items() if metric is not None}
     added: list[tuple[str, Metric]] = []
     if perceptual is not None:
         added.append((perceptual.name, PerceptualMetric(perceptual)))
@@ -139,7 +138,9 @@ def restoration_metrics(
             raise ValueError(f"Two metrics are called '{name}': rename the one given in `metrics`.")
         chosen[name] = metric
     if not chosen:
-        raise ValueError("Expected at least one metric, found none. Leave `metrics` out for PSNR-Y and SSIM-Y.")
+        raise ValueError(
+            "Expected at least one metric, found none. PSNR-Y and SSIM-Y are measured unless they are null."
+        )
     # Compute groups are found from the first update, so a process without images would synchronise other states.
     return MetricCollection(chosen, compute_groups=False)
 

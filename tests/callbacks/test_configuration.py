@@ -24,6 +24,7 @@ callbacks:
     init_args:
       metrics:
         luma: {{class_path: ctsr_lightning.metrics.distortion.PSNRY}}
+        ssim_y: null
       controls: [0, 0.5, 1]
       perceptual:
         class_path: {__name__}.shared_distance
@@ -50,7 +51,7 @@ def test_every_callback_is_built_from_yaml() -> None:
     built: Any = parser.instantiate(parser.parse_object(yaml.safe_load(CONFIG))).callbacks
     assert [type(callback).__name__ for callback in built][:2] == ["Evaluation", "ImageGrid"]
     assert {type(callback).__name__ for callback in built} == set(callbacks.__all__)
-    assert set(built[0].higher_is_better) == {"luma", "edges", "fid_colours"}
+    assert set(built[0].higher_is_better) == {"psnr_y", "luma", "edges", "fid_colours"}
     assert built[0].control_labels == ["t=0.00", "t=0.50", "t=1.00"]
 
 

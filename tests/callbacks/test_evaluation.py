@@ -88,7 +88,7 @@ def test_any_torchmetric_sees_rounded_images(make_trainer) -> None:
     expected = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3))
     expected.update(quantize(model.restore(ALL.lq).detach()), quantize(ALL.gt))
     assert evaluation.results["restored"]["psnr_rgb"] == pytest.approx(expected.compute().item(), abs=1e-5)
-    assert evaluation.higher_is_better == {"psnr_rgb": True}
+    assert evaluation.higher_is_better == {"psnr_y": True, "ssim_y": True, "psnr_rgb": True}
 
 
 def test_module_state_stays_free_of_metrics(make_trainer) -> None:

@@ -69,7 +69,7 @@ def test_the_factor_is_that_of_the_codec_in_every_run(make_trainer) -> None:
 def test_it_can_be_left_out_or_chosen_by_hand(make_trainer) -> None:
     for evaluation, names in (
         (Evaluation(baselines=False, grid=False), {"psnr_y", "ssim_y"}),
-        (Evaluation({"grid_energy": GridEnergy(2)}, [0.0], baselines=False), {"grid_energy"}),
+        (Evaluation({"grid_energy": GridEnergy(2)}, [0.0], baselines=False), {"psnr_y", "ssim_y", "grid_energy"}),
     ):
         make_trainer(callbacks=[evaluation], logger=False).validate(Painting(), PhotoData(), verbose=False)
         assert set(evaluation.results["t=0.00"]) == names

@@ -45,15 +45,18 @@ def test_defaults_and_additions() -> None:
     assert all(value.dtype == torch.float64 for value in suite.compute().values())
 
 
-def test_own_metrics_replace_the_defaults() -> None:
-    assert set(restoration_metrics({"mine": PSNRY()}, Squared())) == {"mine", "squared"}
+def test_own_metrics_add_to_the_defaults() -> None:
+    own = PSNRY()
+    assert set(restoration_metrics({"mine": own}, Squared())) == {"psnr_y", "ssim_y", "mine", "squared"}
+    assert restoration_metrics({"psnr_y": own})["psnr_y"] is own
+    assert set(restoration_metrics({"mine": own, "ssim_y": None})) == {"psnr_y", "mine"}
 
 
 def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="Two metrics are called 'squared'"):
         restoration_metrics({"squared": PSNRY()}, Squared())
     with pytest.raises(ValueError, match="at least one metric"):
-        restoration_metrics({})
+        restoration_metrics({"psnr_y": None, "ssim_y": None})
 
 
 def test_metrics_by_name() -> None:
