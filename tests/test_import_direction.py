@@ -15,11 +15,12 @@ import ctsr_lightning
 ROOT = Path(ctsr_lightning.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"batch", "images"}
+BASE = {"batch", "images", "spectrum"}
 NETWORKS = BASE | {"diffusion", "networks"}
 ALLOWED = {
     "batch": set(),
     "images": set(),
+    "spectrum": set(),
     "diffusion": BASE | {"diffusion"},
     "networks": NETWORKS,
     "teachers": NETWORKS | {"teachers"},

@@ -7,12 +7,17 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 
 from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.images import rgb_to_y
+from ctsr_lightning.spectrum import lattice_power
 
 GRID_FLOOR = 1e-4
 """Mean difference (for images in [0, 1]) below which pixels count as equal, as in `metrics.grid`."""
 
 LATTICE = 8
 """Period in pixels of the lattices that trainings look for: JPEG's blocks, with those of 4 and 2 pixels."""
+
+ROUNDING = 1.0 / (12.0 * 255.0**2)
+"""Variance of rounding an image in [0, 1] to 8 bits."""
 
 
 def l2(restored: Tensor, gt: Tensor) -> Tensor:
@@ -87,53 +92,37 @@ def pattern(restored: Tensor, gt: Tensor, factor: int, patches: int = 3) -> Tens
 def lattice(restored: Tensor, gt: Tensor, period: int) -> Tensor:
     """Power at the harmonics of a period, over their surroundings and over the ground truth's: painted lattices.
 
-    The luma of every image, in levels of 0..255, is seen through a Hann window as wide as the image. At the frequencies
-    (i/p, j/p) its power P is compared with the median M of the spectrum around: the term is the mean square of
+    For the luma of every image, behind one Hann window over it, the power P at every frequency (i/p, j/p) is compared
+    with the median M of the spectrum around, see `spectrum.lattice_power`: the term is the mean square of
     relu(log (P + c)/(M + c) - relu(log (P_GT + c)/(M_GT + c))), where c is the power of rounding to 8 bits, below which
     nothing shows. M carries no gradient, so the term takes power from the lattice and adds none around it.
     `metrics.lattice` measures the same. Ours, in no paper.
 
     Args:
-        restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of p, at least 8 p.
+        restored: x̂ in [0, 1], shape (B, 3, H, W), sides at least 8 p; the largest square of whole periods is looked at.
         gt: x_GT in [0, 1].
         period: p in pixels; its divisors' lattices are part of it.
 
     Raises:
-        ValueError: If a side is no multiple of p, or too short to tell harmonics from what lies between.
+        ValueError: If a side is too short to tell harmonics from what lies between.
     """
     height, width = gt.shape[-2:]
-    if height % period or width % period or min(height, width) < 8 * period:
+    side = min(height, width) // period * period
+    if side < 8 * period:
         raise ValueError(
-            f"Expected images whose sides are multiples of {period} and at least {8 * period} pixels for a lattice of "
-            f"that period, found {height}x{width} pixels."
+            f"Expected images of at least {8 * period} pixels a side for a lattice of period {period}, found "
+            f"{height}x{width} pixels. Train on larger crops, or leave the term out."
         )
     with torch.no_grad():
-        own = _harmonics(gt, period).relu()
-    return (_harmonics(restored, period) - own).relu().square().mean()
+        own = _excess(gt, period, side).relu()
+    return (_excess(restored, period, side) - own).relu().square().mean()
 
 
-LUMA = (65.481, 128.553, 24.966)
-"""Levels of luma per unit of R, G and B (BT.601)."""
-LOBE, SURROUNDINGS = 2, 6
-"""Bins that the main lobe of a Hann window reaches to each side, and how far its surroundings do."""
-
-
-def _harmonics(image: Tensor, period: int) -> Tensor:
+def _excess(image: Tensor, period: int, side: int) -> Tensor:
     """Log of (P + c)/(M + c) at the harmonics of a period, shape (B, frequencies)."""
-    height, width = image.shape[-2:]
-    luma = (wide(image) * image.new_tensor(LUMA, dtype=torch.float32).view(3, 1, 1)).sum(dim=1)
-    rows, columns = (torch.hann_window(side, device=image.device) for side in (height, width))
-    window = rows[:, None] * columns
-    power = torch.fft.fft2((luma - luma.mean(dim=(-1, -2), keepdim=True)) * window).abs().square()
-    floor = window.square().sum() / 12.0
-    reach = range(-SURROUNDINGS, SURROUNDINGS + 1)
-    around = [(y, x) for y in reach for x in reach if max(abs(y), abs(x)) > LOBE]
-    steps = [(i, j) for i in range(period // 2 + 1) for j in range(period) if i or 0 < j <= period // 2]
-    places = torch.tensor([(i * height // period, j * width // period) for i, j in steps], device=image.device)
-    offsets = torch.tensor(around, device=image.device)
-    y, x = (places[:, None] + offsets).unbind(-1)
-    surroundings = power.detach()[:, y % height, x % width].median(dim=-1).values
-    return ((power[:, places[:, 0], places[:, 1]] + floor) / (surroundings + floor)).log()
+    luma = rgb_to_y(wide(image))[..., :side, :side]
+    power, surroundings = lattice_power(luma, period, side, side)
+    return ((power + ROUNDING) / (surroundings.detach() + ROUNDING)).log()
 
 
 def _steps_by_place(image: Tensor, axis: int, factor: int) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.images import quantize, rgb_to_y
-from ctsr_lightning.metrics.lattice import FLOOR, Lattice, LatticeCheck, lattice_level, lattice_power, lattices
+from ctsr_lightning.metrics.lattice import FLOOR, Lattice, LatticeCheck, lattice_level, lattices
+from ctsr_lightning.spectrum import lattice_power
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
