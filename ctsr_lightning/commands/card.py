@@ -10,7 +10,8 @@ import yaml
 
 from ctsr_lightning.commands.chain import CHAIN, WEIGHTS, read_training
 from ctsr_lightning.commands.pack import CONFIG, Part, weights_metadata
-from ctsr_lightning.commands.report import GROUND_TRUTH, heading
+from ctsr_lightning.commands.report import heading
+from ctsr_lightning.commands.results import GROUND_TRUTH
 
 LICENSE: Final = "Apache-2.0, as the package. The photographs are not part of it."
 

@@ -13,14 +13,12 @@ from typing import Any
 
 from ctsr_lightning.commands.comparison import GRID
 from ctsr_lightning.commands.measuring import Measurements, Summary
+from ctsr_lightning.commands.results import GROUND_TRUTH
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
-
-GROUND_TRUTH = "ground truth"
-"""Label of the ground truth's own values in tables."""
 
 
 def heading(name: str, higher_is_better: bool | None) -> str:

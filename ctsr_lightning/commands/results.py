@@ -13,6 +13,12 @@ SUMMARIES = ("summary.json", "tradeoff.json")
 PLOT = "tradeoff.png"
 """The plot of a sweep, which is copied beside the page."""
 
+OWN = frozenset({"ctsr", "teacher", "blend", "restored"})
+"""Kinds of methods that belong to a run's model; others, such as bicubic enlargement, are the same in all runs."""
+
+GROUND_TRUTH = "ground truth"
+"""Label of the ground truth's own values."""
+
 COLUMNS = {
     "psnr_y": ("PSNR-Y ↑", 2),
     "ssim_y": ("SSIM-Y ↑", 4),
@@ -26,6 +32,9 @@ COLUMNS = {
     "maniqa_pipal": ("MANIQA ↑", 4),
     "clipiqa": ("CLIPIQA ↑", 4),
     "texture_distance": ("texture_distance ↓", 4),
+    "grid_energy": ("grid energy → 1", 3),
+    "lattice_4": ("lattice 4, dB → gt", 1),
+    "lattice_8": ("lattice 8, dB → gt", 1),
 }
 """Metrics in the order of the page: heading and decimals."""
 
@@ -36,10 +45,13 @@ def results(*runs: str, output: str | Path = "docs/results.md") -> int:
     Each run is a folder that `ctsr evaluate --data FILE` or `ctsr sweep --data FILE` has left; the data configuration's
     name (realsr, drealsr, div2k_val) says which benchmark it belongs to. A run named like a published method (`ctsr
     evaluate ... --name OSEDiff`) is compared with that method's published figures: the proof that the protocol is the
-    same. Published figures of another protocol stand apart, with a warning.
+    same. Published figures of another protocol stand apart, with a warning. All runs on a benchmark share one table.
 
     Example:
-        ctsr results runs/osediff runs/sweep --output docs/results.md
+        ctsr evaluate osediff_realsr/ --data configs/data/realsr.yaml --name OSEDiff --output runs/osediff
+        ctsr evaluate realesrgan_realsr/ --data configs/data/realsr.yaml --name Real-ESRGAN --output runs/esrgan
+        ctsr evaluate --checkpoint nano --controls 0,1 --data configs/data/realsr.yaml --output runs/nano
+        ctsr results runs/nano runs/esrgan runs/osediff --output docs/results.md
 
     Args:
         *runs: Folders of ctsr evaluate or ctsr sweep.
@@ -126,7 +138,7 @@ def page(records: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> 
         lines += _measured(own, common["rows"]) if own else ["Not measured yet."]
         for record in own:
             lines += _curve(record)
-        checks = [record for record in own if record["name"] in common["rows"]]
+        checks = [record for record in own if record["name"] in common["rows"] and _is_files(record)]
         if checks:
             lines += ["", "### The protocol is the same", "", *_check(checks, common)]
         lines += ["", "### Published, same protocol", "", *_table(_rows(common), common["columns"])]
@@ -144,22 +156,36 @@ def page(records: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> 
 
 
 def _measured(records: Iterable[Mapping[str, Any]], published: Mapping[str, Any]) -> list[str]:
-    rows = {}
+    """All methods of all runs in one table; what several runs have measured, such as bicubic enlargement, once."""
+    rows: dict[str, dict[str, float | None]] = {}
+    truth: dict[str, float | None] = {}
     for record in records:
         several = len(record["results"]) > 1
         name = f"{record['name']} (its published images)" if record["name"] in published else record["name"]
         for result in record["results"]:
-            label = f"{name}, {result['setting']}" if several else name
-            rows[label] = {**{name: result.get(name) for name in COLUMNS}, "seconds": result.get("seconds")}
+            own = result.get("kind") in {None, *OWN}
+            label = (f"{name}, {result['setting']}" if own else str(result["setting"])) if several else name
+            row = {**{name: result.get(name) for name in COLUMNS}, "seconds": result.get("seconds")}
+            first = rows.setdefault(label, row)
+            first |= {key: value for key, value in row.items() if first[key] is None}
+        truth |= {metric: check["gt"] for metric, check in record.get("lattice", {}).items()}
+    if truth:
+        rows[GROUND_TRUTH] = {**dict.fromkeys([*COLUMNS, "seconds"]), **truth}
     names = [name for name in COLUMNS if any(row[name] is not None for row in rows.values())]
     return _table(rows, names, seconds=any(row["seconds"] is not None for row in rows.values()))
 
 
+def _is_files(record: Mapping[str, Any]) -> bool:
+    """Whether finished files were measured."""
+    return record["results"][0].get("kind", "restored") == "restored"
+
+
 def _curve(record: Mapping[str, Any]) -> list[str]:
-    """The plot of a sweep and what its curves amount to."""
+    """The plot of a sweep, what its curves amount to, and whether patterns show."""
     frontier = record.get("frontier") or {}
     verdicts = [*frontier.get("monotone", {}).values(), frontier.get("blend")]
-    sentences = [f"- {verdict['sentence']}" for verdict in verdicts if verdict]
+    verdicts += [record.get("grid_energy"), *record.get("lattice", {}).values()]
+    sentences = [f"- {record['name']}: {verdict['sentence']}" for verdict in verdicts if verdict]
     plot = ["", f"![{record['name']} on {record['benchmark']}]({record['plot']})"] if "plot" in record else []
     return [*plot, *([""] if sentences else []), *sentences]
 
@@ -169,7 +195,7 @@ def _check(records: Iterable[Mapping[str, Any]], common: Mapping[str, Any]) -> l
     lines = ["| published images of | metric | published | measured here | difference |", "|---|---|---|---|---|"]
     for record in records:
         figures = dict(zip(common["columns"], common["rows"][record["name"]], strict=True))
-        (result,) = record["results"]
+        result = record["results"][0]
         for name, figure in figures.items():
             if figure is not None and result.get(name) is not None:
                 head, measured = COLUMNS[name][0], result[name]

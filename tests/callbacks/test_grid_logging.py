@@ -6,10 +6,12 @@ import pytest
 import torch
 from evaluation_dummies import Blend, PhotoData, Photos, collate
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ctsr_lightning.callbacks import Evaluation
+from ctsr_lightning.callbacks import Evaluation, TradeOffCurve
 from ctsr_lightning.callbacks.evaluation import codec_factor
 from ctsr_lightning.metrics.grid import GridEnergy
+from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.networks.frozen import Frozen
 
 ALL = collate([Photos(7)[i] for i in range(7)])
@@ -40,6 +42,13 @@ class Painting(Blend):
         return painted(super().restore(lq), 4)
 
 
+class LargeData(PhotoData):
+    """Three photos that a window fits into."""
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(Photos(3, size=128), batch_size=2, collate_fn=collate)
+
+
 def test_every_t_and_every_baseline_is_logged(make_trainer, events) -> None:
     evaluation, model = Evaluation(controls=[0.0, 0.25, 1.0]), Painting()
     trainer = make_trainer(callbacks=[evaluation])
@@ -64,6 +73,25 @@ def test_the_factor_is_that_of_the_codec_in_every_run(make_trainer) -> None:
         assert evaluation.results["t=0.00"]["grid_energy"] == pytest.approx(expected, abs=1e-12)
     make_trainer(callbacks=[evaluation], logger=False).validate(Blend(), PhotoData(), verbose=False)
     assert set(evaluation.results["restored"]) == {"psnr_y", "ssim_y"}
+
+
+def test_lattices_are_logged_beside_those_of_the_ground_truth(make_trainer, events) -> None:
+    """Where images are large enough; the lattice of the painted patches stands out at t = 0."""
+    evaluation, model, data = Evaluation(controls=[0.0, 1.0]), Painting(), LargeData()
+    make_trainer(callbacks=[evaluation]).validate(model, data, verbose=False)
+    large = collate([Photos(3, size=128)[i] for i in range(3)])
+    names = {f"val/lattice_{p}/{label}" for p in (4, 8) for label in ("t=0.00", "t=1.00", "realness", "fidelity")}
+    names |= {f"val/{label}/lattice_{p}" for p in (4, 8) for label in ("bicubic", "T_f", "T_r", "gt")}
+    assert {name for name in events().Tags()["scalars"] if "lattice" in name} == names
+    assert evaluation.results["gt"] == {
+        f"lattice_{p}": pytest.approx(Lattice(p).values(large.gt).mean().item(), abs=1e-9) for p in (4, 8)
+    }
+    (image,) = model.sweep(large.lq, [0.0])
+    expected = Lattice(8).values(image.detach()).mean().item()
+    assert evaluation.results["t=0.00"]["lattice_8"] == pytest.approx(expected, abs=1e-9)
+    assert expected > 10.0 > evaluation.results["t=1.00"]["lattice_8"]
+    assert evaluation.higher_is_better["lattice_4"] is None
+    TradeOffCurve(y="ssim_y")._draw(make_trainer(callbacks=[evaluation], logger=False), model, "val")
 
 
 def test_it_can_be_left_out_or_chosen_by_hand(make_trainer) -> None:

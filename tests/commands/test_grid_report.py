@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.cli import main
+from ctsr_lightning.commands.card import _table, figure
 from ctsr_lightning.commands.comparison import remarks_on
 from ctsr_lightning.commands.measuring import Measurements, Method, Restoration
 from ctsr_lightning.commands.report import markdown, record
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.grid import GridEnergy
+from ctsr_lightning.metrics.lattice import Lattice
 
 KEYS = ("a", "b")
 
@@ -134,6 +136,58 @@ def test_a_sweep_reports_it_beside_its_curves(stage2: str, capsys: pytest.Captur
     page = Path("out/tradeoff.html").read_text(encoding="utf-8")
     assert "grid_energy: " in page  # under the pointer
     assert "up: grid_energy" not in page  # no axis: neither end is the better one
+
+
+@pytest.fixture
+def large() -> None:
+    """A photo that a lattice's window fits into, the same with patches of 4 x 4, and its quarter."""
+    gt = torch.rand(3, 128, 192, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.4
+    write_image("large/gt/c.png", gt)
+    write_image("large/lattice/c.png", gt + torch.rand(3, 4, 4).mul(0.2).repeat(1, 32, 48))
+    write_image("large/lq/c.png", torch.nn.functional.avg_pool2d(gt, 4))
+
+
+@pytest.mark.usefixtures("large")
+def test_files_with_a_lattice(capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", "large/lattice", "large/gt", "--metrics", "psnr,lattice_4,lattice_8")
+    truth, image = (read_image(f"large/{name}/c.png")[None] for name in ("gt", "lattice"))
+    summary, out = written("summary.json"), capsys.readouterr().out
+    for period in (4, 8):
+        own, expected = (Lattice(period).values(x).item() for x in (truth, image))
+        assert column(f"lattice_{period}") == pytest.approx([expected], abs=1e-7)
+        check = summary["lattice"][f"lattice_{period}"]
+        assert (check["values"]["restored"], check["gt"]) == pytest.approx((expected, own), abs=1e-9)
+        assert check["sentence"] in out
+    assert summary["lattice"]["lattice_4"]["holds"] is False
+    assert "| psnr_y ↑ | lattice_4 dB → gt | lattice_8 dB → gt |" in out
+    assert f"| ground truth |  | {Lattice(4).values(truth).item():.4f} |" in out
+
+
+def test_images_too_small_for_a_lattice_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", "painted", "gt", "--metrics", "psnr,lattice_8")
+    with Path("out/per_image.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["lattice_8"] for row in csv.DictReader(file)] == ["", ""]
+    assert written("summary.json")["results"][0]["lattice_8"] is None
+    assert written("summary.json")["lattice"] == {}
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert "ground truth |" not in out
+
+
+@pytest.mark.usefixtures("large")
+def test_a_sweep_looks_for_lattices(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--gt", "large/gt", "--lq", "large/lq", "--controls", "0,1", "--metrics", "lattice_4"]
+    run("sweep", "--checkpoint", stage2, "--device", "cpu", *words)
+    tradeoff, out = written("tradeoff.json"), capsys.readouterr().out
+    for name in ("lattice_4", "lattice_8"):
+        check = tradeoff["lattice"][name]
+        assert check["values"] == {r["setting"]: r[name] for r in tradeoff["results"] if r["kind"] == "ctsr"}
+        assert check["sentence"] in out
+        assert name not in tradeoff["frontier"]["monotone"]
+    entry = figure("noise", "noise", tradeoff)
+    assert tradeoff["lattice"]["lattice_4"]["sentence"] in entry["sentences"]
+    assert entry["ground_truth"]["lattice_4"] == tradeoff["lattice"]["lattice_4"]["gt"]
+    assert f"| ground truth |  |  |  |  | {entry['ground_truth']['lattice_4']:.4f} |" in "\n".join(_table(entry))
 
 
 @pytest.mark.parametrize("step", [0.0, 0.02])
