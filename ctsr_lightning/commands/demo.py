@@ -29,7 +29,7 @@ from ctsr_lightning.commands.options import Precision, TrainingPrecision, torch_
 
 EXPERTS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
 """Folders of the package that the demo starts from."""
-LENGTHS: Final = {"stage1": Length(160, 1), "stage2": Length(320, 1)}
+LENGTHS: Final = {"stage1": Length(100, 1), "stage2": Length(300, 1)}
 """How long the demo trains each stage."""
 POOL, BATCH = 480, 8
 """Distinct training crops at most, as each costs degradations and an answer of the frozen networks; crops per step."""

@@ -134,7 +134,8 @@ def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monk
         main([*with_teacher, *named, "cached", "--trainer.limit_val_batches", "0"])
     monkeypatch.setattr(ResidualShiftTeacher, "__init__", refuse)  # no T_f at all, pictures and figures included
     main([*without, *named, "alone"])
-    assert losses("cached") == losses("alone") == losses("plain")
+    for name in ("cached", "alone"):  # up to rounding: the networks are not asked in the same place
+        assert losses(name) == pytest.approx(losses("plain"), rel=1e-4)
     assert len(losses("plain")) == 3
     measured = [Events(Path("runs") / name).scalars("val/") for name in ("plain", "alone")]
     assert measured[0].keys() == measured[1].keys()
