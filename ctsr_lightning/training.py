@@ -104,11 +104,13 @@ def _cli_class() -> type[LightningCLI]:
 
         def instantiate_classes(self) -> None:
             """Build everything; a package that is not trained finds its weights wherever it is."""
-            with searching(*folders_above(self.subcommand, self.config)):
+            files = configuration_files(self.subcommand, self.config)
+            with searching(*(parent for file in files for parent in file.parents)):
                 super().instantiate_classes()
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-            return without_weight_file(subcommand, super()._prepare_subcommand_kwargs(subcommand))
+            files = configuration_files(subcommand, self.config)
+            return load_finished(super()._prepare_subcommand_kwargs(subcommand), files)
 
         def _run_subcommand(self, subcommand: str) -> None:
             measure_by_default(subcommand, self.trainer, self.model)
@@ -126,33 +128,45 @@ def _cli_class() -> type[LightningCLI]:
     return TrainingCLI
 
 
-def folders_above(verb: str | None, config: Namespace) -> list[Path]:
-    """The folders of a run's configuration files and all above them; none for a training, which names its files.
+def configuration_files(verb: str | None, config: Namespace) -> list[Path]:
+    """A run's configuration files; none for a training, which names its weights itself.
 
     Args:
         verb: The verb; None if nothing is run.
         config: The parsed command line.
     """
     files = (config[verb].get("config") or []) if verb not in {None, "fit"} else []
-    return [parent for file in files for parent in Path(str(file)).resolve().parents]
+    return [Path(str(file)).resolve() for file in files]
 
 
-def without_weight_file(verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Load a `weights.safetensors` given as checkpoint into the model, as Lightning reads its own checkpoints only.
+def load_finished(arguments: dict[str, Any], files: list[Path]) -> dict[str, Any]:
+    """Load the weights that a finished training has left, as Lightning reads its own checkpoints only.
+
+    These are a `weights.safetensors` given as checkpoint or, if none is given, the one beside the configuration.
 
     Args:
-        verb: The verb; a training is not resumed from such a file.
         arguments: What the trainer is called with.
+        files: The configuration files; none for a training, which is not resumed from such a file.
+
+    Returns:
+        The arguments, without a checkpoint where weights were loaded.
 
     Raises:
         ValueError: If the weights do not fit.
     """
+    from ctsr_lightning.callbacks.writer import WEIGHTS_FILE
     from ctsr_lightning.networks.pretrained import load_weights
 
     path = arguments.get("ckpt_path")
-    if verb == "fit" or path is None or Path(path).suffix != ".safetensors":
+    if not files or (path is not None and Path(path).suffix != ".safetensors"):
         return arguments
-    load_weights(arguments["model"], path, only_trainable=True)
+    found = [file.with_name(WEIGHTS_FILE) for file in reversed(files) if file.with_name(WEIGHTS_FILE).is_file()]
+    if path is None and not found:
+        print("ctsr: no --ckpt_path, so the model has the weights that its training begins with.", file=sys.stderr)
+        return arguments
+    if path is None:
+        print(f"ctsr: no --ckpt_path; taking '{found[0]}', which lies beside the configuration.", file=sys.stderr)
+    load_weights(arguments["model"], path or found[0], only_trainable=True)
     return {**arguments, "ckpt_path": None}
 
 

@@ -188,12 +188,18 @@ def test_a_configuration_without_evaluation_is_measured(config: Path, capsys: py
     save_file({key: value.contiguous() for key, value in state.items()}, "weights.safetensors")
     capsys.readouterr()
     found = []
-    for path in ("kept/last.ckpt", "weights.safetensors"):
-        cli = training_cli(["test", "--config", str(config), "--ckpt_path", path])
-        assert "names no Evaluation; measuring psnr_y, ssim_y and " in capsys.readouterr().err
+    for words in (["--ckpt_path", "kept/last.ckpt"], ["--ckpt_path", "weights.safetensors"], []):
+        cli = training_cli(["test", "--config", str(config), *words])
+        err = capsys.readouterr().err
+        assert "names no Evaluation; measuring psnr_y, ssim_y and " in err
+        assert ("which lies beside the configuration" in err) is (not words)
         found.append({name: float(value) for name, value in cli.trainer.callback_metrics.items()})
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert {"test/psnr_y/realness", "test/ssim_y/fidelity", "test/bicubic/psnr_y"} <= found[0].keys()
+    assert found[0]["test/psnr_y/realness"] != found[0]["test/psnr_y/fidelity"]  # the velocity is a trained one
+    Path("weights.safetensors").unlink()
+    training_cli(["test", "--config", str(config)])
+    assert "the weights that its training begins with" in capsys.readouterr().err
 
 
 def test_a_run_that_measures_nothing_fails(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,7 @@ def test_lattices_are_logged_beside_those_of_the_ground_truth(make_trainer, even
     (image,) = model.sweep(large.lq, [0.0])
     expected = Lattice(8).values(image.detach()).mean().item()
     assert evaluation.results["t=0.00"]["lattice_8"] == pytest.approx(expected, abs=1e-9)
-    assert expected > 10.0 > evaluation.results["t=1.00"]["lattice_8"]
+    assert expected > 3.0 + evaluation.results["t=1.00"]["lattice_8"]
     assert evaluation.higher_is_better["lattice_4"] is None
     TradeOffCurve(y="ssim_y")._draw(make_trainer(callbacks=[evaluation], logger=False), model, "val")
 
