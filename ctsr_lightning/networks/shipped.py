@@ -24,7 +24,7 @@ def shipped_model() -> Path:
     if not weights.is_file():
         raise FileNotFoundError(
             f"Expected the weights of the model '{SHIPPED}', which come with ctsr_lightning, at '{weights}', found "
-            "nothing: this copy of the package is incomplete. Name another model by --checkpoint FILE, or train one "
-            "with `ctsr demo` (minutes) or `ctsr nano` (longer)."
+            "nothing: this copy of the package is incomplete. Install it again, name another model by --checkpoint "
+            "FILE, or train one with `ctsr nano`."
         )
     return weights
