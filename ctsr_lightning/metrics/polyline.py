@@ -22,9 +22,8 @@ def dominated_area(line: Sequence[Coordinates]) -> float:
     kinks = {a for a, _ in line} | {c for one, other in combinations(pieces, 2) for c in _crossing(one, other)}
     places = [*sorted((kink for kink in kinks if kink > 0.0), reverse=True), 0.0]
     area, reached = 0.0, 0.0
-    for right, left in pairwise(
-        places
-    ):  # between two kinks one piece is the highest, and `reached` what lies right of it
+    # Between two kinks one piece is the highest, and `reached` is the height of what lies to the right.
+    for right, left in pairwise(places):
         reached = max([reached, *(b for a, b in line if a == right), *_heights(pieces, right)])
         area += reached * (right - left)
         middle = (right + left) / 2.0
