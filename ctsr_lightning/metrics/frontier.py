@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import combinations, pairwise
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
+
+from ctsr_lightning.metrics.polyline import dominated_area, standing
 
 TOLERANCE = 1e-9
 """Share of the box of all points within which a point counts as lying on a curve: rounding of straight lines."""
-
-Coordinates = tuple[float, float]
-Piece = tuple[Coordinates, Coordinates]
 
 
 class Point(NamedTuple):
@@ -154,20 +151,7 @@ def hypervolume(curve: Iterable[Point], reference: tuple[float, float], x: Axis,
     """
     (origin_x, origin_y), *corners = _oriented([Point("reference", *reference), *curve], x, y)
     line = [(a - origin_x, b - origin_y) for a, b in corners]
-    pieces = list(pairwise(line))
-    kinks = {a for a, _ in line} | {c for one, other in combinations(pieces, 2) for c in _crossing(one, other)}
-    places = [*sorted((kink for kink in kinks if kink > 0.0), reverse=True), 0.0]
-    area, reached = 0.0, 0.0
-    for right, left in pairwise(
-        places
-    ):  # between two kinks one piece is the highest, and `reached` what lies right of it
-        reached = max([reached, *(b for a, b in line if a == right), *_heights(pieces, right)])
-        area += reached * (right - left)
-        middle = (right + left) / 2.0
-        top = max(_spanning(pieces, middle), key=partial(_height, place=middle), default=None)
-        if top is not None and (high := _height(top, left)) > reached:  # a triangle sticks out
-            area += (high - reached) ** 2 / (high - _height(top, right)) * (right - left) / 2.0
-    return area
+    return dominated_area(line)
 
 
 @dataclass(frozen=True)
@@ -342,7 +326,7 @@ def compare(
 
     def side(name: str, mine: Sequence[Point], theirs: Sequence[Point]) -> Side:
         own, rivals = _oriented(mine, x, y), _oriented(theirs, x, y)
-        places = [_standing(point, rivals, margins) for point in own]
+        places = [standing(point, rivals, margins) for point in own]
         volume = min(hypervolume(mine, worst, x, y) / box, 1.0) if box > 0.0 else 0.0
         across, up = (_extent(values) for values in ([p.x for p in mine], [p.y for p in mine]))
         beats = tuple(
@@ -351,47 +335,6 @@ def compare(
         return Side(name, len(mine), places.count("dominated"), places.count("equalled"), across, up, volume, beats)
 
     return Comparison(x, y, side(names[0], curve, other), side(names[1], other, curve), worst, best)
-
-
-def _standing(
-    point: Coordinates, line: Sequence[Coordinates], margins: tuple[float, ...]
-) -> Literal["dominated", "equalled", "free"]:
-    """Where a point stands to a curve of straight lines; larger is better on both axes."""
-    u, v = point
-    pieces = list(pairwise(line))
-    turned = [((a[1], a[0]), (b[1], b[0])) for a, b in pieces]
-    highest = max([b for a, b in line if a >= u] + _heights(pieces, u), default=-math.inf)
-    farthest = max([a for a, b in line if b >= v] + _heights(turned, v), default=-math.inf)
-    if highest > v + margins[1] or farthest > u + margins[0]:
-        return "dominated"
-    return "equalled" if highest >= v - margins[1] else "free"
-
-
-def _heights(pieces: Iterable[Piece], place: float) -> list[float]:
-    """Where straight pieces cross a vertical line."""
-    return [_height(piece, place) for piece in _spanning(pieces, place)]
-
-
-def _spanning(pieces: Iterable[Piece], place: float) -> list[Piece]:
-    """The pieces that a vertical line cuts between their ends."""
-    return [piece for piece in pieces if min(piece[0][0], piece[1][0]) < place < max(piece[0][0], piece[1][0])]
-
-
-def _height(piece: Piece, place: float) -> float:
-    """A piece that is not vertical, at a place."""
-    (a, b), (c, d) = piece
-    return b + (d - b) * (place - a) / (c - a)
-
-
-def _crossing(one: Piece, other: Piece) -> list[float]:
-    """Where two pieces cross, none if they are parallel or do not."""
-    ((a, b), (c, d)), ((e, f), (g, h)) = one, other
-    turn = (c - a) * (h - f) - (d - b) * (g - e)
-    if turn == 0.0:
-        return []
-    along = ((e - a) * (h - f) - (f - b) * (g - e)) / turn
-    place = a + along * (c - a)
-    return [place] if 0.0 < along < 1.0 and min(e, g) <= place <= max(e, g) else []
 
 
 def _signs(x: Axis, y: Axis) -> tuple[float, float]:
