@@ -98,7 +98,7 @@ def test_stage_two_and_trainings_of_plain_networks() -> None:
     assert found.keys() == {"student.unet", "student.codec", "velocity.unet", "velocity.head"}
     assert found["velocity.head"] == 20
     assert found["student.unet"] == 0
-    one_step = OneStep(tiny.student(), tiny.unet(), tiny.unet(), tiny.Quartic())
+    one_step = OneStep(tiny.student(), tiny.Quartic(), tiny.unet(), tiny.unet())
     names = [row.name for row in components(one_step)]
     assert sorted(names) == ["critic", "prior", "student.codec", "student.unet"]
 

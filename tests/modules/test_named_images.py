@@ -39,7 +39,7 @@ def stage_two():
 
 
 def realness():
-    return OneStep(student(), tiny.prompted_unet(), tiny.prompted_unet(seed=1), tiny.Quartic())
+    return OneStep(student(), tiny.Quartic(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
 
 
 @pytest.mark.parametrize("make", [stage_one, stage_two, realness, lambda: DiffusionPrior(student())])

@@ -46,7 +46,7 @@ MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec(), scale=4),
     "prior": lambda: DiffusionPrior(tiny.student()),
     "residual shift": lambda: ResidualShift(tiny.shift_network(), lambda_pixel=0.5),
-    "one step": lambda: OneStep(tiny.student(seed=2), tiny.unet(seed=5), tiny.unet(seed=6), tiny.Quartic()),
+    "one step": lambda: OneStep(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6)),
     "stage 1": stage_one,
     "stage 1, full-size layout": lambda: stage_one(student=tiny.adapted_student(), fidelity=tiny.LinearTeacher()),
     "stage 2": lambda: Controllable(
