@@ -156,15 +156,14 @@ def bring_experts(output: Path) -> None:
 
     shipped_model()  # refuses a package without weights
     package = shipped_folder()
-    experts = [name for name in EXPERTS if (package / name).is_dir()]  # the package's first edition had no prior
-    for name in experts:
+    for name in EXPERTS:
         there = output / name / WEIGHTS
         if there.is_file() and not filecmp.cmp(package / name / WEIGHTS, there, shallow=False):
             raise ValueError(
                 f"Expected the package's own {name} at '{there}', found another: of `ctsr nano`, or of another version "
                 "of ctsr_lightning. Name another --output, or delete that folder."
             )
-    for name in experts:
+    for name in EXPERTS:
         shutil.copytree(package / name, output / name, dirs_exist_ok=True)
 
 

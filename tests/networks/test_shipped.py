@@ -29,7 +29,7 @@ def test_the_files_are_those_of_a_package() -> None:
     folder = shipped_folder()
     weights = sorted(folder.rglob("*.safetensors"))
     parts = {"codec", "prior", "fidelity_teacher", "realness_teacher", "stage1", "stage2"}
-    assert parts - {"prior"} <= {path.parent.name for path in weights} <= parts  # the first edition had no prior
+    assert {path.parent.name for path in weights} == parts
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 36e6
     assert {tensor.dtype for path in weights for tensor in load_file(path).values()} == {torch.float16}
     for path in folder.rglob("config.yaml"):
