@@ -17,7 +17,7 @@ from ctsr_lightning.commands.chain import WEIGHTS
 from ctsr_lightning.commands.claims_plan import BASE, BATCH, FULL, STEPS, Experiment, Group, read_config
 from ctsr_lightning.commands.claims_records import Record, digest, listing, transposed
 
-LINKS: Final = ("codec", "fidelity_teacher", "realness_teacher")
+LINKS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
 """The trainings of the chain that every experiment builds on."""
 KEPT: Final = frozenset({"EMA", "WeightsWriter"})
 """Callbacks of the configurations that a short training needs; the others look at it on the way."""

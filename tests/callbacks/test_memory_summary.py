@@ -57,7 +57,7 @@ def test_every_network_has_a_row_in_its_place() -> None:
         "fidelity.codec": ("NanoCodec", numel(fidelity.frozen.network.codec)),
         "realness.unet": ("UNet2DConditionModel", numel(realness.frozen.network.unet)),
         "realness.codec": ("KLCodec", numel(realness.frozen.network.codec)),
-        "realness.base": ("UNet2DConditionModel", numel(realness.base.network)),
+        "realness.prior": ("UNet2DConditionModel", numel(realness.prior.network)),
         "perceptual": ("Distance", 20),
     }
 
@@ -66,7 +66,7 @@ def test_separate_networks_hold_what_they_have() -> None:
     module = stage_one(shared=False)
     for row in components(module):
         assert row.separate == 4 * row.parameters
-        assert row.held == (0 if row.name == "realness.base" else row.separate)  # it is a view of `realness.unet`
+        assert row.held == (0 if row.name == "realness.prior" else row.separate)  # it is a view of `realness.unet`
         assert row.trainable == (
             numel(module.student.get_submodule(row.name.split(".")[1]), trained=True)
             if row.name.startswith("student")
@@ -85,7 +85,7 @@ def test_shared_weights_count_where_they_come_first() -> None:
         own = [n for n, p in module.student.get_submodule(name).named_parameters() if p.requires_grad]
         kept = module.student.get_submodule(name)
         assert second.held == 4 * sum(kept.get_parameter(n).numel() for n in own) > 0
-    assert rows["realness.base"].held == 0
+    assert rows["realness.prior"].held == 0
     apart = components(stage_one(shared=False))
     assert [row.separate for row in rows.values()] == [row.separate for row in apart]
     assert [row.training for row in rows.values()] == [row.training for row in apart]

@@ -54,6 +54,7 @@ def write_chain(folder: Path) -> None:
     shift = ResidualShiftNetwork(nano_unet(4, 8, widths=(8, 16)), codec)
     parts: dict[str, tuple[str, nn.Module]] = {
         "codec": ("codec.", codec),
+        "prior": ("student.unet.", nano_unet(4, widths=(8, 16))),
         "fidelity_teacher": ("network.unet.", shift.unet),
         "realness_teacher": ("student.unet.", student.unet),
     }
