@@ -176,14 +176,14 @@ def measure_by_default(verb: str, trainer: Trainer, model: LightningModule) -> N
     Args:
         verb: The verb; only those of `MEASURING` measure.
         trainer: The trainer.
-        model: The training; one that restores no images is left alone.
+        model: The training; one that restores no images, or measures its losses, is left alone.
     """
     from ctsr_lightning.callbacks import Evaluation
     from ctsr_lightning.metrics.perceptual import perceptual_distance
 
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     known = any(isinstance(callback, Evaluation) for callback in callbacks)
-    if verb in MEASURING and hasattr(model, "restore") and not known:
+    if verb in MEASURING and hasattr(model, "restore") and not (known or getattr(model, "validates_losses", False)):
         distance = perceptual_distance()
         callbacks.append(Evaluation(perceptual=distance))
         if trainer.is_global_zero:
