@@ -199,7 +199,7 @@ def test_full_size_has_the_shape_of_nano(training: str) -> None:
     # Not the papers', so not at full size.
     ours = {"lambda_lattice", "random_views", "symmetries", "lambda_l1", "lambda_l2", "l2_from", "target", "cache"}
     ours |= {"t_distribution", "head_lr"}
-    theirs = {"prior", "critic", "critic_lora", "lambda_critic"}  # of VSD, in whose place nano's T_r may have a target
+    theirs = {"prior", "critic", "critic_lora", "critic_lr", "lambda_critic"}  # of VSD, in whose place nano's T_r may have a target
     assert arguments[0] - ours == arguments[1] - ours - theirs
     kinds = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (nano, full)]
     averaged = ["EMA"] if training.endswith("teacher") else []  # the stages' checkpoints stay small

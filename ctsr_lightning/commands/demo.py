@@ -31,7 +31,7 @@ EXPERTS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
 """Folders of the package that the demo starts from."""
 LENGTHS: Final = {"stage1": Length(100, 1), "stage2": Length(300, 1)}
 """How long the demo trains each stage."""
-POOL, BATCH = 480, 8
+POOL, BATCH = 480, 4
 """Distinct training crops at most, as each costs degradations and an answer of the frozen networks; crops per step."""
 OVERRIDES: Final = {
     "stage1": {
