@@ -29,15 +29,15 @@ DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
 TEACHERS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "teacher").glob("*.yaml"))
 PROMPTS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "prompt").glob("*.yaml"))
 
-RECONSTRUCTION = {"rec/texture_distance", "rec/lattice"}
+RECONSTRUCTION = {"rec/texture_distance", "rec/grid", "rec/lattice"}
 TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term in ("align", "prior")}
 TERMS = {
     "codec": {"codec/l1"},
     "prior": {"prior/denoise"},
-    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/lattice"},
+    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/grid", "shift/lattice"},
     "realness_teacher": {*RECONSTRUCTION, "rec/l1"},
     "stage1": {*RECONSTRUCTION, "rec/l2", *TEACHERS},
-    "stage2": {"velocity/match"},
+    "stage2": {"velocity/match", "rec/grid"},
 }
 METRICS = ("psnr_y", "ssim_y", "texture_distance", "grid_energy")
 CONTROLS = ("t=0.00", "t=0.25", "t=0.50", "t=0.75", "t=1.00")
@@ -197,9 +197,15 @@ def test_full_size_has_the_shape_of_nano(training: str) -> None:
     assert nano["model"]["class_path"] == full["model"]["class_path"]
     arguments = [config["model"]["init_args"].keys() for config in (nano, full)]
     # Not the papers', so not at full size.
-    ours = {"lambda_lattice", "random_views", "symmetries", "lambda_l1", "lambda_l2", "l2_from", "target", "cache"}
+    ours = {"lambda_grid", "lambda_lattice", "random_views", "symmetries", "lambda_l1", "lambda_l2", "l2_from", "target", "cache"}
     ours |= {"t_distribution", "head_lr"}
-    theirs = {"prior", "critic", "critic_lora", "critic_lr", "lambda_critic"}  # of VSD, in whose place nano's T_r may have a target
+    theirs = {
+        "prior",
+        "critic",
+        "critic_lora",
+        "critic_lr",
+        "lambda_critic",
+    }  # of VSD, in whose place nano's T_r may have a target
     assert arguments[0] - ours == arguments[1] - ours - theirs
     kinds = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (nano, full)]
     averaged = ["EMA"] if training.endswith("teacher") else []  # the stages' checkpoints stay small

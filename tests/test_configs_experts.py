@@ -39,7 +39,7 @@ def test_stage_2_takes_an_expert_as_both_teachers(runs: Path) -> None:
     ctsr("fit", CONFIGS / "nano" / "stage2.yaml", *words, *saved_in(runs, "stage2"))
     measured = Events(runs / "stage2").scalars("val/")
     assert measured["val/T_f/psnr_y"] == measured["val/T_r/psnr_y"]
-    assert Events(runs / "stage2").scalars("train/").keys() == {"train/velocity/match", "train/loss"}
+    assert Events(runs / "stage2").scalars("train/").keys() == {"train/velocity/match", "train/rec/grid", "train/loss"}
     assert all(name.startswith("velocity.") for name in load_file(runs / "stage2" / "weights.safetensors"))
 
 
@@ -72,7 +72,7 @@ def test_an_expert_is_distilled_with_and_without_a_cache(
     short = ["--trainer.max_steps", "2", "--model.scheduler.total_steps", "9", "--model.scheduler.warmup_steps", "1"]
     main([*command, *QUIET, *short, "--trainer.limit_val_batches", "0", *saved_in(runs, "cached")])
     plain, cached = (Events(runs / name).scalars("train/") for name in ("plain", "cached"))
-    assert plain.keys() == {f"train/{t}" for t in ("loss", "rec/l1", "rec/texture_distance", "rec/lattice")}
+    assert plain.keys() == {f"train/{t}" for t in ("loss", "rec/l1", "rec/texture_distance", "rec/grid", "rec/lattice")}
     assert plain == cached
     weights = [load_file(runs / name / "weights.safetensors") for name in ("plain", "cached")]
     assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())

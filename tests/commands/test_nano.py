@@ -108,7 +108,7 @@ def test_its_card_says_how_it_was_made_and_what_it_reaches(output: Path, package
     card = json.loads((package / "card.json").read_text(encoding="utf-8"))
     text = (package / "README.md").read_text(encoding="utf-8")
     assert card["data"] == {
-        "name": "sample photographs of scikit-image", "photographs": 8, "validated_on": 2, "degradation": "realesrgan",
+        "name": "sample photographs of scikit-image", "photographs": 8, "validated_on": 2, "degradation": "mixed",
         "scale": 4, "crop": 128, "batch_size": 8, "pool": 16, "seed": 0,
     }  # fmt: skip
     assert list(card["trainings"]) == [link.name for link in CHAIN]
@@ -155,7 +155,7 @@ def test_too_large_or_mixed_packages_are_refused(
     with pytest.raises(ValueError, match="an empty folder or an earlier package"):
         pack(output, tmp_path / "mine")
     monkeypatch.setattr("ctsr_lightning.commands.pack.LIMIT", 10_000_000)
-    with pytest.raises(ValueError, match=r"at most 10 MB, found 2\d\.\d MB"):
+    with pytest.raises(ValueError, match=r"at most 10 MB, found 3\d\.\d MB"):
         pack(output, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -16,6 +16,7 @@ from ctsr_lightning.commands.upscale import distinct, marks, upscale
 from ctsr_lightning.images import read_image
 from ctsr_lightning.inference.color import Color, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.networks.nano_codec import LappedDecoder
 from ctsr_lightning.networks.student import upsample
 
 
@@ -76,7 +77,7 @@ def test_a_package_without_its_weights(
     save(Path("in.jpg"))
     with pytest.raises(SystemExit):
         main(["upscale", "in.jpg", "out", "--device", "cpu"])
-    assert "Name another model by --checkpoint FILE" in capsys.readouterr().err
+    assert "another model by --checkpoint FILE" in capsys.readouterr().err
 
 
 def test_folder_of_everything(stage2: str) -> None:
@@ -216,8 +217,8 @@ def test_images_on_which_the_networks_fail_are_skipped(
     stage2: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(Path("a.png"))
-    decode = torch.nn.ConvTranspose2d.forward
-    monkeypatch.setattr(torch.nn.ConvTranspose2d, "forward", lambda *a: decode(*a) * float("nan"))
+    decode = LappedDecoder.forward
+    monkeypatch.setattr(LappedDecoder, "forward", lambda *a: decode(*a) * float("nan"))
     assert upscale("a.png", "out", stage2, device="cpu") == 1
     assert "'a.png': The networks answered with NaN" in capsys.readouterr().err
     assert files(Path("out")) == []

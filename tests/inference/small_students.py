@@ -12,6 +12,5 @@ from ctsr_lightning.networks.student import OneStepStudent
 def make_student(scale: int = 4) -> OneStepStudent:
     torch.manual_seed(0)
     codec = NanoCodec(channels=8, width=8)
-    for layer in (codec.decoder.smooth, codec.decoder.body[-1]):  # so that decoding mixes neighbours
-        torch.nn.init.normal_(layer.weight, std=0.02)
+    torch.nn.init.normal_(codec.decoder.fine[-1].weight, std=0.02)  # so that the convolutions take part
     return OneStepStudent(nano_unet(8, widths=(8, 16)), codec, scale, timestep=250)
