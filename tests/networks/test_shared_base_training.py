@@ -53,7 +53,7 @@ def gradients(base, score, *, shared):
     both = nn.ModuleList([module, field]).double()
     teacher = module.teachers["realness"]
     users = {"student": module.student.unet, "velocity": field.unet}
-    users["teacher"] = teacher.frozen.network.unet if score == "own" else teacher.base.network
+    users["teacher"] = teacher.frozen.network.unet if score == "own" else teacher.prior.network
     passes = {name: Passes(unet) for name, unet in users.items()}
     batch, module.draws = tiny.batch(1, dtype=torch.float64), Draws(7)
     latent, control = module.student.latent(batch.lq), torch.tensor([0.3], dtype=torch.float64)
@@ -138,12 +138,12 @@ def test_base_score_holds_no_second_base(base):
     teacher = OneStepTeacher(network, score="base")
     assert not list(teacher.parameters())
     rows = {row.name: row for row in components(nn.ModuleDict({"realness": teacher}))}
-    assert rows["realness.base"].parameters > 10_000
-    assert rows["realness.base"].held == 0
+    assert rows["realness.prior"].parameters > 10_000
+    assert rows["realness.prior"].held == 0
     teacher.double()
-    assert teacher.base.network.dtype == torch.float64
+    assert teacher.prior.network.dtype == torch.float64
     kept = {id(p) for p in network.unet.parameters()}
-    assert all(id(p) in kept for p in teacher.base.network.parameters())
+    assert all(id(p) in kept for p in teacher.prior.network.parameters())
 
 
 # --- compilation, checkpoints, processes ---
