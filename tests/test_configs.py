@@ -197,7 +197,17 @@ def test_full_size_has_the_shape_of_nano(training: str) -> None:
     assert nano["model"]["class_path"] == full["model"]["class_path"]
     arguments = [config["model"]["init_args"].keys() for config in (nano, full)]
     # Not the papers', so not at full size.
-    ours = {"lambda_grid", "lambda_lattice", "random_views", "symmetries", "lambda_l1", "lambda_l2", "l2_from", "target", "cache"}
+    ours = {
+        "lambda_grid",
+        "lambda_lattice",
+        "random_views",
+        "symmetries",
+        "lambda_l1",
+        "lambda_l2",
+        "l2_from",
+        "target",
+        "cache",
+    }
     ours |= {"t_distribution", "head_lr"}
     theirs = {
         "prior",
