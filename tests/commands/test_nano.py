@@ -87,7 +87,7 @@ def test_it_is_loaded_whole_whatever_lies_in_the_current_directory(
     assert load_teachers(moved / "stage2" / "weights.safetensors").keys() == {"T_f", "T_r"}
     assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
     codec = load_file(package / "codec" / "weights.safetensors")
-    assert torch.equal(model.student.codec.decoder.linear.bias, codec["codec.decoder.linear.bias"].float())
+    assert torch.equal(model.student.codec.decoder.bias, codec["codec.decoder.bias"].float())
 
 
 def test_rounding_does_not_show(output: Path, package: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_map_of_another_size(tradeoff: TradeOff) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_results_that_are_not_finite(tradeoff: TradeOff, value: float) -> None:
-    tradeoff.student.codec.decoder.linear.bias.data.fill_(math.nan)
+    tradeoff.student.codec.decoder.bias.data.fill_(math.nan)
     with pytest.raises(RestorationError, match="NaN or infinite"):
         Restorer(tradeoff, "cpu")(photo(4, 4))
     tradeoff.velocity.head.bias.data.fill_(value)
