@@ -70,25 +70,6 @@ def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
     return (log_shares[:2] - log_shares[2:]).square().mean()
 
 
-def pattern(restored: Tensor, gt: Tensor, factor: int, patches: int = 3) -> Tensor:
-    """Energy of the error that repeats from patch to patch: painted dots and weaves.
-
-    At every place of a patch of f x f pixels the error x̂ - x_GT, in [-1, 1], is averaged over `patches`² neighbouring
-    patches; the term is the mean square of these averages after taking off their mean over places, which is a shift of
-    colour and no pattern. It is quadratic, so it weighs the error's spectrum around the harmonics of the patch grid
-    and otherwise wants what the mean squared error wants. Ours, in no paper.
-
-    Args:
-        restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f, at least `patches` f.
-        gt: x_GT in [0, 1].
-        factor: f, pixels per latent along each side.
-        patches: Patches along each side of a window.
-    """
-    places = F.pixel_unshuffle(2.0 * (restored - gt), factor).unflatten(1, (-1, factor**2))  # (B, 3, f², h, w)
-    repeated = F.avg_pool2d(places.flatten(0, 1), patches, stride=1)
-    return (repeated - repeated.mean(dim=1, keepdim=True)).square().mean()
-
-
 def lattice(restored: Tensor, gt: Tensor, period: int) -> Tensor:
     """Power at the harmonics of a period, over their surroundings and over the ground truth's: painted lattices.
 

@@ -46,8 +46,6 @@ class DualTeacher(RestorationModule):
         lambda_lpips: λ_lp (paper: 2).
         lambda_grid: Weight of `rec/grid`, the term against patches that show, see `losses.reconstruction.grid`; 0, as
             in the paper, leaves it out.
-        lambda_pattern: Weight of `rec/pattern`, the term against errors that repeat from patch to patch, see
-            `losses.reconstruction.pattern`; 0, as in the paper, leaves it out.
         lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0, as in the paper,
             leaves it out.
         random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
@@ -72,7 +70,6 @@ class DualTeacher(RestorationModule):
         lambda_l2: float = 1.0,
         lambda_lpips: float = 2.0,
         lambda_grid: float = 0.0,
-        lambda_pattern: float = 0.0,
         lambda_lattice: float = 0.0,
         random_views: bool = False,
         lambda_fidelity: float = 2.0,
@@ -89,7 +86,7 @@ class DualTeacher(RestorationModule):
         self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
         self.perceptual = Frozen(perceptual)
         self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
-        self.lambda_pattern, self.lambda_lattice, self.random_views = lambda_pattern, lambda_lattice, random_views
+        self.lambda_lattice, self.random_views = lambda_lattice, random_views
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
@@ -112,8 +109,8 @@ class DualTeacher(RestorationModule):
         if bad := [text for text, error in zip(found, errors, strict=True) if not error <= 1.0]:
             _log.warning(
                 f"Expected noise errors below 1 from the {name} teacher, found {', '.join(bad)}. It is no score there: "
-                "its align and prior terms are not what their names say. Give it a `score` that was trained at all t, "
-                "or a lower weight."
+                "its align and prior terms are not what their names say. A lower weight limits what that does; a "
+                "OneStepTeacher may be given a `score` that was trained at all t."
             )
         for logger in self.loggers:
             values = {f"score/{name}/t{band}": error for band, error in zip(bands, errors, strict=True)}
@@ -136,10 +133,6 @@ class DualTeacher(RestorationModule):
         }
         if self.lambda_grid:
             terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, batch.gt, student.codec.factor)
-        if self.lambda_pattern:
-            terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(
-                restored, batch.gt, student.codec.factor
-            )
         if self.lambda_lattice:
             terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, batch.gt, LATTICE)
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)

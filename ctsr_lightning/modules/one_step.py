@@ -51,8 +51,6 @@ class OneStep(AskingModule):
         lambda_lpips: Weight of the perceptual distance (OSEDiff: 2).
         lambda_grid: Weight of the term against patches that show, see `losses.reconstruction.grid`; 0, as in OSEDiff,
             leaves it out.
-        lambda_pattern: Weight of the term against errors that repeat from patch to patch, see
-            `losses.reconstruction.pattern`; 0 leaves it out. Not in OSEDiff.
         lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0 leaves it out. Not
             in OSEDiff.
         random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.views`, so that
@@ -83,7 +81,6 @@ class OneStep(AskingModule):
         lambda_l1: float = 0.0,
         lambda_lpips: float = 2.0,
         lambda_grid: float = 0.0,
-        lambda_pattern: float = 0.0,
         lambda_lattice: float = 0.0,
         random_views: bool = False,
         symmetries: bool = False,
@@ -116,7 +113,7 @@ class OneStep(AskingModule):
             self.prior, self.critic = Frozen(prior), critic
         self.perceptual = Frozen(perceptual)
         self.lambda_l2, self.lambda_l1, self.lambda_lpips = lambda_l2, lambda_l1, lambda_lpips
-        self.lambda_grid, self.lambda_pattern, self.lambda_lattice = lambda_grid, lambda_pattern, lambda_lattice
+        self.lambda_grid, self.lambda_lattice = lambda_grid, lambda_lattice
         self.random_views, self.symmetries = random_views, symmetries
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
         if vsd_samples is not None and vsd_samples < 1:
@@ -158,8 +155,6 @@ class OneStep(AskingModule):
             terms["critic/denoise"] = self.lambda_critic * self._critic_loss(seen.detach(), shown)
         if self.lambda_grid:
             terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, goal, student.codec.factor)
-        if self.lambda_pattern:
-            terms["rec/pattern"] = self.lambda_pattern * reconstruction.pattern(restored, goal, student.codec.factor)
         if self.lambda_lattice:
             terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, goal, LATTICE)
         return terms

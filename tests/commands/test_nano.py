@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_experts
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -20,6 +21,7 @@ from ctsr_lightning.commands.pack import pack
 from ctsr_lightning.images import quantize, write_image
 from ctsr_lightning.inference.checkpoint import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.student import OneStepStudent
 
 CONFIGS = str(Path(__file__).parents[2] / "configs" / "nano")
@@ -36,6 +38,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     write_image(root / "pairs/lq/b.png", torch.full((3, 24, 32), 0.5))
     words = ["nano", "--output", str(root / "run"), "--configs", CONFIGS, "--device", "cpu"]
     words += ["--steps", "0.0001", "--pool", "16", "--test", f"{root / 'photos'},{root / 'pairs'}"]
+    words += ["--expert", str(tiny_experts.saved(root / "expert.pth"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(root))
         patch.setenv("CTSR_RUNS", "before")
@@ -145,6 +148,23 @@ def test_what_is_finished_is_not_repeated(
     assert out.count("complete:") == len(CHAIN) + 2
     assert f"complete: {output / 'sweep' / 'pairs' / 'tradeoff.json'}" in out
     assert (package / "card.json").read_text(encoding="utf-8") == before
+
+
+def test_the_realistic_teacher_learned_the_experts_pictures(output: Path) -> None:
+    configured = yaml.safe_load((output / "realness_teacher" / "config.yaml").read_text(encoding="utf-8"))
+    arguments = configured["model"]["init_args"]
+    assert arguments["target"]["class_path"].endswith("ExpertTeacher")
+    assert arguments["cache"] == str(output / "expert")
+    assert len(Answers(output / "expert")) == 16  # the pool
+
+
+def test_an_expert_needs_a_pool_and_has_to_be_one(words: list[str], tmp_path: Path) -> None:
+    at = words.index("--expert")
+    expert, others = words[at + 1], [*words[:at], "--output", str(tmp_path / "run")]
+    for further in (["--expert", expert, "--pool", "null"], ["--expert", str(tmp_path / "none.pth")]):
+        with pytest.raises(SystemExit):
+            main([*others, *further])
+    assert not (tmp_path / "run" / "codec").exists()
 
 
 def test_too_large_or_mixed_packages_are_refused(

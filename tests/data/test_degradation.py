@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.data.degradation import KERNELS, Degradation, DegradationOrder, light, realesrgan
+from ctsr_lightning.data.degradation import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
 from ctsr_lightning.data.plan import DegradationPlan, KernelPlan
 from ctsr_lightning.images import quantize
 
@@ -217,3 +217,16 @@ def test_impossible_recipe_is_refused():
         Degradation(final_sinc_prob=-0.1)
     with pytest.raises(ValueError, match="at least 1, found 0"):
         realesrgan().sample(torch.Generator(), scale=0)
+
+
+def test_mixed_degrades_a_share_of_the_images_by_the_milder_recipe():
+    def coarsest(recipe, seeds=400):
+        plans = [recipe.sample(torch.Generator().manual_seed(seed)) for seed in range(seeds)]
+        return sum(min(plan.first.quality, plan.second.quality) < 60 for plan in plans) / seeds  # never so in `light`
+
+    most = coarsest(realesrgan())
+    assert coarsest(light()) == 0.0
+    assert coarsest(mixed(0.3)) == pytest.approx(0.7 * most, abs=0.07)
+    assert (coarsest(mixed(1.0)), coarsest(mixed(0.0))) == (0.0, pytest.approx(most, abs=0.07))
+    with pytest.raises(ValueError, match=r"`share` in \[0, 1\], found 1.5"):
+        mixed(1.5)

@@ -121,26 +121,6 @@ def test_grid_of_flat_images_is_finite():
     assert flat.grad.isfinite().all()
 
 
-def test_pattern_is_the_error_averaged_over_neighbouring_patches():
-    restored, gt = torch.rand(2, 2, 3, 16, 20, dtype=torch.float64)
-    error = 2.0 * (restored - gt).numpy()
-    found = []
-    for top in range(4 - 3 + 1):
-        for left in range(5 - 3 + 1):
-            window = error[..., 4 * top : 4 * top + 12, 4 * left : 4 * left + 12].reshape(2, 3, 3, 4, 3, 4)
-            repeated = window.mean(axis=(2, 4))
-            found.append(np.square(repeated - repeated.mean(axis=(2, 3), keepdims=True)))
-    assert reconstruction.pattern(restored, gt, 4).item() == pytest.approx(np.mean(found), rel=1e-10)
-
-
-def test_pattern_is_blind_to_colour_and_sees_what_repeats(photo):
-    assert reconstruction.pattern(photo + 0.1, photo, 4).item() < 1e-25
-    tile, elsewhere = photo[:, :, :4, :4], torch.rand_like(photo)
-    painted = reconstruction.pattern(photo + 0.1 * (tile - 0.5).tile(1, 1, 16, 16), photo, 4).item()
-    scattered = reconstruction.pattern(photo + 0.1 * (elsewhere - 0.5), photo, 4).item()
-    assert painted > 6 * scattered  # of the same strength: nine patches average what does not repeat away
-
-
 @pytest.mark.parametrize("size", [(4, 8), (8, 10)])
 def test_grid_wants_whole_patches(size):
     image = torch.rand(1, 3, *size)

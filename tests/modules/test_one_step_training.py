@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 
+from ctsr_lightning.losses.views import random_symmetry
 from ctsr_lightning.modules import OneStep
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import LoRA
@@ -39,14 +40,26 @@ def gradients(module, *terms):
 
 def test_terms_have_names_and_weights():
     weights = {"lambda_l2": 2.0, "lambda_lpips": 3.0, "lambda_vsd": 5.0, "lambda_critic": 7.0, "lambda_grid": 11.0}
-    weights["lambda_pattern"] = 13.0
+    weights |= {"lambda_lattice": 13.0, "lambda_l1": 17.0}
     plain = dict.fromkeys(weights, 1.0)
-    batch = tiny.batch(dtype=torch.float64)
+    batch = tiny.batch(side=64, dtype=torch.float64)
     weighted, unit = (losses(one_step(**w).double(), batch) for w in (weights, plain))
-    assert list(unit) == ["rec/l2", "rec/lpips", "vsd", "critic/denoise", "rec/grid", "rec/pattern"]
+    assert list(unit) == ["rec/l2", "rec/l1", "rec/lpips", "vsd", "critic/denoise", "rec/grid", "rec/lattice"]
     ratios = [(weighted[name] / unit[name]).item() for name in unit]
-    assert ratios == pytest.approx([2.0, 3.0, 5.0, 7.0, 11.0, 13.0], rel=1e-10)
-    assert "rec/grid" not in losses(one_step(), tiny.batch())
+    assert ratios == pytest.approx([2.0, 17.0, 3.0, 5.0, 7.0, 11.0, 13.0], rel=1e-10)
+    assert list(losses(one_step(), tiny.batch())) == ["rec/l2", "rec/lpips", "vsd", "critic/denoise"]
+
+
+def test_symmetries_turn_input_and_goal_alike():
+    module, batch = one_step(symmetries=True, lambda_vsd=0.0).double(), tiny.batch(dtype=torch.float64)
+    plain = one_step(lambda_vsd=0.0).double()
+    seen = set()
+    for seed in range(12):
+        lq, gt = random_symmetry([batch.lq, batch.gt], torch.Generator().manual_seed(seed))
+        turned = losses(plain, type(batch)(lq, gt, batch.key))
+        assert losses(module, batch, seed)["rec/l2"].item() == pytest.approx(turned["rec/l2"].item(), rel=1e-9)
+        seen.add(round(turned["rec/l2"].item(), 12))
+    assert len(seen) > 2
 
 
 def test_vsd_and_critic_may_look_at_part_of_a_batch():

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from ctsr_lightning.losses import reconstruction
+from ctsr_lightning.losses.views import random_symmetry
 from ctsr_lightning.modules import CodecTraining, DiffusionPrior, ResidualShift
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import NanoCodec
@@ -93,6 +94,19 @@ class Stop(Callback):
 
     def on_train_batch_end(self, trainer, *_):
         trainer.should_stop = trainer.global_step >= self.step
+
+
+def test_residual_shift_looks_for_lattices_and_turns_its_crops():
+    module = ResidualShift(tiny.shift_network(), lambda_lattice=3.0, symmetries=True).double()
+    plain = ResidualShift(tiny.shift_network(), lambda_pixel=1.0).double()
+    batch = tiny.batch(side=64, dtype=torch.float64)
+    module.draws, plain.draws = Draws(5), Draws(5)
+    found = module.losses(batch)
+    assert list(found) == ["shift/latent", "shift/lattice"]
+    lq, gt = random_symmetry([batch.lq, batch.gt], plain.draws.generator)  # what the other has drawn first
+    turned = plain.losses(type(batch)(lq, gt, batch.key))
+    assert found["shift/latent"].item() == pytest.approx(turned["shift/latent"].item(), rel=1e-9)
+    assert found["shift/lattice"].item() > 0
 
 
 def switched(tmp_path, l2_from, *stops):

@@ -36,7 +36,7 @@ def trainings() -> dict[str, Any]:
         perceptual=tiny.Quartic(),
         optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
     )
-    patterns: dict[str, Any] = {"lambda_grid": 0.1, "lambda_pattern": 1.0, "random_views": True}
+    patterns: dict[str, Any] = {"lambda_grid": 0.1, "symmetries": True, "random_views": True}
     one_step = OneStep(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6), **patterns)
     return {"stage 1": stage_one, "one step": one_step}
 
