@@ -104,7 +104,7 @@ def test_training_is_the_same_with_a_cache(tmp_path: Path, request) -> None:
 
 
 def test_training_comes_nearer_to_the_expert() -> None:
-    module = one_step(lambda_l1=0.0, symmetries=False, optimizer=lambda groups: torch.optim.AdamW(groups, lr=2e-3))
+    module = one_step(lambda_grid=0.0, symmetries=False, optimizer=lambda groups: torch.optim.AdamW(groups, lr=2e-3))
     before = losses(module)["rec/l2"].item()
     tiny.fit(module, torch.utils.data.DataLoader([BATCH] * 60, batch_size=None), max_steps=60)
     assert losses(module)["rec/l2"].item() < 0.5 * before
