@@ -54,8 +54,8 @@ def stepper(variant: Variant) -> Callable[[], float]:
     model, perceptual = student(), perceptual_distance(net="squeeze")
     if variant.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    run = torch.compile(model.unet) if variant.compiled else model.unet
-    model.unet.forward = run.forward if variant.compiled else model.unet.forward
+    if variant.compiled:
+        model.unet.compile()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4)
     expert = None if variant.expert is None else ExpertTeacher(variant.expert)
     generator = torch.Generator().manual_seed(1)
