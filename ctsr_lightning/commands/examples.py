@@ -18,15 +18,17 @@ GAP, LETTERS = 4, 16
 
 
 class Examples:
-    """The first images of a comparison: lq | bicubic | T_f | T_r | t = 0 … 1 | gt, a row each, without the blends.
+    """Images of a comparison: lq | bicubic | T_f | T_r | t = 0 … 1 | gt, a row each, without the blends.
 
     Args:
         count: Number of images.
+        every: Distance between them: 1 shows the first `count` images.
         side: Side in pixels of the central crop that is shown; less where an image is smaller.
     """
 
-    def __init__(self, count: int = 3, side: int = 256) -> None:
-        self.count, self.side = count, side
+    def __init__(self, count: int = 3, every: int = 1, side: int = 256) -> None:
+        self.count, self.every, self.side = count, every, side
+        self._begun = 0
         self._rows: list[dict[str, Tensor]] = []
         self._open: dict[str, Tensor] | None = None
 
@@ -36,7 +38,9 @@ class Examples:
         Args:
             lq: The low-quality image, RGB in [0, 1], shape (1, 3, h, w).
         """
-        self._open = {"lq": lq} if len(self._rows) < self.count else None
+        shown = self._begun % self.every == 0 and len(self._rows) < self.count
+        self._open = {"lq": lq} if shown else None
+        self._begun += 1
 
     def add(self, restoration: Restoration) -> None:
         """Add what a method has made of it.

@@ -56,7 +56,7 @@ def sweep(
 
     Restores pairs (--lq and --gt, or --data), photos degraded in a fixed way (--gt alone), or the built-in photos, and
     writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive), tradeoff.json, and
-    examples.png with the first images side by side. Beside the model's curve over t stand bicubic enlargement, the
+    examples.png with some images side by side. Beside the model's curve over t stand bicubic enlargement, the
     teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether the curve is monotone, whether
     it dominates the blend, and whether at any t the codec's grid of patches or a lattice shows. Every image takes one
     pass of the model and one decode per value of t.
@@ -84,7 +84,7 @@ def sweep(
         lpips: Backbone of LPIPS, if its weights are on disk; if not, texture_distance takes its place and is named so.
         metrics: Further metrics, such as niqe,dists: see ctsr evaluate --help.
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
-        examples: Number of images in examples.png, 0 for no such picture.
+        examples: Number of images in examples.png, evenly spread over all, 0 for no such picture.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
         name: What the results are called, for example by ctsr results; by default the model.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
@@ -124,7 +124,7 @@ def sweep(
     batches, total = load_batches(module, limit)
     measurements = Measurements(chosen, restorer.device)
     output = Path(output).expanduser()
-    shown = Examples(examples)
+    shown = Examples(examples, every=max(1, total // max(1, examples)))
     with progress() as bar, keep(output, measurements):
         compete(contestants, bar.track(batches, total=total, description="measuring"), measurements, shown)
     settings: dict[str, Any] = {

@@ -53,6 +53,15 @@ def test_the_middle_is_shown_and_small_images_decide(tmp_path):
     assert picture[:, 2 * LETTERS : 2 * LETTERS + 32, 48 + GAP :].min() == 1.0
 
 
+def test_images_are_spread(tmp_path):
+    examples = Examples(count=2, every=3, side=64)
+    show(examples, [(64, 64)] * 7)
+    examples.write(tmp_path / "examples.png")
+    picture = read_image(tmp_path / "examples.png")
+    shown = [picture[0, 2 * LETTERS + row * (64 + GAP) + 32, 32].item() for row in range(2)]
+    assert shown == pytest.approx([0.0, 0.3], abs=2 / 255)
+
+
 def test_no_images_no_picture(tmp_path):
     examples = Examples(count=0)
     show(examples, [(64, 64)])
