@@ -94,7 +94,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A shortened demo from the shipped weights, as the command line that made it; no LPIPS weights are on disk."""
     output = tmp_path_factory.mktemp("demo") / "run"
-    words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.1"]
+    words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(output.parent))
         patch.setenv("CTSR_RUNS", str(output))

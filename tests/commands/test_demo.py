@@ -63,18 +63,17 @@ def test_the_perceptual_side_runs_the_right_way_after_a_few_steps(output: Path) 
     record = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     rows = {row["setting"]: row for row in record["sweep"]}
     distance = [rows[f"t={t:.2f}"]["texture_distance"] for t in (0, 0.5, 1)]
-    assert distance == sorted(distance)
-    assert distance[-1] > distance[0] + 0.0004
+    assert min(distance[1:]) > distance[0] + 0.0004
     for setting, other, metric in (("T_f", "T_r", "psnr_y"), ("T_f", "T_r", "texture_distance")):
         assert rows[setting][metric] > rows[other][metric]
 
 
 def test_psnr_rises_with_t(output: Path) -> None:
-    """By 0.2 dB after a tenth of the length, at full length by 0.6; what t is for must not turn round unseen."""
+    """By 0.5 dB after a fifth of the length, at full length by 0.7; what t is for must not turn round unseen."""
     record = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     psnr = [row["psnr_y"] for row in record["sweep"] if row["setting"].startswith("t=")]
     assert psnr == sorted(psnr)
-    assert psnr[-1] > psnr[0] + 0.1
+    assert psnr[-1] > psnr[0] + 0.25
 
 
 def test_its_figures_say_what_they_are(output: Path) -> None:
