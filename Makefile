@@ -19,14 +19,14 @@ $(BIN)/ctsr-installed: pyproject.toml
 install: $(BIN)/ctsr-installed
 
 demo: install
-	$(BIN)/ctsr demo --output '$(or $(OUTPUT),runs/demo)' $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m recipes demo --output '$(or $(OUTPUT),runs/demo)' $(if $(DATA),--data '$(DATA)')
 
 nano: install
-	$(BIN)/ctsr nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--data '$(DATA)') $(if $(VAL),--val '$(VAL)') \
+	$(BIN)/python -m recipes nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--data '$(DATA)') $(if $(VAL),--val '$(VAL)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(EXPERT),--expert '$(EXPERT)')
 
 claims: install
-	$(BIN)/ctsr claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--data '$(DATA)') \
+	$(BIN)/python -m recipes claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--data '$(DATA)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ctsr_lightning import __version__
@@ -25,12 +25,8 @@ COMMANDS: Final = {
     "upscale": "ctsr_lightning.commands.upscale:upscale",
     "evaluate": "ctsr_lightning.commands.evaluate:evaluate",
     "sweep": "ctsr_lightning.commands.sweep:sweep",
-    "results": "ctsr_lightning.commands.results:results",
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
-    "demo": "ctsr_lightning.commands.demo:demo",
-    "nano": "ctsr_lightning.commands.nano:nano",
-    "claims": "ctsr_lightning.commands.claims:claims",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""
 
@@ -44,24 +40,36 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `ctsr`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
+    if not argv or argv[0] in {"-h", "--help"}:
+        print(overview())
+    elif argv[0] == "--version":
+        print(f"ctsr {__version__}")
+    else:
+        report_errors(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
+    if argv[0] in COMMANDS:
+        run_command(COMMANDS[argv[0]], argv[1:], f"ctsr {argv[0]}")
+    elif argv[0] in VERBS:
+        training_cli(argv)
+    else:
+        known = ", ".join([*VERBS, *COMMANDS])
+        _exit(f"'{argv[0]}' is not a command. Expected one of {known}; see ctsr --help.", 2)
+
+
+def report_errors(work: Callable[[], None]) -> None:
+    """Do the work of a command line; what is wrong with files and settings ends it with a message and exit code 1.
+
+    Args:
+        work: What to do.
+    """
     # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core,
     # a training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _silence_adverts()
-    if not argv or argv[0] in {"-h", "--help"}:
-        print(overview())
-        return
-    if argv[0] == "--version":
-        print(f"ctsr {__version__}")
-        return
     try:
-        if argv[0] in COMMANDS:
-            run_command(argv[0], argv[1:])
-        elif argv[0] in VERBS:
-            training_cli(argv)
-        else:
-            known = ", ".join([*VERBS, *COMMANDS])
-            _exit(f"'{argv[0]}' is not a command. Expected one of {known}; see ctsr --help.", 2)
+        work()
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Exception as error:
@@ -73,7 +81,6 @@ def main(args: list[str] | None = None) -> None:
 
 def overview() -> str:
     """The text of `ctsr --help`."""
-    commands = {name: (inspect.getdoc(load_command(name)) or "").partition("\n")[0] for name in COMMANDS}
     lines = [
         "usage: ctsr COMMAND [OPTIONS]        ctsr COMMAND --help lists the options",
         "",
@@ -83,7 +90,7 @@ def overview() -> str:
         *(f"  {name:<10} {text}" for name, text in VERBS.items()),
         "",
         "Using a model:",
-        *(f"  {name:<10} {text}" for name, text in commands.items()),
+        *describe_commands(COMMANDS),
         "",
         "Options:",
         "  -h, --help     Show this text.",
@@ -96,22 +103,29 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def load_command(name: str) -> Callable[..., Any]:
-    """Import the function behind a command of `COMMANDS`."""
-    module, _, function = COMMANDS[name].partition(":")
+def describe_commands(commands: Mapping[str, str]) -> list[str]:
+    """A line of help for each command of a table such as `COMMANDS`."""
+    texts = {name: inspect.getdoc(load_command(place)) or "" for name, place in commands.items()}
+    return [f"  {name:<10} {text.partition(chr(10))[0]}" for name, text in texts.items()]
+
+
+def load_command(place: str) -> Callable[..., Any]:
+    """Import the function behind a command, from `module:function`."""
+    module, _, function = place.partition(":")
     command: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return command
 
 
-def run_command(name: str, args: list[str]) -> None:
+def run_command(place: str, args: list[str], program: str) -> None:
     """Parse the arguments of a command and call it; an integer it returns is the exit code.
 
     Args:
-        name: A key of `COMMANDS`.
-        args: The words after it.
+        place: Where its function lives, `module:function`.
+        args: The words after its name.
+        program: What help and errors call it, such as `ctsr upscale`.
     """
-    function = load_command(name)
-    options = command_parser(name).parse_args([_underscored(word) for word in args]).as_dict()
+    function = load_command(place)
+    options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
     options.pop("config")
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
@@ -120,14 +134,15 @@ def run_command(name: str, args: list[str]) -> None:
         raise SystemExit(code)
 
 
-def command_parser(name: str) -> ArgumentParser:
+def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
     """Turn a command's signature and docstring into a parser.
 
     `flag: bool = False` becomes a bare `--flag`, a positional-only parameter with a default an optional word, `*names`
     one or more words. Options may be written with hyphens or underscores.
 
     Args:
-        name: A key of `COMMANDS`.
+        function: The command.
+        program: What help and errors call it.
     """
     import docstring_parser
     from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is public, but not in its __all__
@@ -139,9 +154,8 @@ def command_parser(name: str) -> ArgumentParser:
     class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         """Keeps the paragraphs of a description."""
 
-    function = load_command(name)
     description, _, _ = (inspect.getdoc(function) or "").partition("\nArgs:")
-    parser = ArgumentParser(prog=f"ctsr {name}", description=description, formatter_class=HelpFormatter)
+    parser = ArgumentParser(prog=program, description=description, formatter_class=HelpFormatter)
     parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
     parameters = inspect.signature(function).parameters
     flags = [p.name for p in parameters.values() if p.default is False]
@@ -188,7 +202,7 @@ def user_error(error: BaseException) -> BaseException | None:
     if isinstance(error, OSError):
         concerned = isinstance(error, FileNotFoundError) or error.filename is not None
     elif isinstance(error, ValueError) or (isinstance(error, ImportError) and error.name is None):
-        concerned = raised_by.startswith(("ctsr_lightning.", "lightning.pytorch.trainer.connectors."))
+        concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", "lightning.pytorch.trainer.connectors."))
     else:
         concerned = type(error).__name__ == "MisconfigurationException"  # by name: Lightning may not be imported
     return error if concerned else None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
@@ -244,3 +245,16 @@ def image_grid(rows: Iterable[Iterable[Tensor]], *, gap: int = 4) -> Tensor:
         for c, image in enumerate(row):
             canvas[:, r * (h + gap) : r * (h + gap) + h, c * (w + gap) : c * (w + gap) + w] = image
     return canvas
+
+
+def enlarge(lq: Tensor, gt: Tensor, mode: str = "bicubic") -> Tensor:
+    """Low-quality images at the ground truth's size, in [0, 1]; bicubic is Pillow's and MATLAB's kernel (a = -0.5).
+
+    Args:
+        lq: Low-quality images, shape (B, 3, h, w).
+        gt: Ground truth, shape (B, 3, H, W).
+        mode: `bicubic` or `nearest`.
+    """
+    # Only with antialias does torch take a = -0.5; it changes nothing else where images grow.
+    enlarged = F.interpolate(lq.float(), gt.shape[-2:], mode=mode, antialias=mode == "bicubic")
+    return enlarged.clamp(0.0, 1.0)

@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from lightning import Callback, LightningDataModule
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.cli import COMMANDS, command_parser, main, user_error
+from ctsr_lightning.cli import COMMANDS, command_parser, load_command, main, user_error
 from ctsr_lightning.images import read_image
 from ctsr_lightning.training import INTERRUPTED, VERBS, how_to_continue, training_cli
+from recipes.__main__ import RECIPES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -142,17 +144,21 @@ def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'upscal' is not a command. Expected one of fit, validate" in capsys.readouterr().err
 
 
+def parser_of(place: str) -> ArgumentParser:
+    return command_parser(load_command(place), "command")
+
+
 def test_flags_need_no_value() -> None:
-    parser = command_parser("upscale")
+    parser = parser_of(COMMANDS["upscale"])
     assert parser.parse_args(["a", "b"]).overwrite is False
     assert parser.parse_args(["a", "b", "--overwrite"]).overwrite is True
 
 
 def test_words_that_need_not_be_given() -> None:
-    parser = command_parser("evaluate")
+    parser = parser_of(COMMANDS["evaluate"])
     assert (parser.parse_args([]).restored, parser.parse_args([]).gt) == (None, None)
     assert parser.parse_args(["--metrics", "psnr", "a", "b"]).gt == "b"
-    assert command_parser("results").parse_args(["a", "b", "--output", "c.md"]).runs == ["a", "b"]
+    assert parser_of(RECIPES["results"]).parse_args(["a", "b", "--output", "c.md"]).runs == ["a", "b"]
 
 
 def test_options_may_have_hyphens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +172,7 @@ def test_options_may_have_hyphens(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_command_options_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "options.yaml").write_text("overwrite: true\ntile: 64\n")
-    options = command_parser("upscale").parse_args(["--config", str(tmp_path / "options.yaml"), "a", "b"])
+    options = parser_of(COMMANDS["upscale"]).parse_args(["--config", str(tmp_path / "options.yaml"), "a", "b"])
     assert (options.overwrite, options.tile) == (True, 64)
 
 

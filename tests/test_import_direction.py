@@ -28,10 +28,13 @@ ALLOWED = {
     "data": BASE | {"data"},
     "metrics": NETWORKS | {"metrics"},
     "inference": NETWORKS | {"teachers", "inference"},
-    "callbacks": NETWORKS | {"metrics", "data", "inference", "callbacks"},
+    "progress": set(),
+    "evaluation": NETWORKS | {"teachers", "data", "metrics", "inference", "evaluation"},
+    "callbacks": NETWORKS | {"metrics", "data", "inference", "evaluation", "callbacks"},
     "modules": NETWORKS | {"teachers", "losses", "metrics", "modules"},
     "training": {"callbacks", "data", "metrics", "modules", "networks", "teachers"},
-    "commands": NETWORKS | {"teachers", "data", "metrics", "inference", "callbacks", "training", "commands"},
+    "commands": NETWORKS
+    | {"progress", "teachers", "data", "metrics", "inference", "evaluation", "callbacks", "training", "commands"},
     "cli": {"training", "commands"},
 }
 """What each part of the package may import of the others; the root, for the version, is open to all."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks.evaluation import RESTORED, checked_controls
-from ctsr_lightning.callbacks.passes import checked_batch, enlarge, restoring
-from ctsr_lightning.images import write_image
-from ctsr_lightning.metrics.plots import control_label, labelled_row, stack_rows
+from ctsr_lightning.callbacks.passes import checked_batch, restoring
+from ctsr_lightning.evaluation.plots import control_label, labelled_row, stack_rows
+from ctsr_lightning.images import enlarge, write_image
 
 
 class ImageGrid(Callback):

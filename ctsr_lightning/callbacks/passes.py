@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, distributed
-from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
@@ -82,19 +81,6 @@ def checked_batch(batch: Any, dataloader_idx: int = 0) -> tuple[Batch, Tensor]:
             "Validate and test on pairs or on degraded photos; `predict` restores images without ground truth."
         )
     return batch, batch.gt
-
-
-def enlarge(lq: Tensor, gt: Tensor, mode: str = "bicubic") -> Tensor:
-    """Low-quality images at the ground truth's size, in [0, 1]; bicubic is Pillow's and MATLAB's kernel (a = -0.5).
-
-    Args:
-        lq: Low-quality images, shape (B, 3, h, w).
-        gt: Ground truth, shape (B, 3, H, W).
-        mode: `bicubic` or `nearest`.
-    """
-    # Only with antialias does torch take a = -0.5; it changes nothing else where images grow.
-    enlarged = F.interpolate(lq.float(), gt.shape[-2:], mode=mode, antialias=mode == "bicubic")
-    return enlarged.clamp(0.0, 1.0)
 
 
 def check_finite(images: Tensor, keys: Sequence[str], label: str, trainer: Trainer) -> None:

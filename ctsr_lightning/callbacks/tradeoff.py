@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ctsr_lightning.callbacks.evaluation import Evaluation
 from ctsr_lightning.callbacks.images import keeps_files, log_folder, publish
+from ctsr_lightning.evaluation.plots import Axis, Point, render, tradeoff_figure
 from ctsr_lightning.images import write_image
-from ctsr_lightning.metrics.plots import Axis, Point, render, tradeoff_figure
 
 
 class TradeOffCurve(Callback):

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.options import Precision, choose_model, describe_device, load_restorer, progress
+from ctsr_lightning.commands.options import choose_model, load_restorer
+from ctsr_lightning.inference.devices import describe_device
+from ctsr_lightning.inference.settings import Precision
+from ctsr_lightning.progress import progress
 
 WHOLE = "whole, 1 value"
 """What the name of the part begins with that is a whole restoration."""
@@ -56,8 +59,8 @@ def benchmark(
             raise ValueError(f"Expected --{option} of at least {least}, found {value}.")
     import torch
 
-    from ctsr_lightning.commands.report import versions, write_json
-    from ctsr_lightning.commands.timing import generated_model, measure, works
+    from ctsr_lightning.evaluation.report import versions, write_json
+    from ctsr_lightning.evaluation.timing import generated_model, measure, works
     from ctsr_lightning.inference.restorer import Restorer
 
     if checkpoint is None and shape == "sd21":

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ctsr_lightning.commands.options import Precision, listed
+from ctsr_lightning.commands.options import listed
+from ctsr_lightning.inference.settings import Precision
 
 if TYPE_CHECKING:
     from ctsr_lightning.commands.asking import Tally

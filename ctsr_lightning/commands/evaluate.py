@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctsr_lightning.commands.comparison import (
+from ctsr_lightning.commands.options import choose_model, listed, load_restorer
+from ctsr_lightning.evaluation.setup import (
     GRID,
     PER_IMAGE,
+    Baselines,
     available,
     benchmark_data,
     colour_note,
@@ -17,20 +19,13 @@ from ctsr_lightning.commands.comparison import (
     recorded_files,
     remarks_on,
 )
-from ctsr_lightning.commands.options import (
-    Baselines,
-    Color,
-    Precision,
-    choose_model,
-    describe_device,
-    listed,
-    load_restorer,
-    progress,
-)
+from ctsr_lightning.inference.devices import describe_device
+from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
-    from ctsr_lightning.commands.measuring import Contestants, Measurements
     from ctsr_lightning.data.affixes import Affixes
+    from ctsr_lightning.evaluation.measuring import Contestants, Measurements
 
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 """Formats whose compression the figures include."""
@@ -119,7 +114,7 @@ def evaluate(
         gt_prefix: What the names in GT start with.
         gt_suffix: What they end with.
         limit: Number of images to stop after.
-        name: What the results are called, for example by ctsr results; by default the folder or checkpoint.
+        name: What the results are called, as on the results page; by default the folder or checkpoint.
         tile: Side of a tile in input pixels for a model; by default 768 output pixels, 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type that a model computes in.
@@ -257,11 +252,11 @@ def _measure_files(
     device: str,
 ) -> tuple["Measurements", str, dict[str, Any]]:
     """Measure finished files: the measurements, where they are from, and how the files were paired."""
-    from ctsr_lightning.commands import folders
-    from ctsr_lightning.commands.measuring import Measurements
     from ctsr_lightning.data.files import ImageCache
     from ctsr_lightning.data.layouts import gt_folder
     from ctsr_lightning.data.matching import match_files
+    from ctsr_lightning.evaluation import folders
+    from ctsr_lightning.evaluation.measuring import Measurements
     from ctsr_lightning.inference.restorer import pick_device
 
     assert restored is not None
@@ -300,7 +295,7 @@ def _measure_model(
     output: Path,
 ) -> tuple["Measurements", str]:
     """Restore a data set and measure it: the measurements, and where the images are from."""
-    from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.measuring import Measurements, compete, load_batches
 
     module, source = benchmark_data(contestants.restorer.scale, lq, gt, data)
     batches, total = load_batches(module, limit)
@@ -318,7 +313,7 @@ def _write(
     notes: Sequence[str],
 ) -> str:
     """Write the three files; the text for the terminal."""
-    from ctsr_lightning.commands import report
+    from ctsr_lightning.evaluation import report
 
     output.mkdir(parents=True, exist_ok=True)
     report.write_per_image(output / PER_IMAGE, measurements)

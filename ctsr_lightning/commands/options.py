@@ -1,58 +1,17 @@
-"""What several commands share: values of t on the command line, the model, the progress bar."""
+"""What several commands share: the model, and lists of words."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctsr_lightning import __version__
+from ctsr_lightning.inference.settings import Color, Precision
 
 if TYPE_CHECKING:
-    import torch
-    from rich.progress import Progress
-
     from ctsr_lightning.inference.restorer import Restorer
-
-Precision = Literal["float32", "bfloat16", "float16"]
-TrainingPrecision = Literal["auto", "float32", "bfloat16"]
-"""What a chain of trainings computes in: bfloat16 under autocast, with weights in float32, or float32 throughout."""
-Color = Literal["none", "adain", "wavelet"]
-"""As in `inference.color`, which imports torch."""
-Baselines = Literal["all", "bicubic", "none"]
-
-
-def parse_controls(text: float | Sequence[float] | str) -> list[float]:
-    """Read values of t.
-
-    Args:
-        text: A number, a list, or numbers with commas between them; repeated values count once.
-
-    Raises:
-        ValueError: If there is none, or one is not a number in [0, 1].
-    """
-    words: Sequence[float | str]
-    if isinstance(text, str):
-        words = [word for word in text.replace(",", " ").split() if word]
-    else:
-        words = [text] if isinstance(text, (int, float)) else list(text)
-    controls = []
-    for word in words:
-        try:
-            value = float(word)
-        except ValueError:
-            value = math.nan
-        if not 0.0 <= value <= 1.0:  # NaN included
-            raise ValueError(
-                f"Expected values of t from 0 (realness) to 1 (fidelity), such as 0,0.5,1; got '{word}'. "
-                "The path between the two experts ends there, and nothing was trained beyond."
-            )
-        controls.append(value)
-    if not controls:
-        raise ValueError("Expected at least one value of t, such as 0.5 or 0,0.5,1.")
-    return list(dict.fromkeys(controls))
 
 
 def listed(words: str | Sequence[str] | None) -> list[str]:
@@ -114,69 +73,3 @@ def load_restorer(
     from ctsr_lightning.inference.restorer import Restorer
 
     return Restorer.from_checkpoint(path, device, getattr(torch, precision), tile, color=color)
-
-
-def torch_device(accelerator: str) -> str:
-    """The device that Lightning's name of an accelerator means.
-
-    Args:
-        accelerator: auto, cpu, gpu, cuda or mps.
-    """
-    return {"gpu": "auto"}.get(accelerator, accelerator)
-
-
-def computes_bfloat16(accelerator: str) -> bool:
-    """Whether a device multiplies bfloat16 natively; where it is emulated, float32 is as fast or faster.
-
-    Args:
-        accelerator: Lightning's name of it: auto, cpu, gpu, cuda or mps.
-    """
-    import torch
-
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if accelerator not in {"auto", "cpu"} or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return False
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def describe_device(device: torch.device) -> str:
-    """A device for the record of a measurement: the model of a GPU, or the number of threads on a CPU.
-
-    Args:
-        device: The device.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {device}"
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
-
-
-def progress() -> Progress:
-    """Progress on standard error, so that results on standard output can be piped: a bar, or plain lines in a log."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from ctsr_lightning.commands.progress import PlainProgress
-
-    console = Console(stderr=True)
-    if not sys.stderr.isatty():
-        return PlainProgress(console)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

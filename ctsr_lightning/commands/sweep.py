@@ -4,8 +4,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.comparison import (
+from ctsr_lightning.commands.options import choose_model, listed, load_restorer
+from ctsr_lightning.evaluation.setup import (
     GRID,
+    Baselines,
     available,
     benchmark_data,
     colour_note,
@@ -14,16 +16,9 @@ from ctsr_lightning.commands.comparison import (
     recorded_files,
     remarks_on,
 )
-from ctsr_lightning.commands.options import (
-    Baselines,
-    Color,
-    Precision,
-    choose_model,
-    describe_device,
-    listed,
-    load_restorer,
-    progress,
-)
+from ctsr_lightning.inference.devices import describe_device
+from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.progress import progress
 
 
 def sweep(
@@ -86,7 +81,7 @@ def sweep(
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
         examples: Number of images in examples.png, evenly spread over all, 0 for no such picture.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
-        name: What the results are called, for example by ctsr results; by default the model.
+        name: What the results are called, for example by python -m recipes results; by default the model.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
             pixels; 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -101,9 +96,9 @@ def sweep(
     model = choose_model(checkpoint)
     restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
 
-    from ctsr_lightning.commands.examples import Examples
-    from ctsr_lightning.commands.measuring import Measurements, compete, load_batches
-    from ctsr_lightning.commands.tradeoff_report import write_report
+    from ctsr_lightning.evaluation.measuring import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.pictures import Examples
+    from ctsr_lightning.evaluation.tradeoff_report import write_report
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance

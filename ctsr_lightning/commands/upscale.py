@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ctsr_lightning.commands.options import Color, Precision, load_restorer, parse_controls, progress
+from ctsr_lightning.commands.options import load_restorer
+from ctsr_lightning.inference.settings import Color, Precision, parse_controls
+from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Color = Literal["none", "adain", "wavelet"]
-"""No correction, `match_adain` or `match_wavelet`."""
+from ctsr_lightning.inference.settings import Color
 
 FLAT: Final = 1e-5**0.5
 """Standard deviation below which contrast is not amplified further, 0.8 grey levels of 8 bits: the root of what

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.inference.checkpoint import load_model
-from ctsr_lightning.inference.color import Color, correct
+from ctsr_lightning.inference.color import correct
+from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent, upsample
 from ctsr_lightning.networks.tradeoff import TradeOff

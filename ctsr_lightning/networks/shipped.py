@@ -25,6 +25,6 @@ def shipped_model() -> Path:
         raise FileNotFoundError(
             f"Expected the weights of the model '{SHIPPED}', which come with ctsr_lightning, at '{weights}', found "
             "nothing: this copy of the package is incomplete. Install it again, name another model by --checkpoint "
-            "FILE, or train one with `ctsr nano`."
+            "FILE, or train one with `python -m recipes nano`."
         )
     return weights

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from ctsr_lightning.callbacks import Evaluation
-from ctsr_lightning.callbacks.passes import Ownership, enlarge
-from ctsr_lightning.images import quantize
+from ctsr_lightning.callbacks.passes import Ownership
+from ctsr_lightning.images import enlarge, quantize
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 
 ALL = collate([Photos(7)[i] for i in range(7)])

@@ -10,7 +10,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from ctsr_lightning.cli import main
 from ctsr_lightning.networks.codec import NanoCodec
 from ctsr_lightning.networks.pretrained import nano_unet
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
@@ -22,9 +21,6 @@ UNET = {
     "init_args": {"latent_channels": 8, "widths": [8, 16]},
 }
 CODEC = {"class_path": "ctsr_lightning.networks.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}
-
-
-ROOT = Path(__file__).parents[2]
 
 
 def write_checkpoint(path: Path, *, controllable: bool) -> Path:
@@ -88,18 +84,6 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     torch.save(checkpoint, path)
     return str(path)
-
-
-@pytest.fixture(scope="session")
-def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A shortened demo from the shipped weights, as the command line that made it; no LPIPS weights are on disk."""
-    output = tmp_path_factory.mktemp("demo") / "run"
-    words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.2"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(output.parent))
-        patch.setenv("CTSR_RUNS", str(output))
-        main([*words, "--device", "cpu"])
-    return words
 
 
 @pytest.fixture

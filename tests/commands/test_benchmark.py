@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.commands.timing import generated_model, works
+from ctsr_lightning.evaluation.timing import generated_model, works
 from ctsr_lightning.inference.restorer import Restorer
 
 PARTS = ["encode z_L = E(up(x))", "student's UNet", "velocity field's UNet", "decode"]

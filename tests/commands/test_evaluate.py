@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.commands.measuring import Contestants, Measurements, Method, Restoration, compete
+from ctsr_lightning.evaluation.measuring import Contestants, Measurements, Method, Restoration, compete
 from ctsr_lightning.images import quantize, read_image, write_image
 from ctsr_lightning.inference.checkpoint import load_teachers
 from ctsr_lightning.inference.color import match_adain
@@ -235,7 +235,7 @@ class TestBadInput:
         assert float(after[0]["psnr_y"]) > 0
 
     def test_nan_is_named_and_what_was_measured_is_kept(self, tmp_path: Path) -> None:
-        from ctsr_lightning.commands.comparison import keep
+        from ctsr_lightning.evaluation.setup import keep
 
         measurements = Measurements({"psnr_y": PSNRY()})
         gt, good = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.commands.card import _table, figure
-from ctsr_lightning.commands.comparison import remarks_on
-from ctsr_lightning.commands.measuring import Measurements, Method, Restoration
-from ctsr_lightning.commands.report import markdown, record
+from ctsr_lightning.evaluation.measuring import Measurements, Method, Restoration
+from ctsr_lightning.evaluation.report import markdown, record
+from ctsr_lightning.evaluation.setup import remarks_on
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice
+from recipes.nano.card import _table, figure
 
 KEYS = ("a", "b")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ctsr_lightning.commands.options import parse_controls
+from ctsr_lightning.inference.settings import parse_controls
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from ctsr_lightning.commands.options import progress
-from ctsr_lightning.commands.progress import PlainProgress
+from ctsr_lightning.progress import PlainProgress, progress
 
 
 class Clock:

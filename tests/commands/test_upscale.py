@@ -14,8 +14,9 @@ from PIL import Image
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.upscale import distinct, marks, upscale
 from ctsr_lightning.images import read_image
-from ctsr_lightning.inference.color import Color, match_adain, match_wavelet
+from ctsr_lightning.inference.color import match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.networks.nano_codec import LappedDecoder
 from ctsr_lightning.networks.student import upsample
 

@@ -21,7 +21,7 @@ from ctsr_lightning.networks.student import OneStepStudent, upsample
 
 def test_a_package_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"the model 'nano'.*found nothing.*--checkpoint FILE.*`ctsr nano`"):
+    with pytest.raises(FileNotFoundError, match=r"the model 'nano'.*found nothing.*--checkpoint FILE.*recipes nano`"):
         shipped_model()
 
 

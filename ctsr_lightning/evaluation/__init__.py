@@ -1,0 +1,1 @@
+"""Restorations measured and compared: methods, measurements, trade-off curves, reports."""

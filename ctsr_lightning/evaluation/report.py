@@ -1,0 +1,292 @@
+"""The files that measurements leave: per-image values, a summary that says how it was made, a table to read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ctsr_lightning.evaluation.labels import GROUND_TRUTH
+from ctsr_lightning.evaluation.measuring import Measurements, Summary
+from ctsr_lightning.evaluation.setup import GRID
+from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
+from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
+
+DIGITS = 8
+"""Decimals in CSV files; published per-image figures have six."""
+
+
+def heading(name: str, higher_is_better: bool | None) -> str:
+    """A metric as the head of a column: its name, and which way is better.
+
+    Args:
+        name: The metric.
+        higher_is_better: Its direction; None where the best value is that of the ground truth.
+    """
+    middle = "→ 1" if name == GRID else "dB → gt"
+    return f"{name} {({True: '↑', False: '↓', None: middle})[higher_is_better]}"
+
+
+def protocol(measurements: Measurements) -> dict[str, Any]:
+    """How the numbers were taken: what a reader has to know before setting them beside others.
+
+    Args:
+        measurements: The measurements.
+    """
+    from ctsr_lightning.metrics.weights import file_hash
+
+    metrics = {}
+    for name, metric in measurements.metrics.items():
+        files = [{"file": path.name, "sha256": file_hash(path)} for path in getattr(metric, "weight_files", ())]
+        metrics[name] = {
+            "definition": getattr(metric, "definition", ""),
+            "higher_is_better": measurements.higher_is_better[name],
+            **({"ideal": metric.ideal} if isinstance(metric, GridEnergy) else {}),
+            "weights": files,
+        }
+    return {
+        "colour_space": "RGB files; psnr_y and ssim_y on Y of BT.601 YCbCr in studio swing",
+        "rounding": "restored images and ground truth rounded to 8 bits",
+        "border_crop": measurements.border,
+        "reduction": "mean over images, each counted once",
+        "metrics": metrics,
+    }
+
+
+def write_per_image(path: Path, measurements: Measurements) -> None:
+    """Write one line per image, method and run.
+
+    Args:
+        path: The CSV file.
+        measurements: The measurements; those of finished files have no columns for the method.
+    """
+    names = measurements.per_image
+    plain = all(row.method.kind == "restored" for row in measurements.rows)
+    method = [] if plain else ["setting", "t", "alpha"]
+    run = ["seed"] if measurements.runs > 1 else []
+    clock = [] if plain else ["seconds"]
+
+    def lines() -> Iterable[list[Any]]:
+        for row in measurements.rows:
+            cells: list[Any] = [row.key]
+            cells += [] if plain else [row.method.label, *_parameters(row.method.kind, row.method.parameter)]
+            cells += [row.seed] if run else []
+            cells += [_decimals(row.values[name], DIGITS) for name in names]
+            yield cells + ([] if plain else [_number(row.seconds)])
+
+    write_csv(path, ["image", *method, *run, *names, *clock], lines())
+
+
+def write_means(path: Path, measurements: Measurements) -> None:
+    """Write one line per method.
+
+    Args:
+        path: The CSV file.
+        measurements: The measurements.
+    """
+    names = list(measurements.metrics)
+    head = ["setting", "t", "alpha", *names, "seconds"]
+    write_csv(
+        path,
+        head,
+        (
+            [
+                s.method.label,
+                *_parameters(s.method.kind, s.method.parameter),
+                *(_decimals(s.values[name], DIGITS) for name in names),
+                _number(s.seconds),
+            ]
+            for s in measurements.summaries()
+        ),
+    )
+
+
+def record(
+    measurements: Measurements, identity: Mapping[str, Any], settings: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """The summary as plain data.
+
+    Args:
+        measurements: The measurements.
+        identity: `name` of what was measured, the `benchmark` it was measured on, if it has a name, and the `source`.
+        settings: How they came about: files, model, options.
+        **more: Further entries.
+    """
+    return {
+        **identity,
+        "protocol": protocol(measurements),
+        "images": measurements.images,
+        "runs": measurements.runs,
+        "results": [_result(summary) for summary in measurements.summaries()],
+        **({GRID: check.as_dict()} if (check := grid_check(measurements)) else {}),
+        "lattice": {name: check.as_dict() for name, check in lattice_checks(measurements).items()},
+        **more,
+        "settings": dict(settings),
+        "versions": versions(),
+    }
+
+
+def grid_check(measurements: Measurements) -> GridCheck | None:
+    """Whether the model, at every t, or the restored files have the grid energy of the ground truth.
+
+    Args:
+        measurements: The measurements.
+
+    Returns:
+        The check; None where grid energy was not measured, or neither a model nor files.
+    """
+    metric = measurements.metrics.get(GRID)
+    if not isinstance(metric, GridEnergy):
+        return None
+    summaries = measurements.summaries()
+    found = {s.method.label: s.values[GRID] for s in summaries if s.method.kind in {"ctsr", "restored"}}
+    bicubic = [s.values[GRID] for s in summaries if s.method.kind == "bicubic"]
+    every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
+    return GridCheck(metric.factor, found, every, *bicubic) if found else None
+
+
+def lattice_checks(measurements: Measurements) -> dict[str, LatticeCheck]:
+    """Whether a lattice stands out of the images of the model, at some t, or of the restored files, by metric.
+
+    Args:
+        measurements: The measurements.
+
+    Returns:
+        The checks; none for metrics that no image was large enough for, or where neither a model nor files are.
+    """
+    summaries = measurements.summaries()
+    every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
+    checks = {}
+    for name, truth in measurements.ground_truth.items():
+        metric = measurements.metrics[name]
+        found = {s.method.label: s.values[name] for s in summaries if s.method.kind in {"ctsr", "restored"}}
+        if isinstance(metric, Lattice) and found and not math.isnan(truth):
+            checks[name] = LatticeCheck(metric.factor, found, every, truth)
+    return checks
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write plain data, indented.
+
+    Args:
+        path: The file.
+        value: The data.
+    """
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ()) -> str:
+    """The means as a Markdown table, with what a reader has to know about the numbers.
+
+    Args:
+        measurements: The measurements.
+        source: Where the images come from, for the line below the table.
+        notes: Further paragraphs.
+    """
+    better = measurements.higher_is_better
+    timed = any(row.seconds is not None for row in measurements.rows)
+    head = ["", *(heading(name, higher) for name, higher in better.items())]
+    lines = [f"| {' | '.join(head + ['s / image'] * timed)} |", f"|{'---|' * (len(head) + timed)}"]
+    summaries = measurements.summaries()
+    for summary in summaries:
+        cells = [summary.method.label, *(_decimals(summary.values[name], 4) for name in better)]
+        cells += [f"{summary.seconds:.3f}" if summary.seconds is not None else ""] * timed
+        lines.append(f"| {' | '.join(cells)} |")
+    truth = measurements.ground_truth
+    if not all(math.isnan(value) for value in truth.values()):
+        cells = [_decimals(truth.get(name, math.nan), 4) for name in better]
+        lines.append(f"| {' | '.join([GROUND_TRUTH, *cells] + [''] * timed)} |")
+    border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
+    lines += [
+        "",
+        f"{count_images(measurements)} ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
+    ]
+    further = [s.further for s in summaries if s.method.kind == "ctsr" and s.further is not None]
+    if further:
+        mean = sum(further) / len(further)
+        lines.append(f"Times are those of a single setting; each further value of t costs {mean:.3f} s per image.")
+    if measurements.runs > 1:
+        lines += ["", *_stability(measurements, summaries)]
+    return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"
+
+
+def count_images(measurements: Measurements) -> str:
+    """`1 image` or `100 images`."""
+    return f"{measurements.images} image{'s' * (measurements.images != 1)}"
+
+
+def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list[str]:
+    """G-STD and L-STD as a table."""
+    names = measurements.stable
+    lines = [
+        f"Stability over {measurements.runs} seeds (CCSR Eq. 4-5): standard deviations, 0 is deterministic.",
+        "",
+        f"| | L-STD | {' | '.join(f'G-STD {name}' for name in names)} |",
+        f"|{'---|' * (len(names) + 2)}",
+    ]
+    for summary in summaries:
+        if summary.stability is not None and summary.method.kind != "bicubic":
+            deviations = summary.stability["g_std"]
+            cells = [f"{summary.stability['l_std']:.6g}", *(f"{deviations[name]:.6g}" for name in names)]
+            lines.append(f"| {summary.method.label} | {' | '.join(cells)} |")
+    return lines
+
+
+def _result(summary: Summary) -> dict[str, Any]:
+    t, alpha = _parameters(summary.method.kind, summary.method.parameter)
+    result: dict[str, Any] = {
+        "setting": summary.method.label,
+        "kind": summary.method.kind,
+        "t": None if t == "" else t,
+        "alpha": None if alpha == "" else alpha,
+        **{name: value if math.isfinite(value) else None for name, value in summary.values.items()},
+        "spread": {name: value if math.isfinite(value) else None for name, value in summary.spread.items()},
+        "seconds": summary.seconds,
+        "seconds_per_further_t": summary.further if summary.method.kind == "ctsr" else None,
+    }
+    if summary.stability is not None:
+        result |= {name: summary.stability[name] for name in ("g_std", "l_std")}
+    return result
+
+
+def _parameters(kind: str, parameter: float | None) -> tuple[Any, Any]:
+    """The cells `t` and `alpha`."""
+    shown: Any = "" if parameter is None else parameter
+    return ("", shown) if kind == "blend" else (shown, "")
+
+
+def _decimals(value: float, digits: int) -> str:
+    """A number; nothing where there is no value."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _number(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.4f}"
+
+
+def write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a table.
+
+    Args:
+        path: The file.
+        head: Names of the columns.
+        lines: The rows.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = (
+        "ctsr-lightning", "torch", "torchvision", "torchmetrics", "diffusers", "lpips", "pyiqa", "numpy", "scipy",
+        "pillow",
+    )  # fmt: skip
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

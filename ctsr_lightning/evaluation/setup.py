@@ -1,0 +1,279 @@
+"""What `evaluate` and `sweep` set up alike: metrics, the model and its rivals, the images, and notes on the figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ctsr_lightning.inference.settings import Color, parse_controls
+
+if TYPE_CHECKING:
+    from ctsr_lightning.data import RealESRGANDataModule
+    from ctsr_lightning.evaluation.measuring import Contestants, Measurements
+    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.inference.restorer import Restorer
+
+Baselines = Literal["all", "bicubic", "none"]
+"""What a model is compared with: bicubic enlargement, its teachers and their blend; bicubic alone; nothing."""
+
+FEW = 1000
+"""Images below which a Fréchet distance is mostly bias."""
+
+GRID = "grid_energy"
+"""The metric that depends on the model's codec."""
+
+PER_IMAGE = "per_image.csv"
+"""Name of the file with the values of each image."""
+
+
+def available(
+    names: Sequence[str], *, skip_unavailable: bool, grid_factor: int | None = None, border: int = 0
+) -> tuple[dict[str, Any], list[str]]:
+    """Metrics by name, and what to say about those left out.
+
+    Args:
+        names: Full names.
+        skip_unavailable: Leave out those whose weights are not on this machine.
+        grid_factor: Side of a patch for `grid_energy`; None for the metric's own default.
+        border: Pixels that are cut off every side first, which shifts that grid.
+
+    Raises:
+        FileNotFoundError: If weights are missing and that is not allowed, or nothing is left.
+        ValueError: If the patch is smaller than 2 pixels.
+    """
+    from ctsr_lightning.metrics.grid import GridEnergy
+    from ctsr_lightning.metrics.suites import named_metrics
+
+    built, missing = named_metrics(names)
+    if GRID in built:
+        built[GRID] = GridEnergy(cut=border) if grid_factor is None else GridEnergy(grid_factor, border)
+    if not missing:
+        return built, []
+    if skip_unavailable and built:
+        return built, [f"**Left out, weights not on this machine: {', '.join(missing)}.**"]
+    reasons = "\n".join(f"- {name}: {error}" for name, error in missing.items())
+    remedy = "none is left" if skip_unavailable else "--skip-unavailable leaves them out"
+    raise FileNotFoundError(
+        f"Expected the weights of {len(names)} metrics, {len(missing)} lack theirs ({remedy}).\n{reasons}"
+    )
+
+
+def contest(
+    restorer: Restorer,
+    checkpoint: str | Path,
+    controls: float | list[float] | str | None,
+    alphas: float | list[float] | str,
+    baselines: Baselines,
+    files: Sequence[str] = (),
+) -> tuple[Contestants, list[str]]:
+    """A model and what it is compared with, and what to say about what is not there.
+
+    Args:
+        restorer: The model.
+        checkpoint: Its checkpoint, which names its teachers.
+        controls: Values of t; None for a few that the model has.
+        alphas: Shares of T_f in the blend.
+        baselines: What takes part.
+        files: Published restoration networks that take part as well.
+
+    Raises:
+        FileNotFoundError: If the weights of a teacher or network are not there.
+        ValueError: If a value of t is not to be had, or a file holds no network of the model's scale.
+    """
+    from ctsr_lightning.evaluation.measuring import Contestants
+    from ctsr_lightning.inference.checkpoint import load_teachers
+    from ctsr_lightning.inference.experts import Expert
+
+    values = parse_controls(controls if controls is not None else "0,0.5,1" if restorer.controllable else "0")
+    for value in values:
+        restorer.check_control(value)
+    further = file_experts(restorer, files)
+    if baselines != "all":
+        return Contestants(restorer, values, further, bicubic=baselines == "bicubic"), []
+    try:
+        teachers = load_teachers(Path(checkpoint))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"The model's teachers are to be measured beside it, but cannot be built: {error} "
+            "Leave them out with --baselines bicubic."
+        ) from error
+    experts = {
+        label: Expert(teacher, restorer.device, restorer.dtype, restorer.tile) for label, teacher in teachers.items()
+    }
+    absent = [label for label in ("T_f", "T_r") if label not in experts]
+    remarks = (
+        [f"The checkpoint names no {' and no '.join(absent)}: no blend of the teachers is measured."] if absent else []
+    )
+    return Contestants(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
+
+
+def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
+    """Published restoration networks, which restore on the model's device, in its precision and tiles.
+
+    Args:
+        restorer: The model that they are compared with.
+        files: Their weights, whatever their architecture.
+
+    Returns:
+        The networks by file stem and architecture.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        ValueError: If it holds no network of the model's scale, or two have one name.
+    """
+    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.teachers import ExpertTeacher
+
+    experts: dict[str, Expert] = {}
+    for file in files:
+        teacher = ExpertTeacher(Path(file), restorer.scale)
+        label = f"{Path(file).stem} ({teacher.frozen.network.architecture})"
+        if label in experts:
+            raise ValueError(f"Expected files of different names in --expert, found two of {label}. Rename one.")
+        experts[label] = Expert(teacher, restorer.device, restorer.dtype, restorer.tile)
+    return experts
+
+
+def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
+    """Weight files for the record of a measurement: names and hashes.
+
+    Args:
+        files: The files.
+    """
+    from ctsr_lightning.metrics.weights import file_hash
+
+    return [{"file": Path(file).name, "sha256": file_hash(Path(file).expanduser())} for file in files]
+
+
+@contextmanager
+def keep(output: Path, measurements: Measurements) -> Iterator[None]:
+    """Within this context, what was measured before something went wrong is written as incomplete_per_image.csv.
+
+    Args:
+        output: Folder for it.
+        measurements: What is being measured.
+    """
+    from ctsr_lightning.evaluation.report import write_per_image
+
+    incomplete = output / f"incomplete_{PER_IMAGE}"
+    try:
+        yield
+    except BaseException:
+        if measurements.rows:
+            output.mkdir(parents=True, exist_ok=True)
+            write_per_image(incomplete, measurements)
+            sys.stderr.write(f"The values measured until then are in '{incomplete}'.\n")
+        raise
+    incomplete.unlink(missing_ok=True)
+
+
+def colour_note(color: Color) -> list[str]:
+    """What to say about a correction of colours, which moves PSNR by tenths of a decibel.
+
+    Args:
+        color: The correction.
+    """
+    return [] if color == "none" else [f"Colours of the model, its teachers and experts corrected by `{color}`."]
+
+
+def remarks_on(measurements: Measurements) -> list[str]:
+    """What a reader of the figures has to know about them.
+
+    Args:
+        measurements: The measurements.
+    """
+    from ctsr_lightning.evaluation.report import grid_check, lattice_checks
+
+    remarks = []
+    few = [name for name in measurements.metrics if name.startswith("fid_")]
+    if few and measurements.images < FEW:
+        remarks.append(
+            f"**FID over {measurements.images} images is biased and noisy**: compare it only with FID over the same "
+            "images."
+        )
+    if "texture_distance" in measurements.metrics:
+        remarks.append(
+            "**texture_distance is this project's stand-in, not LPIPS.** Its values compare with each other only."
+        )
+    if check := grid_check(measurements):
+        remarks.append(check.sentence())
+    remarks += [check.sentence() for check in lattice_checks(measurements).values()]
+    return remarks
+
+
+def benchmark_data(
+    scale: int,
+    lq: str | Path | None,
+    gt: str | Path | None,
+    data: str | Path | None = None,
+    degradation: Literal["realesrgan", "light"] = "realesrgan",
+    seed: int = 0,
+    crop: int | None = None,
+    repeats: int = 1,
+) -> tuple[RealESRGANDataModule, str]:
+    """The data module whose test set is measured, and what to call it.
+
+    Args:
+        scale: The model's enlargement.
+        lq: Folder of low-quality images, or None to make them.
+        gt: Folder of ground truth, or None for the built-in photos.
+        data: A data configuration, in place of both.
+        degradation: How low-quality images are made.
+        seed: Seed of that.
+        crop: Side of a central crop.
+        repeats: Crops per image.
+
+    Raises:
+        ValueError: If the configuration's scale is not the model's.
+    """
+    from ctsr_lightning import data as package
+
+    if data is not None:
+        module = load_data(data)
+        if module.scale != scale:
+            raise ValueError(f"The data of '{data}' enlarge x{module.scale}, the model x{scale}: they do not fit.")
+        return module, Path(data).stem
+    degrade = package.light() if degradation == "light" else package.realesrgan()
+    module = package.RealESRGANDataModule(
+        test=[gt] if gt and not lq else None,
+        test_pairs=[package.PairFolder(lq, gt)] if gt and lq else None,
+        scale=scale,
+        crop=64 * scale,  # of training, which does not happen here
+        val_crop=crop,
+        val_repeats=repeats,
+        num_workers=0,
+        degradation=degrade,
+        seed=seed,
+    )
+    name = str(gt) if gt else "photos of scikit-image"
+    return module, name if lq else f"{name}; low quality by {degradation}, seed {seed}"
+
+
+def load_data(path: str | Path) -> RealESRGANDataModule:
+    """The data module that a configuration such as configs/data/realsr.yaml describes.
+
+    Args:
+        path: The YAML file, with `class_path` and `init_args`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not describe a data module.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from ctsr_lightning.data import RealESRGANDataModule
+
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"Expected a data configuration at '{file}', found nothing. See configs/data/.")
+    parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+    parser.add_subclass_arguments(RealESRGANDataModule, "data", required=True)
+    try:
+        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
+        module: RealESRGANDataModule = instantiate(parser.parse_args(["--data", str(file)])).data
+    except ArgumentError as error:
+        raise ValueError(f"'{file}' is not the configuration of a RealESRGANDataModule: {error}") from error
+    return module

@@ -1,0 +1,45 @@
+"""Settings of a restoration as a command line has them; imports no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Type that a model computes in."""
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+"""What a chain of trainings computes in: bfloat16 under autocast, with weights in float32, or float32 throughout."""
+Color = Literal["none", "adain", "wavelet"]
+"""Correction of colours by the enlarged input."""
+
+
+def parse_controls(text: float | Sequence[float] | str) -> list[float]:
+    """Read values of t.
+
+    Args:
+        text: A number, a list, or numbers with commas between them; repeated values count once.
+
+    Raises:
+        ValueError: If there is none, or one is not a number in [0, 1].
+    """
+    words: Sequence[float | str]
+    if isinstance(text, str):
+        words = [word for word in text.replace(",", " ").split() if word]
+    else:
+        words = [text] if isinstance(text, (int, float)) else list(text)
+    controls = []
+    for word in words:
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not 0.0 <= value <= 1.0:  # NaN included
+            raise ValueError(
+                f"Expected values of t from 0 (realness) to 1 (fidelity), such as 0,0.5,1; got '{word}'. "
+                "The path between the two experts ends there, and nothing was trained beyond."
+            )
+        controls.append(value)
+    if not controls:
+        raise ValueError("Expected at least one value of t, such as 0.5 or 0,0.5,1.")
+    return list(dict.fromkeys(controls))

@@ -1,0 +1,1 @@
+"""The paper's claims, repeated with small models."""

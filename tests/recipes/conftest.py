@@ -1,0 +1,23 @@
+"""A shortened demo, once per session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A shortened demo from the shipped weights, as the command line that made it; no LPIPS weights are on disk."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    words = ["demo", "--output", str(output), "--configs", str(ROOT / "configs" / "nano"), "--steps", "0.2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(output.parent))
+        patch.setenv("CTSR_RUNS", str(output))
+        main([*words, "--device", "cpu"])
+    return words
