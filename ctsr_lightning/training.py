@@ -27,7 +27,7 @@ VERBS: Final = {
 MEASURING: Final = frozenset({"validate", "test"})
 """The verbs whose result are figures."""
 
-PLUGIN_PACKAGES: Final = ("callbacks", "data", "metrics", "modules", "networks", "teachers")
+PLUGIN_PACKAGES: Final = ("cache", "callbacks", "data", "metrics", "modules", "networks", "prompts", "teachers")
 """Packages whose classes a configuration may name without their path."""
 
 SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")
@@ -83,7 +83,7 @@ def _cli_class() -> type[LightningCLI]:
     """The LightningCLI of this package; a function, so that importing this file does not import Lightning."""
     from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-    from ctsr_lightning.networks.pretrained import searching
+    from ctsr_lightning.weights.search import searching
 
     class TrainingCLI(LightningCLI):
         """LightningCLI where typed options win, checks agree across model and data, and Ctrl-C says how to go on."""
@@ -155,7 +155,7 @@ def load_finished(arguments: dict[str, Any], files: list[Path]) -> dict[str, Any
         ValueError: If the weights do not fit.
     """
     from ctsr_lightning.callbacks.writer import WEIGHTS_FILE
-    from ctsr_lightning.networks.pretrained import load_weights
+    from ctsr_lightning.weights.reading import load_weights
 
     path = arguments.get("ckpt_path")
     if not files or (path is not None and Path(path).suffix != ".safetensors"):

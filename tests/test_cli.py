@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 UNET = {
-    "class_path": "ctsr_lightning.networks.pretrained.nano_unet",
+    "class_path": "ctsr_lightning.networks.nano.nano_unet",
     "init_args": {"latent_channels": 8, "widths": [8, 16]},
 }
 STUDENT = {

@@ -24,7 +24,7 @@ from ctsr_lightning.networks import (
     VelocityField,
     nano_unet,
 )
-from ctsr_lightning.networks.prompts import Prompt
+from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, Noisy, OneStepTeacher, Opinion, ResidualShiftTeacher, Teacher
 from ctsr_lightning.teachers.base import opinion_in_latent
 

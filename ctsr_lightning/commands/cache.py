@@ -15,9 +15,9 @@ from ctsr_lightning.commands.options import listed
 from ctsr_lightning.inference.settings import Precision
 
 if TYPE_CHECKING:
-    from ctsr_lightning.commands.asking import Tally
+    from ctsr_lightning.cache.fill import Tally
+    from ctsr_lightning.cache.store import Answers
     from ctsr_lightning.data import RealESRGANDataModule
-    from ctsr_lightning.networks.answers import Answers
 
 ALONE = (
     "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto",
@@ -132,8 +132,8 @@ def fill_cache(
     """
     model, data = _built(configured)
 
-    from ctsr_lightning.commands.asking import Asker
-    from ctsr_lightning.networks.answers import Answers
+    from ctsr_lightning.cache.fill import Asker
+    from ctsr_lightning.cache.store import Answers
 
     answers = Answers(output)
     _check(model, answers)

@@ -127,8 +127,8 @@ def evaluate(
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.suites import metric_names
-    from ctsr_lightning.metrics.weights import weight_folders
     from ctsr_lightning.networks.shipped import SHIPPED
+    from ctsr_lightning.weights.search import weight_folders
 
     experts = listed(expert)
     if checkpoint is None and (restored is None or experts):

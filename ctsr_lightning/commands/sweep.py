@@ -103,7 +103,7 @@ def sweep(
     from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
     from ctsr_lightning.metrics.suites import metric_names
-    from ctsr_lightning.metrics.weights import weight_folders
+    from ctsr_lightning.weights.search import weight_folders
 
     experts = listed(expert)
     contestants, notes = contest(restorer, model.path, controls, alphas, baselines, experts)

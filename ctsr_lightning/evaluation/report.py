@@ -38,7 +38,7 @@ def protocol(measurements: Measurements) -> dict[str, Any]:
     Args:
         measurements: The measurements.
     """
-    from ctsr_lightning.metrics.weights import file_hash
+    from ctsr_lightning.files import file_hash
 
     metrics = {}
     for name, metric in measurements.metrics.items():

@@ -143,7 +143,7 @@ def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
     Args:
         files: The files.
     """
-    from ctsr_lightning.metrics.weights import file_hash
+    from ctsr_lightning.files import file_hash
 
     return [{"file": Path(file).name, "sha256": file_hash(Path(file).expanduser())} for file in files]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ctsr_lightning.inference.restorer import Restorer, computing
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
-from ctsr_lightning.networks.prompts import Prompt
 from ctsr_lightning.networks.sharing import over_the_same_weights
+from ctsr_lightning.prompts.base import Prompt
 
 CONTROLS = (1, 2, 6)
 """Numbers of values of t that whole restorations are measured for."""

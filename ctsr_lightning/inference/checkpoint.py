@@ -10,11 +10,12 @@ from typing import Any, Final
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ctsr_lightning.networks.pretrained import find_weights, load_weights, read_checkpoint, searching
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.teachers.base import Teacher
+from ctsr_lightning.weights.reading import load_weights, read_checkpoint
+from ctsr_lightning.weights.search import find_weights, searching
 
 TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
 """Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""

@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ctsr_lightning.metrics.perceptual import PerceptualDistance, copy_features
-from ctsr_lightning.metrics.weights import VGG16, building, locate
+from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.weights.published import VGG16
+from ctsr_lightning.weights.search import locate
 
 
 class DISTS(PerceptualDistance):

@@ -12,8 +12,11 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import require_finite
-from ctsr_lightning.metrics.weights import CLEAN_INCEPTION, INCEPTION, building, fill, locate, read_weights
+from ctsr_lightning.metrics.third_party import building
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.weights.published import CLEAN_INCEPTION, INCEPTION
+from ctsr_lightning.weights.reading import fill, read_weights
+from ctsr_lightning.weights.search import locate
 
 _SIDE = 299  # pixels that Inception-v3 was trained on
 

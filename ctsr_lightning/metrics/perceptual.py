@@ -11,18 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.metrics.base import ImageMean
-from ctsr_lightning.metrics.weights import (
-    ALEXNET,
-    SQUEEZENET,
-    VGG16,
-    WeightFile,
-    building,
-    find,
-    locate,
-    read_weights,
-    weight_folders,
-)
+from ctsr_lightning.metrics.third_party import building
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.weights.published import ALEXNET, SQUEEZENET, VGG16, WeightFile
+from ctsr_lightning.weights.reading import read_weights
+from ctsr_lightning.weights.search import find, locate, weight_folders
 
 _log = logging.getLogger(__name__)
 

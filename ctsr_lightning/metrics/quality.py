@@ -19,19 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ctsr_lightning.files import file_hash
 from ctsr_lightning.metrics.base import ImageMean
-from ctsr_lightning.metrics.weights import (
-    CLIP_RN50,
-    MANIQA_PIPAL,
-    MUSIQ_KONIQ,
-    NIQE_MODEL,
-    building,
-    file_hash,
-    fill,
-    locate,
-    read_weights,
-)
+from ctsr_lightning.metrics.third_party import building
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.weights.published import CLIP_RN50, MANIQA_PIPAL, MUSIQ_KONIQ, NIQE_MODEL
+from ctsr_lightning.weights.reading import fill, read_weights
+from ctsr_lightning.weights.search import locate
 
 _BLOCK = 96  # pixels; Mittal et al. 2013, section II.C
 _MANIQA_CROPS = 20  # of 224 pixels per image, pyiqa's default

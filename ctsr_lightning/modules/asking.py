@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.answers import Answers
 
 
 class AskingModule(RestorationModule):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.cache.identity import identity
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.velocity import interpolate, velocity_matching
 from ctsr_lightning.modules.asking import AskingModule
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.networks.identity import identity
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.diffusion.parametrization import to_clean, training_target, wide
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.images import quantize
@@ -21,7 +22,6 @@ from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.modules.asking import AskingModule
 from ctsr_lightning.networks.adapters import LoRA, add_unet_adapters
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.networks.identity import identity
 from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.teachers.base import Teacher

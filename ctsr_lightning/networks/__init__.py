@@ -1,23 +1,13 @@
-"""The student, its codec, adapters, prompts and the loaders of pretrained parts."""
+"""Networks: the student, its codec and adapters, the networks of the teachers."""
 
 from ctsr_lightning.networks.adapters import LoRA
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.base_model import load_autoencoder, load_unet
 from ctsr_lightning.networks.codec import KLCodec, LatentCodec, NanoCodec
 from ctsr_lightning.networks.expert import ExpertNetwork, read_expert
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
 from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
-from ctsr_lightning.networks.pretrained import nano_unet
-from ctsr_lightning.networks.prompts import (
-    CachedPrompt,
-    CaptionPrompt,
-    FixedPrompt,
-    NoPrompt,
-    Prompt,
-    TaggedPrompt,
-    TextPrompt,
-)
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
 from ctsr_lightning.networks.resshift import (
     ResShiftNetwork,
@@ -28,34 +18,21 @@ from ctsr_lightning.networks.resshift import (
 )
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.taggers import ImageTagger, RAMTagger
-from ctsr_lightning.networks.text_embeddings import TextEmbeddings
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
 
 __all__ = (
-    "Answers",
-    "CachedPrompt",
-    "CaptionPrompt",
     "ExpertNetwork",
-    "FixedPrompt",
     "Frozen",
-    "ImageTagger",
     "KLCodec",
     "LatentCodec",
     "LoRA",
     "NanoCodec",
-    "NoPrompt",
     "OneStepStudent",
-    "Prompt",
-    "RAMTagger",
     "ResShiftNetwork",
     "ResidualShiftNetwork",
     "SwinUNet",
-    "TaggedPrompt",
-    "TextEmbeddings",
-    "TextPrompt",
     "TradeOff",
     "VQCodec",
     "VelocityField",

@@ -11,10 +11,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from ctsr_lightning.networks.hub import first_match, model_folder
-from ctsr_lightning.networks.pretrained import find_weights
 from ctsr_lightning.networks.sharing import share as share_weights
-from ctsr_lightning.networks.single_file import (
+from ctsr_lightning.weights.hub import first_match, model_folder
+from ctsr_lightning.weights.reading import differences
+from ctsr_lightning.weights.search import find_weights
+from ctsr_lightning.weights.single_file import (
     Part,
     declared_prediction,
     describe,
@@ -23,7 +24,6 @@ from ctsr_lightning.networks.single_file import (
     rename,
     select,
 )
-from ctsr_lightning.networks.weight_file import differences
 
 Base = Literal["sd21-base", "sd15", "any"]
 """What a base has to be: Stable Diffusion 2.1-base or one of its shape (2.0-base, Turbo), 1.5 or one of its shape, or

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.diffusion.parametrization import wide
 from ctsr_lightning.networks.nano_codec import LappedDecoder, PatchEncoder
-from ctsr_lightning.networks.pretrained import load_weights
+from ctsr_lightning.weights.reading import load_weights
 
 
 class LatentCodec(nn.Module, ABC):

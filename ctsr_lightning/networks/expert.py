@@ -10,8 +10,8 @@ import torch
 from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 from torch import Tensor, nn
 
-from ctsr_lightning.networks.pretrained import find_weights
-from ctsr_lightning.networks.weight_file import named_tensors, read_file
+from ctsr_lightning.weights.reading import named_tensors, read_file
+from ctsr_lightning.weights.search import find_weights
 
 EXPECTED: Final = (
     "weights of a restoration network in PyTorch's format (.pth, .safetensors; no ONNX, ncnn, TorchScript)"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapter_file import AdapterFile
 from ctsr_lightning.networks.adapters import adapters_of
-from ctsr_lightning.networks.pretrained import find_weights
-from ctsr_lightning.networks.weight_file import read_file
+from ctsr_lightning.weights.reading import read_file
+from ctsr_lightning.weights.search import find_weights
 
 if TYPE_CHECKING:
     from ctsr_lightning.networks.student import OneStepStudent

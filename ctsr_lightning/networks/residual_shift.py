@@ -12,8 +12,8 @@ from ctsr_lightning.diffusion.parametrization import wide
 from ctsr_lightning.diffusion.sampling import noise_by_content, sample_residual_shift
 from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
-from ctsr_lightning.networks.pretrained import load_weights
 from ctsr_lightning.networks.student import upsample
+from ctsr_lightning.weights.reading import load_weights
 
 TIME_RANGE = 1000.0
 """Steps are shown to the UNet spread over the range that its time embedding resolves, not as the raw 0, 1, 2, …"""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 SHIPPED: Final = "nano"
-"""Name of the shipped model, and of its folder below `weights`."""
+"""Name of the shipped model, and of its folder below `assets`."""
 
 
 def shipped_folder() -> Path:
     """The folder of the shipped weights: a trimmed copy of a finished chain of trainings, and its model card."""
-    return Path(__file__).resolve().parents[1] / "weights" / SHIPPED
+    return Path(__file__).resolve().parents[1] / "assets" / SHIPPED
 
 
 def shipped_model() -> Path:

@@ -16,10 +16,10 @@ from ctsr_lightning.networks.adapters import LoRA, adapters_off, add_encoder_ada
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.osediff import fill_osediff, is_osediff, parse_osediff
 from ctsr_lightning.networks.pisa import fill_pisa, is_pisa, parse_pisa
-from ctsr_lightning.networks.pretrained import find_weights, load_weights
-from ctsr_lightning.networks.prompts import NoPrompt, Prompt
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
-from ctsr_lightning.networks.weight_file import read_file
+from ctsr_lightning.prompts.base import NoPrompt, Prompt
+from ctsr_lightning.weights.reading import load_weights, read_file
+from ctsr_lightning.weights.search import find_weights
 
 EXPECTED = (
     "weights of a one-step student: weights.safetensors or a checkpoint of a training with a `student`, "

@@ -8,8 +8,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.networks.adapters import LoRA, add_named_adapter
-from ctsr_lightning.networks.pretrained import load_weights
 from ctsr_lightning.networks.sharing import refuse_shared
+from ctsr_lightning.weights.reading import load_weights
 
 TIME_SCALE = 999.0
 """t in [0, 1] is shown to the UNet as 999 t, the range that its time embedding was trained on."""

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ctsr_lightning.diffusion.parametrization import wide
 from ctsr_lightning.networks.codec import LatentCodec
-from ctsr_lightning.networks.pretrained import find_weights
-from ctsr_lightning.networks.weight_file import differences, named_tensors, read_file
+from ctsr_lightning.weights.reading import differences, named_tensors, read_file
+from ctsr_lightning.weights.search import find_weights
 
 _ROWS = 4096  # latents looked up at once: with 8192 codes their distances take 134 MB
 _MARKS = {

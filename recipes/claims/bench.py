@@ -251,7 +251,7 @@ class Bench:
                 os.environ["CTSR_RUNS"] = before
 
     def _hash(self, path: Path) -> str:
-        from ctsr_lightning.metrics.weights import file_hash
+        from ctsr_lightning.files import file_hash
 
         if path not in self._hashes:
             self._hashes[path] = file_hash(path)[:16]

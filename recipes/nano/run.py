@@ -55,7 +55,7 @@ def nano(
     Takes an hour or two on two CPU cores, less on a GPU. What is finished is kept: the same command after Ctrl-C goes
     on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
     card.json), at most 36 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
-    them. A package at ctsr_lightning/weights/nano is what every command takes when no model is named.
+    them. A package at ctsr_lightning/assets/nano is what every command takes when no model is named.
 
     Example:
         python -m recipes nano --data photos/ --val more_photos/ --test kodak/,realsr/
@@ -190,7 +190,7 @@ def _check_before(
     from ctsr_lightning.evaluation.setup import available, load_data
     from ctsr_lightning.images import list_images
     from ctsr_lightning.metrics.suites import metric_names
-    from ctsr_lightning.metrics.weights import weight_folders
+    from ctsr_lightning.weights.search import weight_folders
 
     for each in sets:
         if each.data is not None:

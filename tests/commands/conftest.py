@@ -11,13 +11,13 @@ import yaml
 from safetensors.torch import save_file
 
 from ctsr_lightning.networks.codec import NanoCodec
-from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.velocity import VelocityField
 
 UNET = {
-    "class_path": "ctsr_lightning.networks.pretrained.nano_unet",
+    "class_path": "ctsr_lightning.networks.nano.nano_unet",
     "init_args": {"latent_channels": 8, "widths": [8, 16]},
 }
 CODEC = {"class_path": "ctsr_lightning.networks.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}

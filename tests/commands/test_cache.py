@@ -13,10 +13,10 @@ import yaml
 from config_runs import Events, write_base
 from safetensors.torch import load_file, save_file
 
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.cache import Share, option_words, own_device, own_share
 from ctsr_lightning.networks import NanoCodec, OneStepStudent, ResidualShiftNetwork, nano_unet
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.teachers import ResidualShiftTeacher
 from ctsr_lightning.training import INTERRUPTED

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_students import make_student
 
-from ctsr_lightning.networks.pretrained import nano_unet
+from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField

@@ -16,10 +16,10 @@ import yaml
 from ctsr_lightning.images import write_image
 from ctsr_lightning.inference.checkpoint import load_model
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.pretrained import averages
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.training import training_cli
+from ctsr_lightning.weights.reading import averages
 
 UNET = {"class_path": "ctsr_lightning.networks.nano_unet", "init_args": {"latent_channels": 8, "widths": [8, 16]}}
 CODEC = {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8, "weights": "work/codec/kept/last.ckpt"}}

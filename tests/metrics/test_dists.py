@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
+from ctsr_lightning.files import file_hash
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.dists import DISTS
 from ctsr_lightning.metrics.perceptual import PerceptualMetric
-from ctsr_lightning.metrics.weights import MissingWeightsError, file_hash, weight_folders
+from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
 
 
 def features() -> nn.Sequential:

@@ -21,7 +21,8 @@ from ctsr_lightning.metrics.frechet import (
     InceptionFeatureNetwork,
     clean_resize,
 )
-from ctsr_lightning.metrics.weights import MissingWeightsError, building, weight_folders
+from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
 
 
 class Colours(FeatureNetwork):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 from torchvision import models
 
+from ctsr_lightning.files import file_hash
 from ctsr_lightning.images import read_image
 from ctsr_lightning.metrics import perceptual
 from ctsr_lightning.metrics.perceptual import (
@@ -23,7 +24,8 @@ from ctsr_lightning.metrics.perceptual import (
     perceptual_distance,
 )
 from ctsr_lightning.metrics.texture import TextureDistance
-from ctsr_lightning.metrics.weights import ALEXNET, MissingWeightsError, file_hash, weight_folders
+from ctsr_lightning.weights.published import ALEXNET
+from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not (SHARED / "torch_home").is_dir(), reason="no LPIPS weights on this machine")

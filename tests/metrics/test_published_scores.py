@@ -13,7 +13,7 @@ from ctsr_lightning.images import read_image
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.quality import NIQE
-from ctsr_lightning.metrics.weights import weight_folders
+from ctsr_lightning.weights.search import weight_folders
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REFERENCE = SHARED / "reference"

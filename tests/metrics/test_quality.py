@@ -22,7 +22,8 @@ from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics import quality
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.quality import CLIPIQA, MANIQA, MUSIQ, NIQE
-from ctsr_lightning.metrics.weights import CLIP_RN50, MissingWeightsError, weight_folders
+from ctsr_lightning.weights.published import CLIP_RN50
+from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
 
 FILES = {
     NIQE: "niqe_modelparameters.mat",

@@ -16,18 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ctsr_lightning.metrics import weights
-from ctsr_lightning.metrics.weights import (
-    MissingWeightsError,
-    WeightFile,
-    building,
-    file_hash,
-    fill,
-    find,
-    locate,
-    read_weights,
-    weight_folders,
-)
+from ctsr_lightning.files import file_hash
+from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.weights import search as weights
+from ctsr_lightning.weights.published import WeightFile
+from ctsr_lightning.weights.reading import fill, read_weights
+from ctsr_lightning.weights.search import MissingWeightsError, find, locate, weight_folders
 
 CONTENT = bytes(range(256)) * 5000
 HASH = hashlib.sha256(CONTENT).hexdigest()

@@ -10,14 +10,16 @@ import tiny
 import torch
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.commands.asking import Asker
+from ctsr_lightning.cache import CachedPrompt, CachedTeacher
+from ctsr_lightning.cache.fill import Asker
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import quantize
 from ctsr_lightning.modules import Controllable
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.networks import CachedPrompt, FixedPrompt, OneStepStudent
-from ctsr_lightning.networks.answers import Answers
+from ctsr_lightning.networks import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
-from ctsr_lightning.teachers import CachedTeacher, ResidualShiftTeacher
+from ctsr_lightning.prompts import FixedPrompt
+from ctsr_lightning.teachers import ResidualShiftTeacher
 
 LQ = quantize(tiny.batch(4).lq)
 BATCH = Batch(LQ, None, ["a", "b", "c", "d"])

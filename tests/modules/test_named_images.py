@@ -7,7 +7,7 @@ import torch
 from ctsr_lightning.inference.experts import Expert
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.modules import Controllable, DiffusionPrior, DualTeacher, OneStep
-from ctsr_lightning.networks.prompts import Prompt
+from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import OneStepTeacher
 
 

@@ -11,11 +11,11 @@ import tiny_experts
 import torch
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.commands.asking import Asker
+from ctsr_lightning.cache.fill import Asker
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import quantize
 from ctsr_lightning.modules import OneStep
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher
 
 TERMS = {"lambda_grid": 1.0, "lambda_l1": 1.0, "symmetries": True, "random_views": True}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ctsr_lightning.cache.prompt import CachedPrompt
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import content_key, quantize
-from ctsr_lightning.networks.answers import Answers
-from ctsr_lightning.networks.prompts import CachedPrompt
 
 MADE_WITH = {"student": "S 1", "fidelity": "T 1", "scale": "4", "prompt": "P 1"}
 

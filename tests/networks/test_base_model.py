@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ctsr_lightning.networks import base_model, load_autoencoder, load_unet
 from ctsr_lightning.networks.base_model import FINGERPRINTS
-from ctsr_lightning.networks.single_file import (
+from ctsr_lightning.weights.single_file import (
     STABLE_DIFFUSION_UNET,
     STABLE_DIFFUSION_VAE,
     guess_config,

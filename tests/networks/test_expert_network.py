@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from spandrel.architectures.SwinIR import SwinIR
 from torch import nn
 
+from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.images import quantize, read_image
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 from ctsr_lightning.networks import read_expert
-from ctsr_lightning.networks.identity import identity
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

@@ -9,9 +9,10 @@ import tiny
 import torch
 from torch import nn
 
+from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.diffusion import ResidualShiftSchedule
-from ctsr_lightning.networks import LoRA, NoPrompt
-from ctsr_lightning.networks.identity import identity
+from ctsr_lightning.networks import LoRA
+from ctsr_lightning.prompts import NoPrompt
 from ctsr_lightning.teachers import OneStepTeacher, ResidualShiftTeacher
 
 MAKERS = {

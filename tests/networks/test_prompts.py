@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ctsr_lightning.networks import FixedPrompt, NoPrompt, TextPrompt
-from ctsr_lightning.networks.prompts import CaptionPrompt, Prompt, TaggedPrompt, read_captions
-from ctsr_lightning.networks.taggers import MEAN, STD, ImageTagger, RAMTagger
-from ctsr_lightning.networks.text_embeddings import TextEmbeddings
+from ctsr_lightning.prompts import FixedPrompt, NoPrompt, TextPrompt
+from ctsr_lightning.prompts.base import CaptionPrompt, Prompt, TaggedPrompt, read_captions
+from ctsr_lightning.prompts.taggers import MEAN, STD, ImageTagger, RAMTagger
+from ctsr_lightning.prompts.text_embeddings import TextEmbeddings
 
 LQ = torch.zeros(2, 3, 8, 8)
 

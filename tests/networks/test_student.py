@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ctsr_lightning.networks import FixedPrompt, KLCodec, LoRA, OneStepStudent
+from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
 from ctsr_lightning.networks.student import upsample
+from ctsr_lightning.prompts import FixedPrompt
 
 
 def alpha_bar(t):

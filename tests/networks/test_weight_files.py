@@ -7,12 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ctsr_lightning.networks.pretrained import (
-    find_weights,
-    load_weights,
-    read_state,
-    searching,
-)
+from ctsr_lightning.weights.reading import load_weights, read_state
+from ctsr_lightning.weights.search import find_weights, searching
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ctsr_lightning.networks.weight_file import differences, named_tensors, read_file
+from ctsr_lightning.weights.reading import differences, named_tensors, read_file
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(1)}
 

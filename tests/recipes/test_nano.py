@@ -14,10 +14,10 @@ import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning import __version__
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import quantize, write_image
 from ctsr_lightning.inference.checkpoint import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.networks.student import OneStepStudent
 from recipes.__main__ import main
 from recipes.chain import CHAIN

@@ -8,10 +8,10 @@ import pytest
 import tiny
 import torch
 
+from ctsr_lightning.cache import CachedTeacher
+from ctsr_lightning.cache.identity import identity
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import quantize, to_uint8
-from ctsr_lightning.networks.answers import Answers
-from ctsr_lightning.networks.identity import identity
-from ctsr_lightning.teachers import CachedTeacher
 
 LQ = quantize(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
 

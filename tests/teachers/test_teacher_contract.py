@@ -12,16 +12,10 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 
 from ctsr_lightning import teachers
+from ctsr_lightning.cache import CachedTeacher
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, OneStepStudent
-from ctsr_lightning.teachers import (
-    CachedTeacher,
-    ExpertTeacher,
-    OneStepTeacher,
-    ResidualShiftTeacher,
-    Teacher,
-    add_noise,
-)
+from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResidualShiftTeacher, Teacher, add_noise
 from ctsr_lightning.teachers.base import through_identity
 
 SCHEDULE = NoiseSchedule()

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.images import IMAGE_SUFFIXES
-from ctsr_lightning.networks.answers import Answers
-from ctsr_lightning.networks.pretrained import find_weights
-from ctsr_lightning.networks.taggers import ImageTagger
-from ctsr_lightning.networks.text_embeddings import TextEmbeddings
-from ctsr_lightning.networks.weight_file import read_file
+from ctsr_lightning.prompts.taggers import ImageTagger
+from ctsr_lightning.prompts.text_embeddings import TextEmbeddings
+from ctsr_lightning.weights.reading import read_file
+from ctsr_lightning.weights.search import find_weights
 
 
 class Prompt(nn.Module, ABC):
@@ -197,37 +196,6 @@ class TaggedPrompt(Prompt):
             )
         texts = [self.template.replace("{tags}", found) for found in tags]
         return self.embeddings(texts, lq.device).to(self._like)
-
-
-class CachedPrompt(Prompt):
-    """Embeddings that `ctsr cache` has kept, found by the image: neither tagger nor text encoder in memory.
-
-    It stands in for the prompt that the cache was made with, and knows the images of the cache only.
-
-    Args:
-        folder: The cache's folder.
-    """
-
-    _like: Tensor
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.answers = Answers(folder)
-        self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows the module's device and precision
-
-    @property
-    def stands_for(self) -> str:
-        """The identity of the prompt that the cache was made with."""
-        return str(self.answers.description()["made_with"]["prompt"])
-
-    def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the image says it all
-        """Read the embeddings.
-
-        Raises:
-            ValueError: If the cache does not know an image.
-        """
-        (embedding,) = self.answers.read(lq, "prompt")
-        return embedding.to(self._like)
 
 
 def read_captions(path: Path) -> dict[str, str]:

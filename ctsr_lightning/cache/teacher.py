@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ctsr_lightning.networks.answers import Answers
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctsr_lightning.networks.pretrained import find_weights
-from ctsr_lightning.networks.weight_file import read_file
+from ctsr_lightning.weights.reading import read_file
+from ctsr_lightning.weights.search import find_weights
 
 SIDE: Final = 384
 """Pixels along each side of what RAM sees."""

@@ -10,7 +10,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from safetensors import safe_open
 from torch import Tensor
 
-from ctsr_lightning.networks.weight_file import read_file
+from ctsr_lightning.weights.reading import read_file
 
 Part = Literal["unet", "autoencoder"]
 

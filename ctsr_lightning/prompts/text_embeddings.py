@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctsr_lightning.networks.hub import first_match, model_folder
-from ctsr_lightning.networks.single_file import read_tensors
+from ctsr_lightning.weights.hub import first_match, model_folder
+from ctsr_lightning.weights.single_file import read_tensors
 
 _WEIGHTS: Final = [
     f"text_encoder/{name}"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from ctsr_lightning.cache.store import Answers
 from ctsr_lightning.images import to_uint8
 from ctsr_lightning.inference.restorer import computing, pick_device
 from ctsr_lightning.inference.settings import Precision
-from ctsr_lightning.networks.answers import Answers
 from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:

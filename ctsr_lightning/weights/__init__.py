@@ -1,0 +1,1 @@
+"""Tensors from files: found, read safely, loaded strictly. Knows no network."""
