@@ -15,26 +15,31 @@ import ctsr_lightning
 ROOT = Path(ctsr_lightning.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"batch", "images", "spectrum"}
-NETWORKS = BASE | {"diffusion", "networks"}
+BASE = {"batch", "files", "images", "spectrum"}
+NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
+MODELS = NETWORKS | {"teachers", "inference"}
+MEASURING = MODELS | {"data", "metrics", "evaluation"}
 ALLOWED = {
     "batch": set(),
+    "files": set(),
     "images": set(),
+    "progress": set(),
     "spectrum": set(),
     "diffusion": BASE | {"diffusion"},
+    "weights": {"files", "weights"},
+    "prompts": BASE | {"weights", "prompts"},
     "networks": NETWORKS,
     "teachers": NETWORKS | {"teachers"},
     "losses": BASE | {"diffusion", "losses"},
     "data": BASE | {"data"},
     "metrics": NETWORKS | {"metrics"},
-    "inference": NETWORKS | {"teachers", "inference"},
-    "progress": set(),
-    "evaluation": NETWORKS | {"teachers", "data", "metrics", "inference", "evaluation"},
-    "callbacks": NETWORKS | {"metrics", "data", "inference", "evaluation", "callbacks"},
-    "modules": NETWORKS | {"teachers", "losses", "metrics", "modules"},
-    "training": {"callbacks", "data", "metrics", "modules", "networks", "teachers"},
-    "commands": NETWORKS
-    | {"progress", "teachers", "data", "metrics", "inference", "evaluation", "callbacks", "training", "commands"},
+    "inference": MODELS,
+    "cache": MODELS | {"progress", "cache"},
+    "evaluation": MEASURING,
+    "callbacks": MEASURING | {"callbacks"},
+    "modules": NETWORKS | {"teachers", "losses", "metrics", "cache", "modules"},
+    "training": {"cache", "callbacks", "data", "metrics", "modules", "networks", "prompts", "teachers", "weights"},
+    "commands": MEASURING | {"cache", "callbacks", "progress", "training", "commands"},
     "cli": {"training", "commands"},
 }
 """What each part of the package may import of the others; the root, for the version, is open to all."""
@@ -68,6 +73,16 @@ def imports(path: Path, package: str) -> bool:
 def test_direction(path: Path) -> None:
     parts = {m.split(".")[1] for m in imported(path) if m.startswith("ctsr_lightning.")}
     assert parts - {"__version__"} <= ALLOWED[part(path)]
+
+
+def test_no_circle_among_files() -> None:
+    names = {"ctsr_lightning." + ".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in FILES}
+    faces = {m.removesuffix(".__init__"): m for m in names if m.endswith(".__init__")}  # a package's own exports
+    uses = {m: {u for u in imported(f) if u in names and u != m} for m, f in names.items() if m not in faces.values()}
+    while free := [m for m, used in uses.items() if not used & uses.keys()]:
+        for m in free:
+            del uses[m]
+    assert not uses, f"circles among {sorted(uses)}"
 
 
 def test_every_part_has_a_rule() -> None:

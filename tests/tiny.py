@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion import ResidualShiftSchedule
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks import (
     KLCodec,
     LoRA,

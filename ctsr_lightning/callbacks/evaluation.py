@@ -15,10 +15,10 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks.passes import Ownership, agree, check_finite, checked_batch, compute, restoring
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.images import enlarge, quantize
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import lattices
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
 from ctsr_lightning.networks.frozen import Frozen
 

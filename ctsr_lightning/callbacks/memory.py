@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.frozen import Frozen
 

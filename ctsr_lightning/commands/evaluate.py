@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctsr_lightning.commands.options import choose_model, listed, load_restorer
+from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.evaluation.setup import (
-    GRID,
-    PER_IMAGE,
     Baselines,
     available,
     benchmark_data,
@@ -25,7 +24,8 @@ from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
     from ctsr_lightning.data.affixes import Affixes
-    from ctsr_lightning.evaluation.measuring import Contestants, Measurements
+    from ctsr_lightning.evaluation.measurements import Measurements
+    from ctsr_lightning.evaluation.methods import Contestants
 
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 """Formats whose compression the figures include."""
@@ -256,7 +256,7 @@ def _measure_files(
     from ctsr_lightning.data.layouts import gt_folder
     from ctsr_lightning.data.matching import match_files
     from ctsr_lightning.evaluation import folders
-    from ctsr_lightning.evaluation.measuring import Measurements
+    from ctsr_lightning.evaluation.measurements import Measurements
     from ctsr_lightning.inference.restorer import pick_device
 
     assert restored is not None
@@ -295,7 +295,7 @@ def _measure_model(
     output: Path,
 ) -> tuple["Measurements", str]:
     """Restore a data set and measure it: the measurements, and where the images are from."""
-    from ctsr_lightning.evaluation.measuring import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.measurements import Measurements, compete, load_batches
 
     module, source = benchmark_data(contestants.restorer.scale, lq, gt, data)
     batches, total = load_batches(module, limit)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctsr_lightning.commands.options import choose_model, listed, load_restorer
+from ctsr_lightning.evaluation.labels import GRID
 from ctsr_lightning.evaluation.setup import (
-    GRID,
     Baselines,
     available,
     benchmark_data,
@@ -96,7 +96,7 @@ def sweep(
     model = choose_model(checkpoint)
     restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
 
-    from ctsr_lightning.evaluation.measuring import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.measurements import Measurements, compete, load_batches
     from ctsr_lightning.evaluation.pictures import Examples
     from ctsr_lightning.evaluation.tradeoff_report import write_report
     from ctsr_lightning.metrics.grid import GridEnergy

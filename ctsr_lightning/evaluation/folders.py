@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ctsr_lightning.data.files import ImageCache, to_tensor
-from ctsr_lightning.evaluation.measuring import Measurements, Method, Restoration
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.images import UnreadableImageError, image_kind, image_size
 
 SHOWN = 5

@@ -1,6 +1,10 @@
-"""Labels of the methods that stand beside a model, in tables and logs."""
+"""Names in tables, logs and folders of results."""
 
 BICUBIC, FAITHFUL, REALISTIC = "bicubic", "T_f", "T_r"
 """Baselines."""
 GROUND_TRUTH = "ground truth"
 """The ground truth's own values."""
+GRID = "grid_energy"
+"""The metric that depends on the model's codec."""
+PER_IMAGE = "per_image.csv"
+"""Name of the file with the values of each image."""

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ctsr_lightning.evaluation.measuring import Restoration
+from ctsr_lightning.evaluation.methods import Restoration
 from ctsr_lightning.images import enlarge, image_grid, write_image
 
 GAP, LETTERS = 4, 16

@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ctsr_lightning.evaluation.labels import GROUND_TRUTH
-from ctsr_lightning.evaluation.measuring import Measurements, Summary
-from ctsr_lightning.evaluation.setup import GRID
+from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH
+from ctsr_lightning.evaluation.measurements import Measurements, Summary
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
 

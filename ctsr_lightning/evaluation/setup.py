@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.inference.settings import Color, parse_controls
 
 if TYPE_CHECKING:
     from ctsr_lightning.data import RealESRGANDataModule
-    from ctsr_lightning.evaluation.measuring import Contestants, Measurements
+    from ctsr_lightning.evaluation.measurements import Measurements
+    from ctsr_lightning.evaluation.methods import Contestants
     from ctsr_lightning.inference.experts import Expert
     from ctsr_lightning.inference.restorer import Restorer
 
@@ -21,12 +23,6 @@ Baselines = Literal["all", "bicubic", "none"]
 
 FEW = 1000
 """Images below which a Fréchet distance is mostly bias."""
-
-GRID = "grid_energy"
-"""The metric that depends on the model's codec."""
-
-PER_IMAGE = "per_image.csv"
-"""Name of the file with the values of each image."""
 
 
 def available(
@@ -83,7 +79,7 @@ def contest(
         FileNotFoundError: If the weights of a teacher or network are not there.
         ValueError: If a value of t is not to be had, or a file holds no network of the model's scale.
     """
-    from ctsr_lightning.evaluation.measuring import Contestants
+    from ctsr_lightning.evaluation.methods import Contestants
     from ctsr_lightning.inference.checkpoint import load_teachers
     from ctsr_lightning.inference.experts import Expert
 

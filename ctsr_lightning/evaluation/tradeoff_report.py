@@ -10,7 +10,7 @@ from typing import Any
 from ctsr_lightning.evaluation.frontier import Axis, Comparison, Monotone, Point, compare, monotone
 from ctsr_lightning.evaluation.html import tradeoff_html
 from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
-from ctsr_lightning.evaluation.measuring import Measurements, Summary
+from ctsr_lightning.evaluation.measurements import Measurements, Summary
 from ctsr_lightning.evaluation.plots import render, tradeoff_figure
 from ctsr_lightning.evaluation.report import count_images, markdown, record, write_json, write_means, write_per_image
 from ctsr_lightning.images import write_image

@@ -1,12 +1,12 @@
-"""What every per-image metric has in common: a mean over images that no batching and no process count changes."""
+"""Base classes: means over images, which no batching and no number of processes changes, and perceptual distances."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ctsr_lightning.images import quantize
@@ -103,3 +103,34 @@ class ImageMean(Metric):
     def compute(self) -> Tensor:
         """Mean over all images, float64; NaN without any."""
         return self.total / self.count
+
+
+class PerceptualDistance(nn.Module, ABC):
+    """A distance between images that follows appearance rather than pixels; smaller is more alike.
+
+    It is frozen and always in evaluation mode; gradients flow to the images.
+    """
+
+    definition: str = ""
+    """The distance's definition in one line, for the record of a result."""
+    weight_files: tuple[Path, ...] = ()
+    """The weight files that its values depend on."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name of the distance in results, for example `lpips_squeeze`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distance of each pair, shape (B,).
+
+        Args:
+            x: Images in [0, 1], shape (B, 3, H, W).
+            y: Images in [0, 1], same shape.
+        """
+
+    def train(self, mode: bool = True) -> PerceptualDistance:  # noqa: ARG002
+        """Stay in evaluation mode, whatever is asked."""
+        super().train(False)
+        return self

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ctsr_lightning.metrics.perceptual import PerceptualDistance, copy_features
+from ctsr_lightning.metrics.base import PerceptualDistance
+from ctsr_lightning.metrics.perceptual import copy_features
 from ctsr_lightning.metrics.third_party import building
 from ctsr_lightning.weights.published import VGG16
 from ctsr_lightning.weights.search import locate

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ctsr_lightning.metrics.base import ImageMean
+from ctsr_lightning.metrics.base import ImageMean, PerceptualDistance
+from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.metrics.third_party import building
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import ALEXNET, SQUEEZENET, VGG16, WeightFile
@@ -24,37 +24,6 @@ Backbone = Literal["alex", "vgg", "squeeze"]
 
 _FILES = {"alex": ALEXNET, "vgg": VGG16, "squeeze": SQUEEZENET}
 _SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels; below, a pooling layer has nothing left
-
-
-class PerceptualDistance(nn.Module, ABC):
-    """A distance between images that follows appearance rather than pixels; smaller is more alike.
-
-    It is frozen and always in evaluation mode; gradients flow to the images.
-    """
-
-    definition: str = ""
-    """The distance's definition in one line, for the record of a result."""
-    weight_files: tuple[Path, ...] = ()
-    """The weight files that its values depend on."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name of the distance in results, for example `lpips_squeeze`."""
-
-    @abstractmethod
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distance of each pair, shape (B,).
-
-        Args:
-            x: Images in [0, 1], shape (B, 3, H, W).
-            y: Images in [0, 1], same shape.
-        """
-
-    def train(self, mode: bool = True) -> PerceptualDistance:  # noqa: ARG002
-        """Stay in evaluation mode, whatever is asked."""
-        super().train(False)
-        return self
 
 
 class LPIPS(PerceptualDistance):
@@ -134,8 +103,6 @@ def perceptual_distance(net: Backbone = "squeeze") -> PerceptualDistance:
     if path.is_file():
         _log.info("Perceptual distance: LPIPS-%s, backbone '%s'.", net, path)
         return LPIPS(net)
-    from ctsr_lightning.metrics.texture import TextureDistance
-
     distance = TextureDistance()
     _log.warning(
         "Perceptual distance: %s, because LPIPS-%s's backbone is not at '%s'. Its values are not LPIPS.",

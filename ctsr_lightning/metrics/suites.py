@@ -7,6 +7,7 @@ from typing import Final
 
 from torchmetrics import Metric, MetricCollection
 
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.dists import DISTS
 from ctsr_lightning.metrics.frechet import (
@@ -17,7 +18,7 @@ from ctsr_lightning.metrics.frechet import (
 )
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice
-from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualDistance, PerceptualMetric
+from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric
 from ctsr_lightning.metrics.quality import CLIPIQA, MANIQA, MUSIQ, NIQE
 from ctsr_lightning.metrics.texture import TextureDistance
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
 
 SCALES = (1, 2, 4)
 """Reductions of the image at which texture is looked at."""

@@ -14,7 +14,7 @@ from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import reconstruction, score_distillation
 from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.losses.views import random_view
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
 from ctsr_lightning.networks.frozen import Frozen

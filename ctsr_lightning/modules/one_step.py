@@ -18,7 +18,7 @@ from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
 from ctsr_lightning.losses.views import random_symmetry, random_view
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.modules.asking import AskingModule
 from ctsr_lightning.networks.adapters import LoRA, add_unet_adapters
 from ctsr_lightning.networks.frozen import Frozen

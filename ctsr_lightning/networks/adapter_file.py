@@ -6,18 +6,24 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.networks.adapters import Adapter, adapters_of
-
-if TYPE_CHECKING:
-    from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.codec import LatentCodec
 
 ALPHA = 8.0
 """peft's default, which the files do not state but were trained with: at rank 4 the update counts twice."""
+
+
+class OneStepModel(Protocol):
+    """What the files need of a student, which itself reads them."""
+
+    unet: UNet2DConditionModel
+    codec: LatentCodec
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def adapter(contents: Mapping[str, Any], modules: str, rank: str, path: str | Pa
     return Adapter(tuple(dict.fromkeys(names)), number, ALPHA)
 
 
-def step_differs(student: OneStepStudent, *, timestep: int, residual: bool) -> list[str]:
+def step_differs(student: OneStepModel, *, timestep: int, residual: bool) -> list[str]:
     """In what a student's one step is not the one that weights were trained for.
 
     Args:
@@ -133,7 +139,7 @@ def step_differs(student: OneStepStudent, *, timestep: int, residual: bool) -> l
 
 
 def fill(
-    student: OneStepStudent, file: AdapterFile | MergedFile, problems: list[str], settings: str, path: str | Path
+    student: OneStepModel, file: AdapterFile | MergedFile, problems: list[str], settings: str, path: str | Path
 ) -> None:
     """Put the weights of a file into a student that fits them exactly, or change nothing.
 

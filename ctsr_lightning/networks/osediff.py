@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctsr_lightning.networks import adapter_file
-from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile
+from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile, OneStepModel
 from ctsr_lightning.networks.adapters import ENCODER_TARGETS, adapters_of
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
-
-if TYPE_CHECKING:
-    from ctsr_lightning.networks.student import OneStepStudent
 
 UNET_LISTS = {
     "default_encoder": "unet_lora_encoder_modules",
@@ -82,7 +79,7 @@ def parse_osediff(contents: Any, path: str | Path) -> AdapterFile | MergedFile:
     )
 
 
-def load_osediff(student: OneStepStudent, path: str | Path) -> None:
+def load_osediff(student: OneStepModel, path: str | Path) -> None:
     """Give a student the weights in `osediff.pkl`.
 
     OSEDiff's own file fills a student with `lora` and `encoder_lora` and replaces the UNet's first convolution; the
@@ -99,13 +96,13 @@ def load_osediff(student: OneStepStudent, path: str | Path) -> None:
     fill_osediff(student, read_osediff(path), path)
 
 
-def fill_osediff(student: OneStepStudent, file: AdapterFile | MergedFile, path: str | Path) -> None:
+def fill_osediff(student: OneStepModel, file: AdapterFile | MergedFile, path: str | Path) -> None:
     """Give a student weights that have been read already; see `load_osediff`."""
     settings = MERGED if isinstance(file, MergedFile) else ADAPTED
     adapter_file.fill(student, file, adapter_file.step_differs(student, **STEP), settings, path)
 
 
-def write_osediff(student: OneStepStudent, path: str | Path) -> None:
+def write_osediff(student: OneStepModel, path: str | Path) -> None:
     """Write a student's adapters and first convolution as OSEDiff publishes its own, in float32.
 
     Args:
@@ -118,7 +115,7 @@ def write_osediff(student: OneStepStudent, path: str | Path) -> None:
     adapter_file.save(osediff_contents(student), path)
 
 
-def osediff_contents(student: OneStepStudent) -> dict[str, Any]:
+def osediff_contents(student: OneStepModel) -> dict[str, Any]:
     """The entries that `write_osediff` writes; its tensors are the student's own."""
     unet, autoencoder = student.unet, student.codec.adapted()
     problems = adapter_file.step_differs(student, **STEP)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctsr_lightning.networks import adapter_file
-from ctsr_lightning.networks.adapter_file import AdapterFile
+from ctsr_lightning.networks.adapter_file import AdapterFile, OneStepModel
 from ctsr_lightning.networks.adapters import adapters_of
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
-
-if TYPE_CHECKING:
-    from ctsr_lightning.networks.student import OneStepStudent
 
 SETS = ("pix", "sem")
 """The adapters for fidelity to the pixels, and those for semantic detail on top of them."""
@@ -66,7 +63,7 @@ def parse_pisa(contents: Any, path: str | Path) -> AdapterFile:
     return AdapterFile(adapters, {}, adapter_file.tensors(contents, "state_dict_unet", path), {})
 
 
-def load_pisa(student: OneStepStudent, path: str | Path) -> None:
+def load_pisa(student: OneStepModel, path: str | Path) -> None:
     """Give a student the weights in `pisa_sr.pkl`.
 
     A student with the sets `pix` and `sem` gets both, at full strength each: PiSA-SR's default. One with `pix` alone
@@ -83,7 +80,7 @@ def load_pisa(student: OneStepStudent, path: str | Path) -> None:
     fill_pisa(student, read_pisa(path), path)
 
 
-def fill_pisa(student: OneStepStudent, file: AdapterFile, path: str | Path) -> None:
+def fill_pisa(student: OneStepModel, file: AdapterFile, path: str | Path) -> None:
     """Give a student weights that have been read already; see `load_pisa`."""
     carried = [name for name in adapters_of(student.unet) if name in LISTS]
     if carried and all(name.endswith("_pix") for name in carried):
@@ -95,7 +92,7 @@ def fill_pisa(student: OneStepStudent, file: AdapterFile, path: str | Path) -> N
     adapter_file.fill(student, file, adapter_file.step_differs(student, **STEP), SETTINGS, path)
 
 
-def write_pisa(student: OneStepStudent, path: str | Path) -> None:
+def write_pisa(student: OneStepModel, path: str | Path) -> None:
     """Write a student's two sets of adapters as PiSA-SR publishes its own, in float32.
 
     Args:
@@ -108,7 +105,7 @@ def write_pisa(student: OneStepStudent, path: str | Path) -> None:
     adapter_file.save(pisa_contents(student), path)
 
 
-def pisa_contents(student: OneStepStudent) -> dict[str, Any]:
+def pisa_contents(student: OneStepModel) -> dict[str, Any]:
     """The entries that `write_pisa` writes; its tensors are the student's own."""
     problems = adapter_file.step_differs(student, **STEP)
     problems += adapter_file.unpublishable("UNet", student.unet, LISTS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ctsr_lightning.evaluation.setup import GRID
+from ctsr_lightning.evaluation.labels import GRID
 from recipes.claims.findings import Findings
 from recipes.claims.plan import BATCH, CROP, TEACHERS, Variation
 from recipes.claims.tables import (

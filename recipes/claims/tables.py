@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ctsr_lightning.evaluation.frontier import Point, compare
-from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC
+from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC
 from ctsr_lightning.evaluation.plots import control_label
-from ctsr_lightning.evaluation.setup import GRID
 from recipes.claims.findings import PSNR, Estimate, Findings, difference, estimate, lead, signed
 from recipes.claims.plan import ALPHAS, BASE, CONTROLS, TEACHERS, Variation, blend_label
 from recipes.claims.records import Record

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
 
 SCALE = 2
 

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 
 from ctsr_lightning import callbacks
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
+from ctsr_lightning.metrics.base import PerceptualDistance
 
 
 def shared_distance(gain: float = 1.0) -> PerceptualDistance:

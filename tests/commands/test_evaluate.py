@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.evaluation.measuring import Contestants, Measurements, Method, Restoration, compete
+from ctsr_lightning.evaluation.measurements import Measurements, compete
+from ctsr_lightning.evaluation.methods import Contestants, Method, Restoration
 from ctsr_lightning.images import quantize, read_image, write_image
 from ctsr_lightning.inference.checkpoint import load_teachers
 from ctsr_lightning.inference.color import match_adain

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.evaluation.measuring import Measurements, Method, Restoration
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.evaluation.report import markdown, record
 from ctsr_lightning.evaluation.setup import remarks_on
 from ctsr_lightning.images import read_image, write_image

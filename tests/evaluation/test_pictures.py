@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ctsr_lightning.evaluation.measuring import Method, Restoration
+from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.evaluation.pictures import GAP, LETTERS, Examples
 from ctsr_lightning.images import read_image
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ctsr_lightning.images import read_image
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.frechet import FeatureNetwork, FrechetDistance
-from ctsr_lightning.metrics.perceptual import PerceptualDistance, PerceptualMetric
+from ctsr_lightning.metrics.perceptual import PerceptualMetric
 from ctsr_lightning.metrics.quality import NIQE
 
 COUNTS = (7, 2)

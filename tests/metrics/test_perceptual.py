@@ -16,13 +16,8 @@ from torchvision import models
 from ctsr_lightning.files import file_hash
 from ctsr_lightning.images import read_image
 from ctsr_lightning.metrics import perceptual
-from ctsr_lightning.metrics.perceptual import (
-    LPIPS,
-    PerceptualDistance,
-    PerceptualMetric,
-    lpips_weights,
-    perceptual_distance,
-)
+from ctsr_lightning.metrics.base import PerceptualDistance
+from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, lpips_weights, perceptual_distance
 from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.weights.published import ALEXNET
 from ctsr_lightning.weights.search import MissingWeightsError, weight_folders

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY
 from ctsr_lightning.metrics.frechet import FeatureNetwork
-from ctsr_lightning.metrics.perceptual import PerceptualDistance
 from ctsr_lightning.metrics.suites import (
     NAMED,
     PUBLISHED,
