@@ -83,6 +83,7 @@ def _cli_class() -> type[LightningCLI]:
     """The LightningCLI of this package; a function, so that importing this file does not import Lightning."""
     from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+    from ctsr_lightning.modules.base import configured
     from ctsr_lightning.weights.search import searching
 
     class TrainingCLI(LightningCLI):
@@ -105,12 +106,13 @@ def _cli_class() -> type[LightningCLI]:
         def instantiate_classes(self) -> None:
             """Build everything; a package that is not trained finds its weights wherever it is."""
             files = configuration_files(self.subcommand, self.config)
-            with searching(*(parent for file in files for parent in file.parents)):
+            with configured(), searching(*(parent for file in files for parent in file.parents)):
                 super().instantiate_classes()
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             files = configuration_files(subcommand, self.config)
-            return load_finished(super()._prepare_subcommand_kwargs(subcommand), files)
+            arguments = load_finished(super()._prepare_subcommand_kwargs(subcommand), files)
+            return resume_last(arguments, self.trainer)
 
         def _run_subcommand(self, subcommand: str) -> None:
             measure_by_default(subcommand, self.trainer, self.model)
@@ -137,6 +139,25 @@ def configuration_files(verb: str | None, config: Namespace) -> list[Path]:
     """
     files = (config[verb].get("config") or []) if verb not in {None, "fit"} else []
     return [Path(str(file)).resolve() for file in files]
+
+
+def resume_last(arguments: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+    """Take `--ckpt_path last` as the run's own last.ckpt, if it is there: Lightning knows its own callback's alone.
+
+    Args:
+        arguments: What the trainer is called with, changed in place.
+        trainer: The trainer.
+    """
+    from ctsr_lightning.callbacks import LastCheckpoint
+
+    last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
+    if arguments.get("ckpt_path") == "last" and last is not None:
+        place = last.place(trainer)
+        arguments["ckpt_path"] = str(place) if place.exists() else None
+        if trainer.is_global_zero:
+            text = f"resuming '{place}'" if place.exists() else f"nothing to resume at '{place}', starting anew"
+            print(f"ctsr: {text}", file=sys.stderr)
+    return arguments
 
 
 def load_finished(arguments: dict[str, Any], files: list[Path]) -> dict[str, Any]:

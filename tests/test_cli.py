@@ -15,15 +15,17 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from lightning import Callback, LightningDataModule
+from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningCLI
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.callbacks import LastCheckpoint
 from ctsr_lightning.cli import COMMANDS, command_parser, load_command, main, user_error
 from ctsr_lightning.images import read_image
-from ctsr_lightning.training import INTERRUPTED, VERBS, how_to_continue, training_cli
+from ctsr_lightning.training import INTERRUPTED, VERBS, how_to_continue, resume_last, training_cli
 from recipes.__main__ import RECIPES
 
 pytestmark = [
@@ -373,3 +375,18 @@ def test_adverts_are_dropped_and_nothing_else(logger: str, text: str) -> None:
 
 def _record(text: str) -> logging.LogRecord:
     return logging.LogRecord("x", logging.INFO, os.fspath(__file__), 1, text, None, None)
+
+
+@pytest.mark.parametrize("name", ["_parse_ckpt_path", "_prepare_subcommand_kwargs", "_run_subcommand"])
+def test_what_is_overridden_is_there(name: str) -> None:
+    """Renamed in Lightning, the override would be dead, and a checkpoint's hyperparameters would win silently again."""
+    assert name in vars(LightningCLI)
+
+
+def test_last_is_the_runs_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer(callbacks=[LastCheckpoint(folder=tmp_path)], logger=False, accelerator="cpu")
+    assert resume_last({"ckpt_path": "last"}, trainer) == {"ckpt_path": None}
+    assert "nothing to resume" in capsys.readouterr().err
+    (tmp_path / "last.ckpt").touch()
+    assert resume_last({"ckpt_path": "last"}, trainer) == {"ckpt_path": str(tmp_path / "last.ckpt")}
+    assert resume_last({"ckpt_path": "other.ckpt"}, trainer) == {"ckpt_path": "other.ckpt"}

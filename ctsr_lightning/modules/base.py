@@ -5,19 +5,35 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
+
+_configured: ContextVar[bool] = ContextVar("configured", default=False)
+
+
+@contextmanager
+def configured() -> Iterator[None]:
+    """Within this context trainings are built from a configuration, which their checkpoints then carry.
+
+    Outside of it they are built from networks, which must not be pickled into a checkpoint.
+    """
+    token = _configured.set(True)
+    try:
+        yield
+    finally:
+        _configured.reset(token)
 
 
 class TrainingModule(LightningModule, ABC):
@@ -37,9 +53,7 @@ class TrainingModule(LightningModule, ABC):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        if _given_hyperparameters.get() is not None:
-            # Built by the CLI: plain values from which the model can be built again. Built from Python, the arguments
-            # are networks, which must not be pickled into a checkpoint.
+        if _configured.get():  # Lightning then knows plain values from which the model can be built again
             self.save_hyperparameters(logger=False)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.draws = Draws()
