@@ -11,9 +11,16 @@ from ctsr_lightning.data.datasets import (
     Sample,
     WithoutTruth,
 )
-from ctsr_lightning.data.degradation import Degradation, DegradationOrder, MixedDegradation, light, mixed, realesrgan
-from ctsr_lightning.data.pairs import PairFolder
-from ctsr_lightning.data.plan import DegradationPlan, KernelPlan, NoisePlan, OrderPlan
+from ctsr_lightning.data.degradation.plan import DegradationPlan, KernelPlan, NoisePlan, OrderPlan
+from ctsr_lightning.data.degradation.recipe import (
+    Degradation,
+    DegradationOrder,
+    MixedDegradation,
+    light,
+    mixed,
+    realesrgan,
+)
+from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import Draw, EvaluationSampler, ResumableLoader, TrainingSampler
 from ctsr_lightning.data.samples import train_samples, val_samples
 

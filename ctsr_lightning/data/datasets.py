@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ctsr_lightning.data.degradation import Degradation
+from ctsr_lightning.data.degradation.operators import usm_sharpen
+from ctsr_lightning.data.degradation.plan import DegradationPlan, one_thread
+from ctsr_lightning.data.degradation.recipe import Degradation
 from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
-from ctsr_lightning.data.operators import usm_sharpen
-from ctsr_lightning.data.pairs import PairFiles
-from ctsr_lightning.data.plan import DegradationPlan, one_thread
+from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
 from ctsr_lightning.images import UnreadableImageError, quantize
 

@@ -157,7 +157,7 @@ def test_sets(words: Sequence[str]) -> "list[TestSet]":
         FileNotFoundError: If there is none of that name.
         ValueError: If two have the same name.
     """
-    from ctsr_lightning.data.layouts import benchmark_folders, gt_folder
+    from ctsr_lightning.data.pairing.layouts import benchmark_folders, gt_folder
 
     sets = []
     for word in words:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ctsr_lightning.data.affixes import Affix, Affixes, find_rule, only_numbers_shared, split_path
+from ctsr_lightning.data.pairing.names import Affix, Affixes, find_rule, only_numbers_shared, split_path
 
 NUMBERS = [str(number) for number in range(1, 21)]
 STEMS = ["Canon_001", "Canon_002", "Nikon_001", "Nikon_017", "Panasonic_003"]

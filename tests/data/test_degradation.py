@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.data.degradation import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
-from ctsr_lightning.data.plan import DegradationPlan, KernelPlan
+from ctsr_lightning.data.degradation.plan import DegradationPlan, KernelPlan
+from ctsr_lightning.data.degradation.recipe import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
 from ctsr_lightning.images import quantize
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import j1
 
-from ctsr_lightning.data.kernels import gaussian_kernel, generalized_gaussian_kernel, plateau_kernel, sinc_kernel
+from ctsr_lightning.data.degradation.kernels import (
+    gaussian_kernel,
+    generalized_gaussian_kernel,
+    plateau_kernel,
+    sinc_kernel,
+)
 
 
 def _quadratic_form(size, sigma_x, sigma_y, rotation):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ctsr_lightning.data.layouts import LAYOUTS, benchmark_folders, gt_folder, known_layouts
+from ctsr_lightning.data.pairing.layouts import LAYOUTS, benchmark_folders, gt_folder, known_layouts
 
 
 @pytest.fixture

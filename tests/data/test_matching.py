@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctsr_lightning.data.affixes import Affix, Affixes
-from ctsr_lightning.data.matching import match_files
+from ctsr_lightning.data.pairing.matching import match_files
+from ctsr_lightning.data.pairing.names import Affix, Affixes
 
 
 def _filled(folder, names):

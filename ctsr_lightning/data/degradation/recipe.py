@@ -9,8 +9,15 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ctsr_lightning.data.operators import RESIZE_MODES
-from ctsr_lightning.data.plan import DegradationPlan, KernelFamily, KernelPlan, NoisePlan, OrderPlan, apply_plans
+from ctsr_lightning.data.degradation.operators import RESIZE_MODES
+from ctsr_lightning.data.degradation.plan import (
+    DegradationPlan,
+    KernelFamily,
+    KernelPlan,
+    NoisePlan,
+    OrderPlan,
+    apply_plans,
+)
 
 Range = tuple[float, float]
 

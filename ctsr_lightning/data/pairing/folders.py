@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ctsr_lightning.data.affixes import Affix, Affixes
 from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
-from ctsr_lightning.data.layouts import benchmark_folders, known_layouts
-from ctsr_lightning.data.matching import match_files
+from ctsr_lightning.data.pairing.layouts import benchmark_folders, known_layouts
+from ctsr_lightning.data.pairing.matching import match_files
+from ctsr_lightning.data.pairing.names import Affix, Affixes
 
 REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ctsr_lightning.data.affixes import Affix, Affixes, find_rule, only_numbers_shared, split_path
 from ctsr_lightning.data.files import relative_stem
+from ctsr_lightning.data.pairing.names import Affix, Affixes, find_rule, only_numbers_shared, split_path
 from ctsr_lightning.images import list_images
 
 REMEDY: Final = "Add, remove or rename files, or say which prefix and suffix the names of each folder carry."

@@ -1,0 +1,1 @@
+"""Pairs of images: which file belongs to which."""
