@@ -94,7 +94,8 @@ def test_a_teacher_takes_the_place_of_another(name: str, parse: Callable[..., An
     config = parse("--config", stage, "--model.fidelity", teacher, "--model.realness", teacher)
     there = [config[f"model.init_args.{place}"].as_dict() for place in ("fidelity", "realness")]
     assert there[0] == there[1]  # nothing is left over from the two teachers that were there before
-    assert there[0]["class_path"] == f"ctsr_lightning.teachers.{full_size(f'teacher/{name}')['class_path']}"
+    room = "cache" if name == "cached.yaml" else "teachers"
+    assert there[0]["class_path"] == f"ctsr_lightning.{room}.{full_size(f'teacher/{name}')['class_path']}"
 
 
 def test_a_prior_may_become_the_realness_score(tmp_path: Path, parse: Callable[..., Any]) -> None:
@@ -126,7 +127,7 @@ def test_a_prompt_takes_the_place_of_another(name: str, parse: Callable[..., Any
     config = parse("--config", str(CONFIGS / "ctsr" / "stage1.yaml"), *words)
     wanted = yaml.safe_load(prompt.read_text())["class_path"]
     for place in ("student.init_args.prompt", "realness.init_args.network.init_args.prompt"):
-        assert config[f"model.init_args.{place}.class_path"] == f"ctsr_lightning.networks.{wanted}"
+        assert config[f"model.init_args.{place}.class_path"] == f"ctsr_lightning.prompts.{wanted}"
 
 
 @pytest.mark.parametrize("name", DATA)

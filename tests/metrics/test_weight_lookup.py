@@ -18,6 +18,7 @@ from torch import nn
 
 from ctsr_lightning.files import file_hash
 from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.weights import published as table
 from ctsr_lightning.weights import search as weights
 from ctsr_lightning.weights.published import WeightFile
 from ctsr_lightning.weights.reading import fill, read_weights
@@ -99,7 +100,7 @@ class TestLookup:
             assert expected in str(error.value)
 
     def test_every_published_file_is_complete(self) -> None:
-        files = [value for value in vars(weights).values() if isinstance(value, WeightFile)]
+        files = [value for value in vars(table).values() if isinstance(value, WeightFile)]
         assert len(files) == 9
         for file in files:
             assert file.url.startswith("https://")

@@ -8,7 +8,8 @@ import torch
 from ldm_layout import assert_equal, describe_scheduler
 from safetensors.torch import save_file
 
-from ctsr_lightning.networks import hub, load_autoencoder, load_unet
+from ctsr_lightning.networks import load_autoencoder, load_unet
+from ctsr_lightning.weights import hub
 from ctsr_lightning.weights.single_file import read_tensors
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
