@@ -112,7 +112,7 @@ def _cli_class() -> type[LightningCLI]:
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             files = configuration_files(subcommand, self.config)
             arguments = load_finished(super()._prepare_subcommand_kwargs(subcommand), files)
-            return resume_last(arguments, self.trainer)
+            return resume_last(arguments, self.trainer, fits=subcommand == "fit")
 
         def _run_subcommand(self, subcommand: str) -> None:
             measure_by_default(subcommand, self.trainer, self.model)
@@ -141,18 +141,24 @@ def configuration_files(verb: str | None, config: Namespace) -> list[Path]:
     return [Path(str(file)).resolve() for file in files]
 
 
-def resume_last(arguments: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+def resume_last(arguments: dict[str, Any], trainer: Trainer, *, fits: bool) -> dict[str, Any]:
     """Take `--ckpt_path last` as the run's own last.ckpt, if it is there: Lightning knows its own callback's alone.
 
     Args:
         arguments: What the trainer is called with, changed in place.
         trainer: The trainer.
+        fits: Whether a training is to go on, which may as well begin.
+
+    Raises:
+        FileNotFoundError: If it is not there, and no training is to begin.
     """
     from ctsr_lightning.callbacks import LastCheckpoint
 
     last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
     if arguments.get("ckpt_path") == "last" and last is not None:
         place = last.place(trainer)
+        if not fits and not place.exists():
+            raise FileNotFoundError(f"Expected this run's last checkpoint at '{place}', found nothing. Train first.")
         arguments["ckpt_path"] = str(place) if place.exists() else None
         if trainer.is_global_zero:
             text = f"resuming '{place}'" if place.exists() else f"nothing to resume at '{place}', starting anew"

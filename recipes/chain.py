@@ -141,7 +141,7 @@ def data_options(source: str | None, repeats: int, val: str | None = None) -> li
         options += ["--data.init_args.val", json.dumps([val])]
     elif source is not None:
         options += ["--data.init_args.val_split", str(HELD_OUT)]
-    return [*options, "--data.init_args.val_repeats", str(repeats)] if options else []
+    return [*options, "--data.init_args.val_repeats", str(repeats)]
 
 
 def announce(number: int, parts: int, text: str) -> None:

@@ -177,8 +177,8 @@ def _train(
     lengths = {name: Length(max(2, round(full.steps * steps)), full.validations) for name, full in LENGTHS.items()}
     pool = min(POOL, BATCH * max(length.steps for length in lengths.values()))
     data = {"data.init_args.batch_size": str(BATCH), "data.init_args.pool": str(pool)}
-    data["data.init_args.val_repeats"] = "1"  # so that the grid shows different photographs
-    options = {name: [*data_options(source, 1), *_words({**data, **OVERRIDES[name]})] for name in lengths}
+    photographs = data_options(source, repeats=1)  # so that the grid shows different ones
+    options = {name: [*photographs, *_words({**data, **OVERRIDES[name]})] for name in lengths}
     stage1, stage2 = (next(link for link in CHAIN if link.name == name) for name in lengths)
     cache = output / "cache"
 

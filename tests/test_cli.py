@@ -385,8 +385,10 @@ def test_what_is_overridden_is_there(name: str) -> None:
 
 def test_last_is_the_runs_own_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = Trainer(callbacks=[LastCheckpoint(folder=tmp_path)], logger=False, accelerator="cpu")
-    assert resume_last({"ckpt_path": "last"}, trainer) == {"ckpt_path": None}
+    assert resume_last({"ckpt_path": "last"}, trainer, fits=True) == {"ckpt_path": None}
     assert "nothing to resume" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match=r"last checkpoint at .*Train first"):
+        resume_last({"ckpt_path": "last"}, trainer, fits=False)
     (tmp_path / "last.ckpt").touch()
-    assert resume_last({"ckpt_path": "last"}, trainer) == {"ckpt_path": str(tmp_path / "last.ckpt")}
-    assert resume_last({"ckpt_path": "other.ckpt"}, trainer) == {"ckpt_path": "other.ckpt"}
+    assert resume_last({"ckpt_path": "last"}, trainer, fits=True) == {"ckpt_path": str(tmp_path / "last.ckpt")}
+    assert resume_last({"ckpt_path": "other.ckpt"}, trainer, fits=True) == {"ckpt_path": "other.ckpt"}

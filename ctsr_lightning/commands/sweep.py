@@ -81,7 +81,7 @@ def sweep(
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
         examples: Number of images in examples.png, evenly spread over all, 0 for no such picture.
         weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
-        name: What the results are called, for example by python -m recipes results; by default the model.
+        name: What the results are called, as on the results page; by default the model.
         tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
             pixels; 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.

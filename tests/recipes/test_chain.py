@@ -108,7 +108,7 @@ def test_the_full_length_is_the_configuration_s(link) -> None:
 
 
 def test_photographs_to_validate_on_are_held_out_or_named() -> None:
-    assert data_options(None, 2) == []
+    assert data_options(None, 2) == ["--data.init_args.val_repeats", "2"]
     assert value(data_options("/photos", 2), "--data.init_args.val_split") == str(HELD_OUT)
     named = data_options("/photos", 1, "/others")
     assert value(named, "--data.init_args.val") == '["/others"]'
