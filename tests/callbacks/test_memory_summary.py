@@ -162,7 +162,8 @@ def test_it_prints_before_a_test_and_with_any_logger(make_trainer, tmp_path, cap
 
 
 def test_peak_grows_with_what_is_held() -> None:
-    """In a process of its own: where tests before held more, the peak would be theirs."""
+    """In a process of its own, started by one that held more: its peak is its own."""
+    torch.ones(512 * 2**20)  # 2 GiB
     code = """
         import torch
         from ctsr_lightning.callbacks.memory import peak_memory
@@ -170,7 +171,7 @@ def test_peak_grows_with_what_is_held() -> None:
         before = peak_memory(torch.device("cpu"))
         held = torch.ones(64 * 2**20)
         after = peak_memory(torch.device("cpu"))
-        assert 50e6 < before < after < 1e12, (before, after)
+        assert 50e6 < before < after < 2e9, (before, after)
         assert after >= held.numel() * 4
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
