@@ -172,7 +172,7 @@ def quantize(image: Tensor) -> Tensor:
     return image.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
 
 
-EXACT: Final = 5e-6
+EIGHT_BIT_TOLERANCE: Final = 5e-6
 """How far a pixel may be from an 8-bit value: far above the rounding of float32, below a third of a 16-bit step."""
 
 
@@ -189,7 +189,7 @@ def content_key(image: Tensor) -> str:
         32 hexadecimal digits.
     """
     values = image.detach().float().cpu().clamp(0.0, 1.0)
-    deep = bool((quantize(values) - values).abs().max() > EXACT)
+    deep = bool((quantize(values) - values).abs().max() > EIGHT_BIT_TOLERANCE)
     levels = 65535 if deep else 255
     pixels = values.mul(levels).round().to(torch.int32).numpy().astype("<u2")
     digest = hashlib.blake2b(f"{levels}/{tuple(image.shape)}/".encode(), digest_size=16)

@@ -82,7 +82,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tiny.yaml"
     settings = {
         "model": {
-            "class_path": "Controllable",
+            "class_path": "CTSRStage2",
             "init_args": {
                 "student": STUDENT,
                 "velocity": {"class_path": "VelocityField", "init_args": {"unet": UNET}},

@@ -1,4 +1,4 @@
-"""Experts from files through the command line: in both places of stage 2, and distilled by OneStep, with a cache."""
+"""Experts from files through the command line: in both places of stage 2, and distilled, with a cache."""
 
 from __future__ import annotations
 
@@ -85,4 +85,7 @@ def test_a_cache_of_a_one_step_without_target_is_refused(runs: Path, capsys: pyt
     options = f"model.student.unet.weights={START}"
     with pytest.raises(SystemExit):
         main(["cache", "--training", config, "--options", options])
-    assert "or of a OneStep with a target, in --training, found one of OneStep without." in capsys.readouterr().err
+    assert (
+        "or of OneStepTraining with a target, in --training, found one of OneStepTraining without."
+        in capsys.readouterr().err
+    )

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ctsr_lightning.cli import main, user_error
-from ctsr_lightning.inference.checkpoint import load_teachers
+from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import ResShiftNetwork
-from ctsr_lightning.teachers import BridgedTeacher, OneStepTeacher, ResidualShiftTeacher
+from ctsr_lightning.networks import PublishedResShift
+from ctsr_lightning.teachers import BridgedTeacher, OneStepTeacher, ResShiftTeacher
 from ctsr_lightning.training import training_cli
 
 pytestmark = [
@@ -218,9 +218,9 @@ def test_teachers_of_our_own_take_the_place_of_the_published_ones(
     assert terms["train/realness/align"][0] == pytest.approx(0.0, abs=1e-9)  # the student has started as this T_r
     assert terms.keys() == Events(runs / "stage1").scalars("train/").keys()
     teachers = load_teachers(own / "with_own" / "weights.safetensors")
-    assert {name: type(one) for name, one in teachers.items()} == {"T_f": ResidualShiftTeacher, "T_r": OneStepTeacher}
+    assert {name: type(one) for name, one in teachers.items()} == {"T_f": ResShiftTeacher, "T_r": OneStepTeacher}
     stage2 = training_cli(["--config", str(FULL / "stage2.yaml"), *words], run=False).model
-    assert isinstance(stage2.fidelity, ResidualShiftTeacher)
+    assert isinstance(stage2.fidelity, ResShiftTeacher)
 
 
 def test_the_trainings_of_the_teachers_log_their_terms(own: Path) -> None:
@@ -240,7 +240,7 @@ def test_published_fidelity_teachers_are_a_path_apart(
     words = [*HERE, *STAND_IN, "--model.fidelity", str(TEACHERS / f"{teacher}.yaml"), *small_resshift("fidelity")]
     model = training_cli(["--config", str(FULL / "stage1.yaml"), *words], run=False).model
     network = model.teachers["fidelity"].frozen.network
-    assert isinstance(network, ResShiftNetwork)
+    assert isinstance(network, PublishedResShift)
     assert (network.schedule.num_steps, network.one_step) == (steps, one_step)
 
 

@@ -97,7 +97,7 @@ def test_lightning_stays_outside_the_mathematics() -> None:
     }
 
 
-@pytest.mark.parametrize(("package", "home"), [("peft", "networks/adapters.py")])
+@pytest.mark.parametrize(("package", "home"), [("peft", "networks/lora.py")])
 def test_packages_with_one_home(package: str, home: str) -> None:
     assert [name(f) for f in FILES if imports(f, package)] == [home]
 

@@ -13,20 +13,20 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.diffusion import ResidualShiftSchedule
+from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks import (
     KLCodec,
+    LatentResShift,
     LoRA,
     NanoCodec,
     OneStepStudent,
-    ResidualShiftNetwork,
     VelocityField,
     nano_unet,
 )
 from ctsr_lightning.prompts.base import Prompt
-from ctsr_lightning.teachers import Gradient, Noisy, OneStepTeacher, Opinion, ResidualShiftTeacher, Teacher
-from ctsr_lightning.teachers.base import opinion_in_latent
+from ctsr_lightning.teachers import Gradient, Noisy, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
+from ctsr_lightning.teachers.base import latent_space_targets
 
 CHANNELS = 4
 
@@ -124,10 +124,10 @@ def adapted_student(seed: int = 0, **options: Any) -> OneStepStudent:
     return built
 
 
-def shift_network(seed: int = 0, **options: Any) -> ResidualShiftNetwork:
+def shift_network(seed: int = 0, **options: Any) -> LatentResShift:
     """ResShift's denoiser on the nano codec."""
-    options = {"unet": unet(2 * CHANNELS, seed), "codec": nano_codec(), "schedule": ResidualShiftSchedule(), **options}
-    return ResidualShiftNetwork(**options)
+    options = {"unet": unet(2 * CHANNELS, seed), "codec": nano_codec(), "schedule": ResShiftSchedule(), **options}
+    return LatentResShift(**options)
 
 
 def velocity(seed: int = 0, *, awake: bool = False, **options: Any) -> VelocityField:
@@ -141,9 +141,9 @@ def realness_teacher(seed: int = 0) -> OneStepTeacher:
     return OneStepTeacher(student(seed))
 
 
-def fidelity_teacher(seed: int = 0) -> ResidualShiftTeacher:
+def fidelity_teacher(seed: int = 0) -> ResShiftTeacher:
     """T_f on the nano codec."""
-    return ResidualShiftTeacher(shift_network(seed))
+    return ResShiftTeacher(shift_network(seed))
 
 
 class LinearTeacher(Teacher):
@@ -161,16 +161,16 @@ class LinearTeacher(Teacher):
     def condition(self, lq: Tensor, keys: list[str] | None = None) -> None:
         """Nothing."""
 
-    def opinion(
+    def targets(
         self,
         student: Noisy,
         gt: Noisy,
         condition: Tensor | None,
         gradient: Gradient,
         normal: Callable[[Tensor], Tensor],
-    ) -> Opinion:
+    ) -> TeacherTargets:
         """The linear map, for both terms."""
-        return opinion_in_latent(lambda noisy: self.slope * noisy.latent + self.offset, student, gt, gradient)
+        return latent_space_targets(lambda noisy: self.slope * noisy.latent + self.offset, student, gt, gradient)
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Nearest-neighbour enlargement."""

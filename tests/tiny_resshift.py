@@ -7,7 +7,7 @@ from typing import Any
 import tiny
 import torch
 
-from ctsr_lightning.networks import ResShiftNetwork, published_schedule
+from ctsr_lightning.networks import PublishedResShift, published_schedule
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.teachers import BridgedTeacher
@@ -24,14 +24,14 @@ UNET = {
 VQ = {"channels": 32, "channel_mult": (1, 1, 1), "num_res_blocks": 1, "num_codes": 64}
 
 
-def resshift(seed: int = 0, version: Any = "v3", one_step: bool = False) -> ResShiftNetwork:
+def resshift(seed: int = 0, version: Any = "v3", one_step: bool = False) -> PublishedResShift:
     """A denoiser for latents of 8x8 and their multiples, and a VQ autoencoder at f = 4."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = VQCodec(vq_autoencoder(**VQ))  # type: ignore[arg-type]
         torch.nn.init.normal_(codec.autoencoder.quantize.embedding.weight)  # far enough apart to matter
         unet = SwinUNet(**UNET)  # type: ignore[arg-type]
-    return ResShiftNetwork(unet, codec, published_schedule(version), one_step=one_step)
+    return PublishedResShift(unet, codec, published_schedule(version), one_step=one_step)
 
 
 def bridged_teacher(seed: int = 0, *, version: Any = "v3", one_step: bool = False, **options: Any) -> BridgedTeacher:

@@ -1,4 +1,4 @@
-"""The frozen networks of a training, asked about one batch after the other for `ctsr cache`."""
+"""The frozen networks of a training, run batch by batch for `ctsr cache`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from ctsr_lightning.cache.store import Answers
+from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import to_uint8
-from ctsr_lightning.inference.restorer import computing, pick_device
+from ctsr_lightning.inference.restorer import inference_precision, pick_device
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.progress import progress
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from ctsr_lightning.batch import Batch
 
 
-class Tally(NamedTuple):
+class FillCounts(NamedTuple):
     """What was done for one split."""
 
     images: int
     """Images of this process's share."""
     computed: int
-    """Those of them that the networks were asked about."""
+    """Those of them that the networks were run on."""
     seconds: float
     """Time of that, without making the images."""
 
@@ -33,11 +33,11 @@ PICTURES: Final = frozenset({"fidelity", "target"})
 """Answers that are images, kept as 8-bit ones."""
 
 
-class Asker:
-    """The frozen networks of a training, on the device where they are asked.
+class CacheFiller:
+    """The frozen networks of a training, on their device.
 
     Args:
-        model: The training: an `AskingModule`.
+        model: The training: an `CacheableTraining`.
         device: Where to compute.
         precision: Type to compute in.
         keep: Whether restorations of training images are kept that the training itself does not read.
@@ -45,15 +45,15 @@ class Asker:
 
     def __init__(self, model: Any, device: str, precision: Precision, *, keep: bool) -> None:
         self.model, self.device, self.dtype = model, pick_device(device), getattr(torch, precision)
-        for network in model.asked.values():
+        for network in model.frozen_networks.values():
             network.eval().to(self.device)
-        self.names = {split: model.record(split, pictures=keep) for split in ("train", "val")}
+        self.names = {split: model.cached_names(split, pictures=keep) for split in ("train", "val")}
 
-    def fill(self, answers: Answers, split: str, loader: Any) -> Tally:
+    def fill(self, cache: OutputCache, split: str, loader: Any) -> FillCounts:
         """Write the records of a split that are not there yet.
 
         Args:
-            answers: The folder.
+            cache: The folder.
             split: `train` or `val`.
             loader: Batches of the split's images.
         """
@@ -62,18 +62,18 @@ class Asker:
             task = bar.add_task(split, total=len(loader.sampler))
             batch: Batch
             for batch in loader:
-                lacking = answers.lacking(batch.lq, self.names[split])
-                if lacking:
+                missing = cache.missing(batch.lq, self.names[split])
+                if missing:
                     started = time.perf_counter()
-                    records = self.ask(batch.lq[lacking], [batch.key[i] for i in lacking], split)
-                    for i, image in enumerate(batch.lq[lacking]):
-                        answers.write(image, {name: values[i] for name, values in records.items()})
+                    records = self.frozen_outputs(batch.lq[missing], [batch.key[i] for i in missing], split)
+                    for i, image in enumerate(batch.lq[missing]):
+                        cache.write(image, {name: values[i] for name, values in records.items()})
                     seconds += time.perf_counter() - started
-                images, computed = images + len(batch.key), computed + len(lacking)
+                images, computed = images + len(batch.key), computed + len(missing)
                 bar.advance(task, len(batch.key))
-        return Tally(images, computed, seconds)
+        return FillCounts(images, computed, seconds)
 
-    def ask(self, lq: Tensor, keys: list[str], split: str) -> dict[str, Tensor]:
+    def frozen_outputs(self, lq: Tensor, keys: list[str], split: str) -> dict[str, Tensor]:
         """Ask about images.
 
         Args:
@@ -85,16 +85,16 @@ class Asker:
             What their records hold, on the CPU: pictures as uint8, everything else as float32.
 
         Raises:
-            ValueError: If an answer is not finite.
+            ValueError: If an output is not finite.
         """
         lq = lq.to(self.device)
-        with torch.no_grad(), computing(self.device, self.dtype, None):
-            found = self.model.ask(lq, keys, split)
+        with torch.no_grad(), inference_precision(self.device, self.dtype, None):
+            found = self.model.frozen_outputs(lq, keys, split)
         record = {name: found[name].float().cpu() for name in self.names[split]}
         for name, values in record.items():
             if not bool(torch.isfinite(values).all()):
                 raise ValueError(
-                    f"Expected finite answers, but {name} of {keys} holds NaN or infinity. Compute in float32, or in "
+                    f"Expected finite outputs, but {name} of {keys} holds NaN or infinity. Compute in float32, or in "
                     "bfloat16 instead of float16; if that does not help, the weights are damaged."
                 )
         for name in PICTURES & record.keys():

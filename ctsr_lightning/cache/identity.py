@@ -17,7 +17,7 @@ SAMPLED: Final = 2**16
 LIBRARIES: Final = frozenset({"torch", "diffusers", "peft", "transformers", "spandrel"})
 """Packages whose modules say everything by their weights; their settings change from version to version."""
 NO_MATTER: Final = frozenset({"training", "gradient_checkpointing"})
-"""Settings that change no answer."""
+"""Settings that change no output."""
 
 
 def identity(module: nn.Module, without: nn.Module | None = None) -> str:
@@ -43,7 +43,7 @@ def identity(module: nn.Module, without: nn.Module | None = None) -> str:
 
 
 def _facts(name: str, module: nn.Module, without: nn.Module | None) -> Iterator[bytes]:
-    """All that a module's answers depend on, piece by piece."""
+    """All that a module's outputs depend on, piece by piece."""
     if module is without:
         return
     for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

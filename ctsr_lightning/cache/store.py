@@ -1,4 +1,4 @@
-"""What networks have said about images, kept on disk and found by what the images show."""
+"""On-disk cache of frozen networks' outputs, keyed by image content."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ctsr_lightning.images import content_key
 FORMAT: Final = 1
 """Version of the folder's layout."""
 DESCRIPTION: Final = "cache.json"
-"""What says whose answers a folder holds."""
+"""File that names the networks whose outputs a folder holds."""
 
 
-class Answers:
+class OutputCache:
     """Records of tensors about images, one safetensors file per image, written by `ctsr cache`.
 
     An image is looked up by its content (`content_key`), not by a name, so that nothing can be mixed up: another crop,
     flip or degradation of the same photo is another image. A file is written aside and renamed, so that every record
-    that is there is whole, and any number of processes may write to one folder. `cache.json` says which networks have
-    answered.
+    that is there is whole, and any number of processes may write to one folder. `cache.json` says which networks
+    made them.
 
     Making this object reads nothing.
 
@@ -42,19 +42,24 @@ class Answers:
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("??/*.safetensors"))
 
-    def begin(self, made_with: Mapping[str, str], data: Mapping[str, Any]) -> None:
+    def open(self, cache_signature: Mapping[str, str], data: Mapping[str, Any]) -> None:
         """Describe the folder, or make sure that it goes on being what it is described as.
 
         Args:
-            made_with: What the answers depend on, by name.
+            cache_signature: What the outputs depend on, by name.
             data: Plain facts about the images, for messages.
 
         Raises:
-            ValueError: If the folder holds answers of other networks.
+            ValueError: If the folder holds outputs of other networks.
         """
         if (self.folder / DESCRIPTION).is_file():
-            self.check(made_with)
-        content = {"format": FORMAT, "ctsr_lightning": __version__, "made_with": dict(made_with), "data": dict(data)}
+            self.check(cache_signature)
+        content = {
+            "format": FORMAT,
+            "ctsr_lightning": __version__,
+            "cache_signature": dict(cache_signature),
+            "data": dict(data),
+        }
         _write(self.folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
     def description(self) -> dict[str, Any]:
@@ -73,7 +78,7 @@ class Answers:
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            found = content["format"], dict(content["made_with"]), dict(content["data"])
+            found = content["format"], dict(content["cache_signature"]), dict(content["data"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected the description of a cache in '{path}', found something else: {error}."
@@ -85,26 +90,30 @@ class Answers:
             )
         return dict(content)
 
-    def check(self, made_with: Mapping[str, str]) -> None:
-        """Refuse answers of other networks.
+    def check(self, cache_signature: Mapping[str, str]) -> None:
+        """Refuse outputs of other networks.
 
         Args:
-            made_with: What the answers have to depend on, by name.
+            cache_signature: What the outputs have to depend on, by name.
 
         Raises:
             FileNotFoundError: If there is no description.
             ValueError: If it differs; the message says in what.
         """
-        there = self.description()["made_with"]
-        if other := {name: there.get(name, "nothing") for name, value in made_with.items() if there.get(name) != value}:
-            differences = "; ".join(f"{name}: '{found}', not '{made_with[name]}'" for name, found in other.items())
+        there = self.description()["cache_signature"]
+        if other := {
+            name: there.get(name, "nothing") for name, value in cache_signature.items() if there.get(name) != value
+        }:
+            differences = "; ".join(
+                f"{name}: '{found}', not '{cache_signature[name]}'" for name, found in other.items()
+            )
             raise ValueError(
-                f"Expected answers of this configuration's networks in the cache '{self.folder}', found those of "
+                f"Expected outputs of this configuration's networks in the cache '{self.folder}', found those of "
                 f"others ({differences}). Use the configuration and weights that it was made with, or make another "
                 "cache in another folder."
             )
 
-    def lacking(self, lq: Tensor, names: Sequence[str]) -> list[int]:
+    def missing(self, lq: Tensor, names: Sequence[str]) -> list[int]:
         """Positions in a batch of the images without a whole record.
 
         Args:
@@ -114,7 +123,7 @@ class Answers:
         return [i for i, image in enumerate(lq) if not set(names) <= self._holds(self._file(content_key(image)))]
 
     def write(self, image: Tensor, record: Mapping[str, Tensor]) -> None:
-        """Keep what networks have said about an image, beside what is there already.
+        """Keep the outputs for an image, beside what is there already.
 
         Args:
             image: The image, RGB in [0, 1], shape (3, h, w).
@@ -185,9 +194,9 @@ class Answers:
             )
         facts = ", ".join(f"{name} {value}" for name, value in data.items())
         return ValueError(
-            f"There is no answer for this image of {size} pixels in '{self.folder}' (it holds {len(self)}). Expected "
-            f"the images of the cache: the same `data` block, degraded in the worker; it was made with {facts}. Or run "
-            "`ctsr cache` again with this configuration: it adds what is not there yet."
+            f"There is no cached output for this image of {size} pixels in '{self.folder}' (it holds {len(self)}). "
+            f"Expected images of the cache: the same `data` block, degraded in the worker; it was made with {facts}. "
+            "Or run `ctsr cache` again with this configuration: it adds what is not there yet."
         )
 
 

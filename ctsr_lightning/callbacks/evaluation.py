@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.callbacks.passes import Ownership, agree, check_finite, checked_batch, compute, restoring
+from ctsr_lightning.callbacks.distributed import Ownership, agree, check_finite, checked_batch, compute, evaluation_rng
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.images import enlarge, quantize
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import lattices
-from ctsr_lightning.metrics.suites import higher_is_better, restoration_metrics
+from ctsr_lightning.metrics.named import higher_is_better, restoration_metrics
 from ctsr_lightning.networks.frozen import Frozen
 
 RESTORED, BICUBIC, TRUTH, GRID = "restored", "bicubic", "gt", "grid_energy"
@@ -181,7 +181,7 @@ class Evaluation(Callback):
     ) -> dict[str, Tensor]:
         """All images to measure, by label."""
         module: Any = pl_module
-        with restoring(trainer, batch.key):
+        with evaluation_rng(trainer, batch.key):
             restored = (
                 module.sweep(batch.lq, self.controls, batch.key)
                 if module.controllable

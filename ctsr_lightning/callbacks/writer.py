@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ctsr_lightning import __version__
+from ctsr_lightning.callbacks.distributed import check_finite
 from ctsr_lightning.callbacks.ema import EMA
-from ctsr_lightning.callbacks.images import keeps_files, log_folder
-from ctsr_lightning.callbacks.passes import check_finite
+from ctsr_lightning.callbacks.image_grid import keeps_files, log_folder
 from ctsr_lightning.images import write_image
 
 WEIGHTS_FILE = "weights.safetensors"

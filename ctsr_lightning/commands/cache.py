@@ -1,4 +1,4 @@
-"""`ctsr cache`: what a training asks of its frozen networks, asked once."""
+"""`ctsr cache`: outputs of a training's frozen networks, computed once."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import logging
@@ -15,8 +15,8 @@ from ctsr_lightning.commands.options import listed
 from ctsr_lightning.inference.settings import Precision
 
 if TYPE_CHECKING:
-    from ctsr_lightning.cache.fill import Tally
-    from ctsr_lightning.cache.store import Answers
+    from ctsr_lightning.cache.fill import FillCounts
+    from ctsr_lightning.cache.store import OutputCache
     from ctsr_lightning.data import RealESRGANDataModule
 
 ALONE = (
@@ -33,7 +33,7 @@ LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
 
 
 class Share(NamedTuple):
-    """Which images this process answers for: number rank, rank + ranks, and so on."""
+    """Which images this process handles: number rank, rank + ranks, and so on."""
 
     rank: int
     """Number of this process."""
@@ -56,9 +56,9 @@ def cache(
     """Ask the frozen networks of stage 2 once, so that its training runs the velocity field alone.
 
     For every image of a finite training set stage 2 asks the student for z_0 and z_L, T_f, the most expensive, for its
-    restoration, the codec for z_1, and the prompt for c. This command writes the answers to a folder, with T_f's
-    restorations of the validation images for the pictures there. Of a OneStep with a target it keeps the target's
-    pictures. Records are found by the image itself, each is written whole: after Ctrl-C the same command continues, and
+    restoration, the codec for z_1, and the prompt for c. This command writes the outputs to a folder, with T_f's
+    restorations of the validation images for the pictures there. Of OneStepTraining with a target it keeps the target's
+    images. Records are found by the image itself, each is written whole: after Ctrl-C the same command continues, and
     a larger --samples adds what is not there yet. At the end it prints how to train with the folder, and of stage 2
     also how to do so without T_f in memory.
 
@@ -70,9 +70,9 @@ def cache(
         ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --rank 0 --ranks 2
 
     Args:
-        training: Configuration of the stage 2, or of the OneStep with a target; several with commas between, as
+        training: Configuration of the stage 2, or of the OneStepTraining with a target; several with commas between, as
             --config of ctsr fit.
-        output: Folder for the answers: at full size with 512-pixel crops 1 MB per sample, or 0.2 MB with
+        output: Folder for the outputs: at full size with 512-pixel crops 1 MB per sample, or 0.2 MB with
             --skip-restorations.
         samples: Number of training samples, where the configuration sets no data.pool.
         options: Further options of ctsr fit, as in --options "data.train=photos data.seed=1".
@@ -119,7 +119,7 @@ def fill_cache(
 
     Args:
         configured: The stage-2 training, as options of `ctsr fit`.
-        output: Folder for the answers.
+        output: Folder for the outputs.
         samples: Number of training samples, where the configuration sets no data.pool.
         batch_size: Training images at once; None for the training's.
         share: The part of the work to do.
@@ -132,30 +132,30 @@ def fill_cache(
     """
     model, data = _built(configured)
 
-    from ctsr_lightning.cache.fill import Asker
-    from ctsr_lightning.cache.store import Answers
+    from ctsr_lightning.cache.fill import CacheFiller
+    from ctsr_lightning.cache.store import OutputCache
 
-    answers = Answers(output)
-    _check(model, answers)
+    cache = OutputCache(output)
+    _check(model, cache)
     pool = data.pool
     data.pool = _agreed(pool, samples)
     data.setup("fit")
     loaders = data.finite_dataloaders(batch_size or data.batch_size, *share)
     facts = {"images": len(loaders["train"].dataset)}  # type: ignore[arg-type]
     facts |= {name: getattr(data, name) for name in ("pool", "crop", "seed", "val_crop", "val_repeats")}
-    answers.begin({**model.made_with(), "precision": precision}, facts)
+    cache.open({**model.cache_signature(), "precision": precision}, facts)
     if share.ranks > 1:
         print(f"Part {share.rank} of {share.ranks}, counted from 0.")
-    asker = Asker(model, own_device(device), precision, keep=keep)
+    filler = CacheFiller(model, own_device(device), precision, keep=keep)
     try:
         for split, loader in loaders.items():
-            if asker.names[split]:
-                print(_summary(split, asker.fill(answers, split, loader)))
+            if filler.names[split]:
+                print(_summary(split, filler.fill(cache, split, loader)))
     except KeyboardInterrupt:
-        print(f"ctsr: {len(answers)} records are in '{answers.folder}'. The same command continues.", file=sys.stderr)
+        print(f"ctsr: {len(cache)} records are in '{cache.folder}'. The same command continues.", file=sys.stderr)
         raise
-    size = sum(file.stat().st_size for file in answers.folder.glob("??/*.safetensors"))
-    print(f"→ {answers.folder} ({len(answers)} records, {size / 2**20:,.1f} MiB)")
+    size = sum(file.stat().st_size for file in cache.folder.glob("??/*.safetensors"))
+    print(f"→ {cache.folder} ({len(cache)} records, {size / 2**20:,.1f} MiB)")
     return model, [] if pool is not None else [f"--data.pool={data.pool}"]
 
 
@@ -212,7 +212,7 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
     """Model and data of a training's configuration.
 
     Raises:
-        ValueError: If they are not those of a training that can be asked for, with this package's data module.
+        ValueError: If they are not those of a training whose outputs can be cached, with this package's data module.
     """
     from ctsr_lightning.data import RealESRGANDataModule
     from ctsr_lightning.training import training_cli
@@ -220,27 +220,27 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
     with _quiet():
         built = training_cli([*words, *ALONE], run=False)
     model, data = built.model, built.datamodule
-    if not getattr(model, "asked", None):
+    if not getattr(model, "frozen_networks", None):
         raise ValueError(
-            "Expected the configuration of a stage-2 training (Controllable), or of a OneStep with a target, in "
-            f"--training, found one of {type(model).__name__}{' without' if hasattr(model, 'asked') else ''}. Other "
-            "trainings ask their networks something new in every step."
+            "Expected the configuration of a stage-2 training (CTSRStage2), or of OneStepTraining with a target, in "
+            f"--training, found one of {type(model).__name__}{' without' * hasattr(model, 'frozen_networks')}. "
+            "Other trainings run their networks on something new in every step."
         )
     if not isinstance(data, RealESRGANDataModule):
         raise ValueError(f"Expected data of a RealESRGANDataModule, found {type(data).__name__}.")  # noqa: TRY004
     return model, data
 
 
-def _check(model: Any, answers: "Answers") -> None:
+def _check(model: Any, cache: "OutputCache") -> None:
     """Refuse what cannot be kept, or would be read from the folder that is to be written."""
-    for name, part in model.asked.items():
-        other = getattr(part, "answers", None)
-        if other is not None and other.folder.resolve() == answers.folder.resolve():
+    for name, part in model.frozen_networks.items():
+        other = getattr(part, "output_cache", None)
+        if other is not None and other.folder.resolve() == cache.folder.resolve():
             raise ValueError(
-                f"Expected model.{name} to be what is asked, found {type(part).__name__} of '{answers.folder}' itself. "
+                f"Expected model.{name} to be the network itself, found {type(part).__name__} of '{cache.folder}'. "
                 "Make the cache with the configuration that names the network, and train with the one that reads."
             )
-    if getattr(model.asked.get("student"), "sample_latent", False):
+    if getattr(model.frozen_networks.get("student"), "sample_latent", False):
         raise ValueError(
             "Expected a student with `sample_latent: false`: it draws z_L anew in every step, of which a cache would "
             "keep one draw for ever. Set it to false, or train without a cache."
@@ -262,7 +262,7 @@ def _agreed(pool: int | None, samples: int | None) -> int:
     return pool or samples or 0
 
 
-def _summary(split: str, tally: "Tally") -> str:
+def _summary(split: str, tally: "FillCounts") -> str:
     each = f", {tally.seconds / tally.computed:.2f} s each" if tally.computed else ""
     return f"{split}: {tally.computed} computed{each}, {tally.images - tally.computed} were there."
 
@@ -271,10 +271,10 @@ def _advice(configured: list[str], folder: str, model: Any) -> str:
     """The commands to train with."""
     fit = ["ctsr", "fit", *configured, f"--model.cache={folder}"]
     lines = ["Train with:", f"  {shlex.join(fit)}"]
-    if "fidelity" in model.asked:
+    if "fidelity" in model.frozen_networks:
         scale = [] if model.scale == 4 else [f"--model.fidelity.scale={model.scale}"]
         without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}", *scale]
-        if model.asked["student.prompt"].varies:
+        if model.frozen_networks["student.prompt"].varies:
             without += ["--model.student.prompt=CachedPrompt", f"--model.student.prompt.folder={folder}"]
         lines += ["without T_f in memory:", f"  {shlex.join(without)}"]
     return "\n".join(lines)

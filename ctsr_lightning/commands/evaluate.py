@@ -9,14 +9,14 @@ from ctsr_lightning.commands.options import choose_model, listed, load_restorer
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.evaluation.setup import (
     Baselines,
-    available,
     benchmark_data,
+    build_methods,
+    build_metrics,
+    caveats,
     colour_note,
-    contest,
-    keep,
     load_data,
     recorded_files,
-    remarks_on,
+    save_partial_on_error,
 )
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Color, Precision
@@ -25,7 +25,7 @@ from ctsr_lightning.progress import progress
 if TYPE_CHECKING:
     from ctsr_lightning.data.pairing.names import Affixes
     from ctsr_lightning.evaluation.measurements import Measurements
-    from ctsr_lightning.evaluation.methods import Contestants
+    from ctsr_lightning.evaluation.methods import Methods
 
 LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 """Formats whose compression the figures include."""
@@ -126,7 +126,7 @@ def evaluate(
     """
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.lattice import lattices
-    from ctsr_lightning.metrics.suites import metric_names
+    from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.networks.shipped import SHIPPED
     from ctsr_lightning.weights.search import weight_folders
 
@@ -138,7 +138,9 @@ def evaluate(
         raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
     with weight_folders(*listed(weights), download=download):
-        chosen, notes = available(names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border)
+        chosen, notes = build_metrics(
+            names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
+        )
     output = Path(output).expanduser()
     settings: dict[str, Any] = {
         "checkpoint": None,
@@ -164,10 +166,8 @@ def evaluate(
             chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
         if metrics is None:
             chosen |= lattices(restorer.student.codec.factor)
-        contestants, remarks = contest(restorer, model.path, controls, alphas, baselines, experts)
-        measurements, source = _measure_model(
-            contestants, restored, gt, data, chosen, crop_border, limit, seeds, output
-        )
+        methods, remarks = build_methods(restorer, model.path, controls, alphas, baselines, experts)
+        measurements, source = _measure_model(methods, restored, gt, data, chosen, crop_border, limit, seeds, output)
         notes += remarks
         notes += colour_note(color)
         settings |= {
@@ -179,7 +179,7 @@ def evaluate(
             "experts": recorded_files(experts),
             "device": describe_device(restorer.device),
         }
-    notes += remarks_on(measurements)
+    notes += caveats(measurements)
     identity = {
         "name": name or title,
         "benchmark": None if data is None else Path(data).stem,
@@ -268,7 +268,7 @@ def _measure_files(
     jobs = [(path.relative_to(first).as_posix(), path, truth) for path, truth in matched.pairs.values()][:limit]
     cache = ImageCache(2**29)
     measurements = Measurements(metrics, pick_device(device), border)
-    with progress() as bar, keep(output, measurements):
+    with progress() as bar, save_partial_on_error(output, measurements):
         folders.check(bar.track([(a, b) for _, a, b in jobs], description="checking"), cache)
         folders.measure(bar.track(jobs, description="measuring"), cache, measurements)
     names = matched.rule.describe("restored names", "ground-truth names")
@@ -284,7 +284,7 @@ def _measure_files(
 
 
 def _measure_model(
-    contestants: "Contestants",
+    methods: "Methods",
     lq: str | Path | None,
     gt: str | Path | None,
     data: str | Path | None,
@@ -295,13 +295,13 @@ def _measure_model(
     output: Path,
 ) -> tuple["Measurements", str]:
     """Restore a data set and measure it: the measurements, and where the images are from."""
-    from ctsr_lightning.evaluation.measurements import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
 
-    module, source = benchmark_data(contestants.restorer.scale, lq, gt, data)
+    module, source = benchmark_data(methods.restorer.scale, lq, gt, data)
     batches, total = load_batches(module, limit)
-    measurements = Measurements(metrics, contestants.restorer.device, border, seeds)
-    with progress() as bar, keep(output, measurements):
-        compete(contestants, bar.track(batches, total=total, description="measuring"), measurements)
+    measurements = Measurements(metrics, methods.restorer.device, border, seeds)
+    with progress() as bar, save_partial_on_error(output, measurements):
+        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements)
     return measurements, source
 
 

@@ -8,13 +8,13 @@ from ctsr_lightning.commands.options import choose_model, listed, load_restorer
 from ctsr_lightning.evaluation.labels import GRID
 from ctsr_lightning.evaluation.setup import (
     Baselines,
-    available,
     benchmark_data,
+    build_methods,
+    build_metrics,
+    caveats,
     colour_note,
-    contest,
-    keep,
     recorded_files,
-    remarks_on,
+    save_partial_on_error,
 )
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Color, Precision
@@ -96,23 +96,23 @@ def sweep(
     model = choose_model(checkpoint)
     restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
 
-    from ctsr_lightning.evaluation.measurements import Measurements, compete, load_batches
+    from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
     from ctsr_lightning.evaluation.pictures import Examples
     from ctsr_lightning.evaluation.tradeoff_report import write_report
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.lattice import lattices
+    from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
-    from ctsr_lightning.metrics.suites import metric_names
     from ctsr_lightning.weights.search import weight_folders
 
     experts = listed(expert)
-    contestants, notes = contest(restorer, model.path, controls, alphas, baselines, experts)
+    methods, notes = build_methods(restorer, model.path, controls, alphas, baselines, experts)
     with weight_folders(*listed(weights)):
         distance = perceptual_distance(lpips)
         patterns = lattices(restorer.student.codec.factor)
         own = {distance.name, GRID, *patterns}
         further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in own]
-        chosen, _ = available(further, skip_unavailable=False)
+        chosen, _ = build_metrics(further, skip_unavailable=False)
     grid = GridEnergy(restorer.student.codec.factor if grid_factor is None else grid_factor)
     chosen = {**chosen, distance.name: PerceptualMetric(distance), GRID: grid, **patterns}
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
@@ -120,8 +120,8 @@ def sweep(
     measurements = Measurements(chosen, restorer.device)
     output = Path(output).expanduser()
     shown = Examples(examples, every=max(1, total // max(1, examples)))
-    with progress() as bar, keep(output, measurements):
-        compete(contestants, bar.track(batches, total=total, description="measuring"), measurements, shown)
+    with progress() as bar, save_partial_on_error(output, measurements):
+        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements, shown)
     settings: dict[str, Any] = {
         "checkpoint": model.name,
         "data": source,
@@ -133,11 +133,11 @@ def sweep(
         "color": color,
         "experts": recorded_files(experts),
         "scale": restorer.scale,
-        "controls": contestants.controls,
+        "controls": methods.controls,
         "perceptual": distance.name,
         "perceptual_is_lpips": isinstance(distance, LPIPS),
     }
-    notes += colour_note(color) + remarks_on(measurements)
+    notes += colour_note(color) + caveats(measurements)
     identity = {
         "name": name or model.name,
         "benchmark": None if data is None else Path(data).stem,

@@ -1,5 +1,5 @@
 """Noise schedules, parametrizations and samplers: torch only, no networks."""
 
-from ctsr_lightning.diffusion.schedule import NoiseSchedule, ResidualShiftSchedule
+from ctsr_lightning.diffusion.schedule import NoiseSchedule, ResShiftSchedule
 
-__all__ = ("NoiseSchedule", "ResidualShiftSchedule")
+__all__ = ("NoiseSchedule", "ResShiftSchedule")

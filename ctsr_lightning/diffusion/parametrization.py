@@ -11,7 +11,7 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 """The noise ε, the clean latent z_0, or v = √ᾱ ε - √(1-ᾱ) z_0 (names as in diffusers)."""
 
 
-def wide(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """At least float32: near t = 999 the closed forms amplify rounding by 1/√ᾱ = 14.6."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
@@ -24,7 +24,7 @@ def clean_from_noise(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
         noise: ε or its prediction.
         alpha_bar: ᾱ_t, broadcastable.
     """
-    return (wide(noisy) - (1.0 - alpha_bar).sqrt() * wide(noise)) / alpha_bar.sqrt()
+    return (at_least_float32(noisy) - (1.0 - alpha_bar).sqrt() * at_least_float32(noise)) / alpha_bar.sqrt()
 
 
 def noise_from_clean(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def noise_from_clean(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Tensor:
         clean: z_0 or its prediction.
         alpha_bar: ᾱ_t, broadcastable.
     """
-    return (wide(noisy) - alpha_bar.sqrt() * wide(clean)) / (1.0 - alpha_bar).sqrt()
+    return (at_least_float32(noisy) - alpha_bar.sqrt() * at_least_float32(clean)) / (1.0 - alpha_bar).sqrt()
 
 
 def to_clean(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
@@ -50,17 +50,17 @@ def to_clean(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Predi
     if prediction == "epsilon":
         return clean_from_noise(noisy, output, alpha_bar)
     if prediction == "sample":
-        return wide(output)
-    return alpha_bar.sqrt() * wide(noisy) - (1.0 - alpha_bar).sqrt() * wide(output)
+        return at_least_float32(output)
+    return alpha_bar.sqrt() * at_least_float32(noisy) - (1.0 - alpha_bar).sqrt() * at_least_float32(output)
 
 
 def to_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
     """Turn a network's output into ε̂; arguments as in `to_clean`."""
     if prediction == "epsilon":
-        return wide(output)
+        return at_least_float32(output)
     if prediction == "sample":
         return noise_from_clean(noisy, output, alpha_bar)
-    return (1.0 - alpha_bar).sqrt() * wide(noisy) + alpha_bar.sqrt() * wide(output)
+    return (1.0 - alpha_bar).sqrt() * at_least_float32(noisy) + alpha_bar.sqrt() * at_least_float32(output)
 
 
 def training_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctsr_lightning.diffusion.schedule import ResidualShiftSchedule
+from ctsr_lightning.diffusion.schedule import ResShiftSchedule
 from ctsr_lightning.images import content_key
 
 Normal = Callable[[Tensor], Tensor]
@@ -44,10 +44,10 @@ def _generator(image: Tensor, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def sample_residual_shift(
+def sample_resshift(
     predict_clean: Callable[[Tensor, Tensor], Tensor],
     degraded: Tensor,
-    schedule: ResidualShiftSchedule,
+    schedule: ResShiftSchedule,
     normal: Normal = torch.randn_like,
     temperature: float = 1.0,
     steps: int | None = None,

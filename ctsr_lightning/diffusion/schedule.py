@@ -79,7 +79,7 @@ class NoiseSchedule:
         return alpha_bar.sqrt() * clean + (1.0 - alpha_bar).sqrt() * noise
 
 
-class ResidualShiftSchedule:
+class ResShiftSchedule:
     r"""ResShift's schedule: a chain from the clean latent to the degraded one.
 
     w_τ = w_0 + η_τ (w_y - w_0) + κ √η_τ ε  (ResShift, Eq. 1-2), with √η growing geometrically on a warped clock:

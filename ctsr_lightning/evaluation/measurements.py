@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.evaluation.methods import Contestants, Method, Restoration
+from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.metrics.stability import Stability
@@ -166,13 +166,13 @@ class Measurements:
         return Summary(method, values, spread, *times, stability)
 
 
-def compete(
-    contestants: Contestants, batches: Iterable[Batch], measurements: Measurements, examples: Examples | None = None
+def measure_methods(
+    methods: Methods, batches: Iterable[Batch], measurements: Measurements, examples: Examples | None = None
 ) -> None:
     """Restore every image by every method and measure the results; a first, unmeasured pass warms the device up.
 
     Args:
-        contestants: The methods.
+        methods: The methods.
         batches: Images one by one, with their ground truth.
         measurements: Where the results go.
         examples: Where the first images go to be looked at.
@@ -182,13 +182,13 @@ def compete(
         assert batch.gt is not None
         size = (batch.gt.shape[-2], batch.gt.shape[-1])
         if not warm:
-            for _ in contestants.restore(batch.lq, size, keys=batch.key):
+            for _ in methods.restore(batch.lq, size, keys=batch.key):
                 pass
             warm = True
         if examples is not None:
             examples.begin(batch.lq)
         for seed in range(measurements.runs):
-            for restored in contestants.restore(batch.lq, size, seed, batch.key):
+            for restored in methods.restore(batch.lq, size, seed, batch.key):
                 measurements.add(batch.key[0], restored, batch.gt, seed)
                 if examples is not None and seed == 0:
                     examples.add(restored)

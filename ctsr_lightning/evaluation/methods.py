@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ctsr_lightning.evaluation.experts import Expert, blends
 from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.inference.color import correct
-from ctsr_lightning.inference.experts import Expert, blends
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks.student import upsample
 
@@ -44,7 +44,7 @@ class Restoration(NamedTuple):
     """Time for this way alone, once the pass that all values of t share has been made."""
 
 
-class Contestants:
+class Methods:
     """All that restores the images of a comparison: the model at several t, teachers, their blend, experts, bicubic.
 
     Args:

@@ -13,9 +13,9 @@ from ctsr_lightning.inference.settings import Color, parse_controls
 
 if TYPE_CHECKING:
     from ctsr_lightning.data import RealESRGANDataModule
+    from ctsr_lightning.evaluation.experts import Expert
     from ctsr_lightning.evaluation.measurements import Measurements
-    from ctsr_lightning.evaluation.methods import Contestants
-    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.evaluation.methods import Methods
     from ctsr_lightning.inference.restorer import Restorer
 
 Baselines = Literal["all", "bicubic", "none"]
@@ -25,7 +25,7 @@ FEW = 1000
 """Images below which a Fréchet distance is mostly bias."""
 
 
-def available(
+def build_metrics(
     names: Sequence[str], *, skip_unavailable: bool, grid_factor: int | None = None, border: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
     """Metrics by name, and what to say about those left out.
@@ -41,7 +41,7 @@ def available(
         ValueError: If the patch is smaller than 2 pixels.
     """
     from ctsr_lightning.metrics.grid import GridEnergy
-    from ctsr_lightning.metrics.suites import named_metrics
+    from ctsr_lightning.metrics.named import named_metrics
 
     built, missing = named_metrics(names)
     if GRID in built:
@@ -57,14 +57,14 @@ def available(
     )
 
 
-def contest(
+def build_methods(
     restorer: Restorer,
     checkpoint: str | Path,
     controls: float | list[float] | str | None,
     alphas: float | list[float] | str,
     baselines: Baselines,
     files: Sequence[str] = (),
-) -> tuple[Contestants, list[str]]:
+) -> tuple[Methods, list[str]]:
     """A model and what it is compared with, and what to say about what is not there.
 
     Args:
@@ -79,16 +79,16 @@ def contest(
         FileNotFoundError: If the weights of a teacher or network are not there.
         ValueError: If a value of t is not to be had, or a file holds no network of the model's scale.
     """
-    from ctsr_lightning.evaluation.methods import Contestants
-    from ctsr_lightning.inference.checkpoint import load_teachers
-    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.evaluation.experts import Expert
+    from ctsr_lightning.evaluation.methods import Methods
+    from ctsr_lightning.inference.loading import load_teachers
 
     values = parse_controls(controls if controls is not None else "0,0.5,1" if restorer.controllable else "0")
     for value in values:
         restorer.check_control(value)
     further = file_experts(restorer, files)
     if baselines != "all":
-        return Contestants(restorer, values, further, bicubic=baselines == "bicubic"), []
+        return Methods(restorer, values, further, bicubic=baselines == "bicubic"), []
     try:
         teachers = load_teachers(Path(checkpoint))
     except FileNotFoundError as error:
@@ -103,7 +103,7 @@ def contest(
     remarks = (
         [f"The checkpoint names no {' and no '.join(absent)}: no blend of the teachers is measured."] if absent else []
     )
-    return Contestants(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
+    return Methods(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
 
 
 def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
@@ -120,7 +120,7 @@ def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
         FileNotFoundError: If a file is not there.
         ValueError: If it holds no network of the model's scale, or two have one name.
     """
-    from ctsr_lightning.inference.experts import Expert
+    from ctsr_lightning.evaluation.experts import Expert
     from ctsr_lightning.teachers import ExpertTeacher
 
     experts: dict[str, Expert] = {}
@@ -145,7 +145,7 @@ def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
 
 
 @contextmanager
-def keep(output: Path, measurements: Measurements) -> Iterator[None]:
+def save_partial_on_error(output: Path, measurements: Measurements) -> Iterator[None]:
     """Within this context, what was measured before something went wrong is written as incomplete_per_image.csv.
 
     Args:
@@ -175,7 +175,7 @@ def colour_note(color: Color) -> list[str]:
     return [] if color == "none" else [f"Colours of the model, its teachers and experts corrected by `{color}`."]
 
 
-def remarks_on(measurements: Measurements) -> list[str]:
+def caveats(measurements: Measurements) -> list[str]:
     """What a reader of the figures has to know about them.
 
     Args:

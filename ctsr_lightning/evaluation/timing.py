@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ctsr_lightning.inference.restorer import Restorer, computing
+from ctsr_lightning.inference.restorer import Restorer, inference_precision
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
 from ctsr_lightning.networks.sharing import over_the_same_weights
 from ctsr_lightning.prompts.base import Prompt
@@ -79,7 +79,7 @@ def works(restorer: Restorer, lq: Tensor) -> list[Work]:
     def within(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
             seed = restorer.seed if student.sample_latent else None
-            with torch.no_grad(), computing(restorer.device, restorer.dtype, seed):
+            with torch.no_grad(), inference_precision(restorer.device, restorer.dtype, seed):
                 return work()
 
         return run

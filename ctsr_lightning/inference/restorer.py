@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctsr_lightning.inference.checkpoint import load_model
 from ctsr_lightning.inference.color import correct
+from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent, upsample
@@ -237,7 +237,7 @@ class Restorer:
         if high > 0.0 and not self.controllable:
             raise ValueError(
                 f"This is a stage-1 model: it restores at t = 0 only, but t = {high:g} was asked for. "
-                "Use a checkpoint of stage 2 (Controllable), or t = 0."
+                "Use a checkpoint of stage 2 (CTSRStage2), or t = 0."
             )
 
     @property
@@ -252,7 +252,7 @@ class Restorer:
         return self.student.latent(lq, keys=keys)
 
     def _computing(self) -> AbstractContextManager[None]:
-        return computing(self.device, self.dtype, self.seed if self.student.sample_latent else None)
+        return inference_precision(self.device, self.dtype, self.seed if self.student.sample_latent else None)
 
     def _check_image(self, lq: Tensor) -> Tensor:
         return checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)
@@ -291,7 +291,7 @@ def checked_images(lq: Tensor) -> Tensor:
 
 
 @contextmanager
-def computing(device: torch.device, dtype: torch.dtype, seed: int | None) -> Iterator[None]:
+def inference_precision(device: torch.device, dtype: torch.dtype, seed: int | None) -> Iterator[None]:
     """Within this context networks compute in a type, half types under autocast, and draw from a seed alone.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.images import rgb_to_y
 from ctsr_lightning.spectrum import lattice_power
 
@@ -101,7 +101,7 @@ def lattice(restored: Tensor, gt: Tensor, period: int) -> Tensor:
 
 def _excess(image: Tensor, period: int, side: int) -> Tensor:
     """Log of (P + c)/(M + c) at the harmonics of a period, shape (B, frequencies)."""
-    luma = rgb_to_y(wide(image))[..., :side, :side]
+    luma = rgb_to_y(at_least_float32(image))[..., :side, :side]
     power, surroundings = lattice_power(luma, period, side, side)
     return ((power + ROUNDING) / (surroundings.detach() + ROUNDING)).log()
 

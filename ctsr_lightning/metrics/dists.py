@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.perceptual import copy_features
-from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.weights.published import VGG16
 from ctsr_lightning.weights.search import locate
 
@@ -35,7 +35,7 @@ class DISTS(PerceptualDistance):
         path = locate(VGG16, weights)
         from torchmetrics.functional.image import dists
 
-        with building(dists, "vgg16", _untrained):
+        with patched_constructor(dists, "vgg16", _untrained):
             self.distance = dists.DISTSNetwork()
         self.distance.eval().requires_grad_(False)
         stages = {name: stage for name, stage in self.distance.named_children() if name.startswith("stage")}

@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import require_finite
-from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import CLEAN_INCEPTION, INCEPTION
 from ctsr_lightning.weights.reading import fill, read_weights
@@ -60,7 +60,7 @@ class InceptionFeatureNetwork(FeatureNetwork):
         super().__init__()
         path = locate(INCEPTION, weights)
         read_weights(path)  # refuses code; torch-fidelity itself would run it
-        with building():
+        with patched_constructor():
             self.inception = NoTrainInceptionV3(
                 name="inception-v3-compat", features_list=["2048"], feature_extractor_weights_path=str(path)
             )
@@ -101,9 +101,9 @@ class CleanInceptionFeatures(FeatureNetwork):
         super().__init__()
         path = locate(CLEAN_INCEPTION, weights)
         state = read_weights(path)
-        with building():
+        with patched_constructor():
             from pyiqa.archs import inception
-        with building(inception, "load_pretrained_network", lambda network, _: fill(network, state, path)):
+        with patched_constructor(inception, "load_pretrained_network", lambda network, _: fill(network, state, path)):
             self.inception = inception.InceptionV3().eval()
         self.weight_files = (path,)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.metrics.base import ImageMean, PerceptualDistance
 from ctsr_lightning.metrics.texture import TextureDistance
-from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import ALEXNET, SQUEEZENET, VGG16, WeightFile
 from ctsr_lightning.weights.reading import read_weights
@@ -156,7 +156,7 @@ def _heads(net: Backbone) -> Path:
 def _build_lpips(net: Backbone, path: Path) -> nn.Module:
     import lpips
 
-    with building():
+    with patched_constructor():
         network: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     copy_features(network.get_submodule("net"), path)
     return network

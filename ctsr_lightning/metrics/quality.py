@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.files import file_hash
 from ctsr_lightning.metrics.base import ImageMean
-from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import CLIP_RN50, MANIQA_PIPAL, MUSIQ_KONIQ, NIQE_MODEL
 from ctsr_lightning.weights.reading import fill, read_weights
@@ -124,7 +124,7 @@ class MUSIQ(_NetworkScore):
         path = locate(MUSIQ_KONIQ, weights)
         state = read_weights(path)
         arch = _pyiqa("musiq_arch")
-        with building():
+        with patched_constructor():
             network = arch.MUSIQ(pretrained=False)
         fill(network, state, path)
         super().__init__(network, path)
@@ -151,7 +151,9 @@ class MANIQA(_NetworkScore):
         arch = _pyiqa("maniqa_arch")
         create = arch.timm.create_model
         untrained = SimpleNamespace(create_model=lambda name, **_: create(name, pretrained=False))
-        with building(arch, "timm", untrained):  # its constructor would download a ViT that the file holds anyway
+        with patched_constructor(
+            arch, "timm", untrained
+        ):  # its constructor would download a ViT that the file holds anyway
             network = arch.MANIQA(pretrained=False, test_sample=_MANIQA_CROPS)
         fill(network, state, path)
         super().__init__(network, path)
@@ -176,12 +178,12 @@ class CLIPIQA(_NetworkScore):
         path = locate(CLIP_RN50, weights)
         state = _clip_state(path)
         arch, clip = _pyiqa("clipiqa_arch"), _pyiqa("clip_model")
-        with building():
+        with patched_constructor():
             try:
                 model = clip.build_model(state).float()
             except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
                 raise ValueError(f"Expected CLIP's ResNet-50 in '{path}', found another network ({error}).") from error
-        with building(arch, "load", lambda *_: model):
+        with patched_constructor(arch, "load", lambda *_: model):
             network = arch.CLIPIQA()
         super().__init__(network, path)
 
@@ -189,7 +191,7 @@ class CLIPIQA(_NetworkScore):
 def _pyiqa(module: str) -> Any:
     """Import a module of pyiqa's networks."""
     try:
-        with building():
+        with patched_constructor():
             return importlib.import_module(f"pyiqa.archs.{module}")
     except ImportError as error:
         remedy = (

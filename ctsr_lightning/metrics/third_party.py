@@ -12,7 +12,7 @@ import torch
 
 
 @contextmanager
-def building(owner: Any = None, name: str = "", substitute: Any = None) -> Iterator[None]:
+def patched_constructor(owner: Any = None, name: str = "", substitute: Any = None) -> Iterator[None]:
     """Within this context another package may build a network, without side effects.
 
     Its random initialisation, which is overwritten afterwards, leaves our generator as it was, and what it prints

@@ -1,20 +1,20 @@
 """The trainings: both CTSR stages, and those that make the teachers."""
 
 from ctsr_lightning.modules.base import RestorationModule, TrainingModule
-from ctsr_lightning.modules.codec import CodecTraining
-from ctsr_lightning.modules.controllable import Controllable
-from ctsr_lightning.modules.diffusion_prior import DiffusionPrior
-from ctsr_lightning.modules.dual_teacher import DualTeacher
-from ctsr_lightning.modules.one_step import OneStep
-from ctsr_lightning.modules.residual_shift import ResidualShift
+from ctsr_lightning.modules.codec_training import CodecTraining
+from ctsr_lightning.modules.one_step_training import OneStepTraining
+from ctsr_lightning.modules.prior_training import PriorTraining
+from ctsr_lightning.modules.resshift_training import ResShiftTraining
+from ctsr_lightning.modules.stage1 import CTSRStage1
+from ctsr_lightning.modules.stage2 import CTSRStage2
 
 __all__ = (
+    "CTSRStage1",
+    "CTSRStage2",
     "CodecTraining",
-    "Controllable",
-    "DiffusionPrior",
-    "DualTeacher",
-    "OneStep",
-    "ResidualShift",
+    "OneStepTraining",
+    "PriorTraining",
+    "ResShiftTraining",
     "RestorationModule",
     "TrainingModule",
 )

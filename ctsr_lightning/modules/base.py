@@ -181,7 +181,7 @@ class RestorationModule(TrainingModule):
     """A training whose product restores images, so that evaluation, pictures and prediction apply to it."""
 
     controllable: bool = False
-    """Whether `sweep` answers for values of t."""
+    """Whether `sweep` restores at values of t."""
     scale: int
 
     @abstractmethod

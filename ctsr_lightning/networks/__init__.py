@@ -1,21 +1,21 @@
 """Networks: the student, its codec and adapters, the networks of the teachers."""
 
-from ctsr_lightning.networks.adapters import LoRA
-from ctsr_lightning.networks.base_model import load_autoencoder, load_unet
 from ctsr_lightning.networks.codec import KLCodec, LatentCodec, NanoCodec
-from ctsr_lightning.networks.expert import ExpertNetwork, read_expert
+from ctsr_lightning.networks.expert_network import ExpertNetwork, read_expert
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.latent_resshift import LatentResShift
+from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
 from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
-from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
-from ctsr_lightning.networks.resshift import (
-    ResShiftNetwork,
+from ctsr_lightning.networks.published_resshift import (
+    PublishedResShift,
     load_resshift,
     load_sinsr,
     load_swin_unet,
     published_schedule,
 )
+from ctsr_lightning.networks.stable_diffusion import load_autoencoder, load_unet
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.tradeoff import TradeOff
@@ -27,11 +27,11 @@ __all__ = (
     "Frozen",
     "KLCodec",
     "LatentCodec",
+    "LatentResShift",
     "LoRA",
     "NanoCodec",
     "OneStepStudent",
-    "ResShiftNetwork",
-    "ResidualShiftNetwork",
+    "PublishedResShift",
     "SwinUNet",
     "TradeOff",
     "VQCodec",

@@ -12,8 +12,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ctsr_lightning.networks.adapters import Adapter, adapters_of
 from ctsr_lightning.networks.codec import LatentCodec
+from ctsr_lightning.networks.lora import Adapter, adapters_of
 
 ALPHA = 8.0
 """peft's default, which the files do not state but were trained with: at rank 4 the update counts twice."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.networks.nano_codec import LappedDecoder, PatchEncoder
 from ctsr_lightning.weights.reading import load_weights
 
@@ -135,4 +135,4 @@ def unit_to_signed(image: Tensor) -> Tensor:
 
 def signed_to_unit(image: Tensor) -> Tensor:
     """Map [-1, 1] back to [0, 1]; values outside are kept, so that gradients flow."""
-    return wide(image) * 0.5 + 0.5
+    return at_least_float32(image) * 0.5 + 0.5

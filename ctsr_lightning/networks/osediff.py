@@ -7,7 +7,7 @@ from typing import Any
 
 from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile, OneStepModel
-from ctsr_lightning.networks.adapters import ENCODER_TARGETS, adapters_of
+from ctsr_lightning.networks.lora import ENCODER_TARGETS, adapters_of
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ctsr_lightning.networks import adapter_file
 from ctsr_lightning.networks.adapter_file import AdapterFile, OneStepModel
-from ctsr_lightning.networks.adapters import adapters_of
+from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
 

@@ -9,11 +9,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctsr_lightning.diffusion.parametrization import Prediction, to_clean, to_noise, wide
+from ctsr_lightning.diffusion.parametrization import Prediction, at_least_float32, to_clean, to_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.networks import adapter_file
-from ctsr_lightning.networks.adapters import LoRA, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
+from ctsr_lightning.networks.lora import LoRA, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.osediff import fill_osediff, is_osediff, parse_osediff
 from ctsr_lightning.networks.pisa import fill_pisa, is_pisa, parse_pisa
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
@@ -168,7 +168,7 @@ class OneStepStudent(nn.Module):
         timestep = torch.full((lq.shape[0],), self.timestep, device=lq.device)
         output = self.unet(start, timestep, self.prompt(lq, keys)).sample
         if self.residual:
-            return wide(start) - wide(output)
+            return at_least_float32(start) - at_least_float32(output)
         return to_clean(output, start, self.schedule.alpha_bar(timestep, start), self.prediction)
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:

@@ -247,7 +247,7 @@ class SwinUNet(nn.Module):
         if height % self.multiple or width % self.multiple:
             raise ValueError(
                 f"Expected sides that are multiples of {self.multiple} (whole windows at every resolution), found "
-                f"{height}x{width}. Pad the images first, as ResShiftNetwork.restore does."
+                f"{height}x{width}. Pad the images first, as PublishedResShift.restore does."
             )
         dtype: torch.dtype = self.out[-1].weight.dtype  # type: ignore[assignment]
         steps = timesteps.to(torch.float64 if dtype == torch.float64 else torch.float32)

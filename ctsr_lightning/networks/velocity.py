@@ -7,7 +7,7 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ctsr_lightning.networks.adapters import LoRA, add_named_adapter
+from ctsr_lightning.networks.lora import LoRA, add_named_adapter
 from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.weights.reading import load_weights
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ctsr_lightning.diffusion.parametrization import wide
+from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.weights.reading import differences, named_tensors, read_file
 from ctsr_lightning.weights.search import find_weights
@@ -69,10 +69,16 @@ class VQCodec(LatentCodec):
         codebook = self.autoencoder.quantize.embedding.weight
         rows = latent.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
         # |z - e|² without |z|², which is the same for every code
-        wide_codes, lengths = wide(codebook.detach()), wide(codebook.detach()).square().sum(dim=1)
+        wide_codes, lengths = (
+            at_least_float32(codebook.detach()),
+            at_least_float32(codebook.detach()).square().sum(dim=1),
+        )
         with torch.autocast(latent.device.type, enabled=False):  # in half precision a third of them would be others
             nearest = torch.cat(
-                [torch.addmm(lengths, wide(part), wide_codes.T, alpha=-2.0).argmin(dim=1) for part in rows.split(_ROWS)]
+                [
+                    torch.addmm(lengths, at_least_float32(part), wide_codes.T, alpha=-2.0).argmin(dim=1)
+                    for part in rows.split(_ROWS)
+                ]
             )
         batch, _, height, width = latent.shape
         codes = F.embedding(nearest, codebook).view(batch, height, width, self.channels).permute(0, 3, 1, 2)

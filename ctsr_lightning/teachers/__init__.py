@@ -1,10 +1,10 @@
 """The restoration experts that a student is distilled from."""
 
-from ctsr_lightning.teachers.base import Gradient, Noisy, Opinion, Teacher, add_noise
-from ctsr_lightning.teachers.bridge import BridgedTeacher
-from ctsr_lightning.teachers.expert import ExpertTeacher
-from ctsr_lightning.teachers.one_step import OneStepTeacher
-from ctsr_lightning.teachers.residual_shift import ResidualShiftTeacher
+from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets, add_noise
+from ctsr_lightning.teachers.bridged_teacher import BridgedTeacher
+from ctsr_lightning.teachers.expert_teacher import ExpertTeacher
+from ctsr_lightning.teachers.one_step_teacher import OneStepTeacher
+from ctsr_lightning.teachers.resshift_teacher import ResShiftTeacher
 
 __all__ = (
     "BridgedTeacher",
@@ -12,8 +12,8 @@ __all__ = (
     "Gradient",
     "Noisy",
     "OneStepTeacher",
-    "Opinion",
-    "ResidualShiftTeacher",
+    "ResShiftTeacher",
     "Teacher",
+    "TeacherTargets",
     "add_noise",
 )

@@ -1,4 +1,4 @@
-"""What a student asks of a teacher."""
+"""Interface of teachers: restorations, and the noise predictions that Eq. 2-3 compare with the student's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Noisy(NamedTuple):
     truth."""
 
 
-class Opinion(NamedTuple):
+class TeacherTargets(NamedTuple):
     """A teacher's side of Eq. 2 and 3."""
 
     align: Tensor
@@ -64,7 +64,7 @@ def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: T
 
 
 def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
-    """Give a teacher's answer the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
+    """Give a teacher's prediction the identity as its Jacobian: same value, ∂ε_T/∂z_t := I.
 
     Score distillation drops the network's Jacobian, as it is costly and noisy (DreamFusion, Sec. 3; TSD-SR). With this
     in place of ε_T, Eq. 2 keeps its value while its gradient with respect to z_t becomes 2 (difference) / N, provided
@@ -77,10 +77,10 @@ def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:
     return prediction.detach() + (noisy - noisy.detach())
 
 
-def opinion_in_latent(
+def latent_space_targets(
     predict_noise: Callable[[Noisy], Tensor], student: Noisy, gt: Noisy, gradient: Gradient
-) -> Opinion:
-    """The opinion of a teacher that answers in the student's own latent space: one prediction serves both terms.
+) -> TeacherTargets:
+    """Targets of a teacher in the student's own latent space: one prediction serves both terms.
 
     Args:
         predict_noise: ε_T of a noised latent.
@@ -96,11 +96,11 @@ def opinion_in_latent(
         with torch.no_grad():
             at_student = predict_noise(student)
         at_student = through_identity(at_student, student.latent)
-    return Opinion(at_student, at_student, at_gt)
+    return TeacherTargets(at_student, at_student, at_gt)
 
 
 class Teacher(nn.Module, ABC):
-    """A frozen restoration expert that a student can ask for its opinion.
+    """A frozen restoration expert.
 
     A teacher owns its networks through `Frozen`: it has no parameters and enters no checkpoint.
     """
@@ -115,30 +115,32 @@ class Teacher(nn.Module, ABC):
     def multiple(self) -> int:
         """Sides of a restored image must be multiples of this many pixels."""
 
-    @abstractmethod
-    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:
-        """What `opinion` needs to know of the low-quality images; computed once per batch, without gradient.
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:  # noqa: ARG002
+        """Condition c of the predictions, from the low-quality images, without gradient; None by default.
+
+        Apart from `targets`, so that one result serves several noise levels.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
             keys: Names of the images as in `Batch.key`, for prompts by name.
         """
+        return None
 
     @abstractmethod
-    def opinion(
+    def targets(
         self,
         student: Noisy,
         gt: Noisy,
         condition: Tensor | None,
         gradient: Gradient,
         normal: Callable[[Tensor], Tensor],
-    ) -> Opinion:
-        """Judge what the student made of a batch against its ground truth (Eq. 2 and 3).
+    ) -> TeacherTargets:
+        """Noise predictions for what the student made of a batch, and for its ground truth (Eq. 2 and 3).
 
         Args:
             student: The student's noised latent; gradients flow to its `latent`, `clean` and `image`.
             gt: The ground truth's latent with the same ε and t.
-            condition: The answer of `condition` for the same batch.
+            condition: The result of `condition` for the same batch.
             gradient: `paper` lets gradients flow through the teacher's networks, `score` takes the identity for their
                 Jacobian.
             normal: Draws N(0, I) in the shape of its argument, for teachers with a latent space of their own.

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.files import find_images
+from ctsr_lightning.evaluation.experts import Expert, blends
 from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC
 from ctsr_lightning.evaluation.measurements import Measurements, load_batches
 from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.evaluation.setup import benchmark_data
 from ctsr_lightning.images import enlarge
-from ctsr_lightning.inference.checkpoint import load_model
 from ctsr_lightning.inference.devices import torch_device
-from ctsr_lightning.inference.experts import Expert, blends
+from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.restorer import Restorer, pick_device
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY

@@ -156,7 +156,7 @@ def stage_1(weights: Mapping[str, float]) -> list[Variation]:
     def vary(name: str, text: str, gamma: float | None = None, **overrides: Any) -> Variation:
         return Variation("stage1", name, text, overrides if gamma is None else {"gamma_time": gamma}, gamma)
 
-    # DualTeacher has one weight per teacher and γ_time in front of prior: a tiny weight and a γ_time as many times
+    # CTSRStage1 has one weight per teacher and γ_time in front of prior: a tiny weight and a γ_time as many times
     # larger leave prior as it is and align at a millionth.
     prior_alone = {
         "lambda_fidelity": fidelity * TINY,

@@ -187,9 +187,9 @@ def _check_before(
     pool: int | None,
 ) -> None:
     """Refuse what could only fail after the trainings."""
-    from ctsr_lightning.evaluation.setup import available, load_data
+    from ctsr_lightning.evaluation.setup import build_metrics, load_data
     from ctsr_lightning.images import list_images
-    from ctsr_lightning.metrics.suites import metric_names
+    from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.weights.search import weight_folders
 
     for each in sets:
@@ -201,7 +201,7 @@ def _check_before(
         list_images(validated)
     if metrics:
         with weight_folders(*listed(weights)):
-            available(metric_names(metrics), skip_unavailable=False)
+            build_metrics(metric_names(metrics), skip_unavailable=False)
     if expert is not None:
         from ctsr_lightning.teachers import ExpertTeacher
 
@@ -260,7 +260,7 @@ def _measure(
 ) -> dict[str, Any]:
     """The record of `ctsr sweep` on a test set, measured now unless it was since the weights were made."""
     from ctsr_lightning.commands.sweep import sweep
-    from ctsr_lightning.metrics.suites import metric_names
+    from ctsr_lightning.metrics.named import metric_names
     from recipes.nano.pack import PARTS
 
     folder = output / "sweep" / each.name

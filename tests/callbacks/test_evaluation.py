@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from ctsr_lightning.callbacks import Evaluation
-from ctsr_lightning.callbacks.passes import Ownership
+from ctsr_lightning.callbacks.distributed import Ownership
 from ctsr_lightning.images import enlarge, quantize
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 

@@ -8,11 +8,11 @@ import torch
 from lightning import Callback
 
 from ctsr_lightning.callbacks import LastCheckpoint
-from ctsr_lightning.modules import DualTeacher
+from ctsr_lightning.modules import CTSRStage1
 
 
 def stage_one():
-    return DualTeacher(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    return CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
 
 
 def test_the_last_checkpoint_is_of_the_last_step(tmp_path):

@@ -16,7 +16,7 @@ from torch import nn
 
 from ctsr_lightning.callbacks import MemorySummary
 from ctsr_lightning.callbacks.memory import HEADER, as_markdown, as_text, components, table
-from ctsr_lightning.modules import Controllable, DualTeacher, OneStep
+from ctsr_lightning.modules import CTSRStage1, CTSRStage2, OneStepTraining
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, VelocityField
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.sharing import share
@@ -38,10 +38,10 @@ class Distance(tiny.Quartic):
         self.features = nn.Conv2d(3, 5, 1)
 
 
-def stage_one(shared: bool) -> DualTeacher:
+def stage_one(shared: bool) -> CTSRStage1:
     """Stage 1."""
     realness = OneStepTeacher(student(shared), score="base")
-    return DualTeacher(student(shared), tiny.fidelity_teacher(), realness, Distance())
+    return CTSRStage1(student(shared), tiny.fidelity_teacher(), realness, Distance())
 
 
 def numel(module: nn.Module, trained: bool = False) -> int:
@@ -96,12 +96,12 @@ def test_shared_weights_count_where_they_come_first() -> None:
 
 def test_stage_two_and_trainings_of_plain_networks() -> None:
     field = VelocityField(share("unet", tiny.prompted_unet), LoRA())
-    two = Controllable(student(shared=True), field, tiny.LinearTeacher())
+    two = CTSRStage2(student(shared=True), field, tiny.LinearTeacher())
     found = {row.name: row.trainable for row in components(two)}
     assert found.keys() == {"student.unet", "student.codec", "velocity.unet", "velocity.head"}
     assert found["velocity.head"] == 20
     assert found["student.unet"] == 0
-    one_step = OneStep(tiny.student(), tiny.Quartic(), tiny.unet(), tiny.unet())
+    one_step = OneStepTraining(tiny.student(), tiny.Quartic(), tiny.unet(), tiny.unet())
     names = [row.name for row in components(one_step)]
     assert sorted(names) == ["critic", "prior", "student.codec", "student.unet"]
 
@@ -139,7 +139,7 @@ def test_table_adds_up_and_is_aligned() -> None:
 
 def test_it_prints_and_logs(make_trainer, events, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer(max_steps=1, callbacks=[MemorySummary()], limit_val_batches=0)
-    module = DualTeacher(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
     with caplog.at_level("INFO"):
         trainer.fit(module, tiny.loader(), tiny.loader())
     assert re.search(r"student\.unet +UNet2DConditionModel +[\d,]{5,}", caplog.text)
@@ -154,7 +154,7 @@ def test_it_prints_and_logs(make_trainer, events, caplog: pytest.LogCaptureFixtu
 
 def test_it_prints_before_a_test_and_with_any_logger(make_trainer, tmp_path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer(callbacks=[MemorySummary()], logger=CSVLogger(tmp_path))
-    module = DualTeacher(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
     with caplog.at_level("INFO"):
         trainer.test(module, tiny.loader())
     assert "Networks in memory:" in caplog.text

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import save_file
 
 from ctsr_lightning.networks.codec import NanoCodec
+from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.residual_shift import ResidualShiftNetwork
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.velocity import VelocityField
 
@@ -31,9 +31,9 @@ def write_checkpoint(path: Path, *, controllable: bool) -> Path:
     unet = {f"unet.{k}": v for k, v in student.unet.state_dict().items()}
     torch.save({"state_dict": {f"student.{k}": v for k, v in unet.items()}}, path.with_suffix(".base"))
     init_args: dict[str, Any] = {"unet": UNET, "codec": CODEC, "timestep": 250}
-    config: dict[str, Any] = {"_class_path": "ctsr_lightning.modules.dual_teacher.DualTeacher"}
+    config: dict[str, Any] = {"_class_path": "ctsr_lightning.modules.stage1.CTSRStage1"}
     if controllable:
-        config = {"_class_path": "ctsr_lightning.modules.controllable.Controllable", "z0_source": "latent"}
+        config = {"_class_path": "ctsr_lightning.modules.stage2.CTSRStage2", "z0_source": "latent"}
         config["velocity"] = {
             "class_path": "ctsr_lightning.networks.velocity.VelocityField",
             "init_args": {"unet": UNET},
@@ -63,17 +63,17 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = write_checkpoint(tmp_path_factory.mktemp("models") / "taught.ckpt", controllable=True)
     torch.manual_seed(1)
     unet = nano_unet(8, 16, widths=(8, 16))
-    network = ResidualShiftNetwork(unet, NanoCodec(8, 8))
+    network = LatentResShift(unet, NanoCodec(8, 8))
     state = {f"network.unet.{k}": v for k, v in network.unet.state_dict().items()}
     torch.save({"state_dict": state}, path.with_suffix(".shift"))
     checkpoint = torch.load(path, weights_only=True)
     config = checkpoint["hyper_parameters"]
     shift_unet = {**UNET, "init_args": {**UNET["init_args"], "in_channels": 16}}
     config["fidelity"] = {
-        "class_path": "ctsr_lightning.teachers.ResidualShiftTeacher",
+        "class_path": "ctsr_lightning.teachers.ResShiftTeacher",
         "init_args": {
             "network": {
-                "class_path": "ctsr_lightning.networks.residual_shift.ResidualShiftNetwork",
+                "class_path": "ctsr_lightning.networks.latent_resshift.LatentResShift",
                 "init_args": {"unet": shift_unet, "codec": CODEC, "weights": path.with_suffix(".shift").name},
             }
         },

@@ -13,12 +13,12 @@ import yaml
 from config_runs import Events, write_base
 from safetensors.torch import load_file, save_file
 
-from ctsr_lightning.cache.store import Answers
+from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.cache import Share, option_words, own_device, own_share
-from ctsr_lightning.networks import NanoCodec, OneStepStudent, ResidualShiftNetwork, nano_unet
+from ctsr_lightning.networks import LatentResShift, NanoCodec, OneStepStudent, nano_unet
 from ctsr_lightning.networks.tradeoff import TradeOff
-from ctsr_lightning.teachers import ResidualShiftTeacher
+from ctsr_lightning.teachers import ResShiftTeacher
 from ctsr_lightning.training import INTERRUPTED
 
 SIZES = {"latent_channels": 8, "widths": [8, 16]}
@@ -36,7 +36,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     codec, unet = NanoCodec(8, 8), nano_unet(8, widths=(8, 16))
-    network = ResidualShiftNetwork(nano_unet(8, 16, widths=(8, 16)), NanoCodec(8, 8))
+    network = LatentResShift(nano_unet(8, 16, widths=(8, 16)), NanoCodec(8, 8))
     states = {
         "codec": {f"codec.{k}": v for k, v in codec.state_dict().items()},
         "student": {f"student.unet.{k}": v for k, v in unet.state_dict().items()},
@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     nano = "ctsr_lightning.networks.nano_unet"
     codec_part = made("NanoCodec", channels=8, width=8, weights=str(folder / "codec.safetensors"))
     shift = made(
-        "ResidualShiftNetwork",
+        "LatentResShift",
         unet=made(nano, in_channels=16, **SIZES),
         codec=codec_part,
         weights=str(folder / "shift.safetensors"),
@@ -63,7 +63,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     parts = {
         "student": student,
         "velocity": made("VelocityField", unet=made(nano, **SIZES)),
-        "fidelity": made("ResidualShiftTeacher", network=shift),
+        "fidelity": made("ResShiftTeacher", network=shift),
         "realness": None,
     }
     trainer = {
@@ -81,7 +81,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
     data = {"crop": 32, "val_crop": 32, "batch_size": 1, "samples_per_epoch": 3, "num_workers": 0}
     return {
-        "model": made("Controllable", **parts),
+        "model": made("CTSRStage2", **parts),
         "data": made("RealESRGANDataModule", **data),
         "trainer": trainer,
     }
@@ -128,11 +128,11 @@ def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monk
             (OneStepStudent, "start"),
             (OneStepStudent, "encode"),
             (TradeOff, "start"),
-            (ResidualShiftTeacher, "restore"),
+            (ResShiftTeacher, "restore"),
         ):
             asleep.setattr(owner, method, refuse)
         main([*with_teacher, *named, "cached", "--trainer.limit_val_batches", "0"])
-    monkeypatch.setattr(ResidualShiftTeacher, "__init__", refuse)  # no T_f at all, pictures and figures included
+    monkeypatch.setattr(ResShiftTeacher, "__init__", refuse)  # no T_f at all, pictures and figures included
     main([*without, *named, "alone"])
     for name in ("cached", "alone"):  # up to rounding: the networks are not asked in the same place
         assert losses(name) == pytest.approx(losses("plain"), rel=1e-4)
@@ -147,15 +147,15 @@ def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monk
 
 @pytest.mark.usefixtures("config")
 def test_an_interrupted_run_continues(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Answers.write
+    write = OutputCache.write
 
-    def press_ctrl_c(self: Answers, *args: Any) -> None:
+    def press_ctrl_c(self: OutputCache, *args: Any) -> None:
         if len(self) == 3:
             raise KeyboardInterrupt
         write(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Answers, "write", press_ctrl_c)
+        patch.setattr(OutputCache, "write", press_ctrl_c)
         with pytest.raises(SystemExit) as end:
             cache("--samples", str(POOL))
     assert end.value.code == INTERRUPTED
@@ -206,7 +206,7 @@ def test_what_a_record_holds(capsys: pytest.CaptureFixture[str]) -> None:
         **dict.fromkeys(("z_0", "z_1", "z_l"), ((8, 8, 8), torch.float32)),
     }
     description = json.loads(Path("kept/cache.json").read_text())
-    assert description["made_with"].keys() == {"scale", "z0_source", "student", "prompt", "fidelity", "precision"}
+    assert description["cache_signature"].keys() == {"scale", "z0_source", "student", "prompt", "fidelity", "precision"}
     assert description["data"]["pool"] == 3
 
 
@@ -242,10 +242,10 @@ def test_another_training_is_refused(
     config: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     student = settings["model"]["init_args"]["student"]
-    config.write_text(yaml.safe_dump({**settings, "model": made("DiffusionPrior", student=student)}))
+    config.write_text(yaml.safe_dump({**settings, "model": made("PriorTraining", student=student)}))
     with pytest.raises(SystemExit):
         cache("--samples", "3")
-    assert "or of a OneStep with a target, in --training, found one of DiffusionPrior." in capsys.readouterr().err
+    assert "or of OneStepTraining with a target, in --training, found one of PriorTraining." in capsys.readouterr().err
 
 
 def test_prompts_of_captions_are_kept(
@@ -263,7 +263,7 @@ def test_prompts_of_captions_are_kept(
     parts = {**model, "student": student, "velocity": made("VelocityField", unet=unet, lora={"rank": 2})}
     sizes = {"crop": 64, "val_crop": 64}
     data = {**settings["data"], "init_args": {**settings["data"]["init_args"], **sizes}}
-    config.write_text(yaml.safe_dump({**settings, "model": made("Controllable", **parts), "data": data}))
+    config.write_text(yaml.safe_dump({**settings, "model": made("CTSRStage2", **parts), "data": data}))
     cache("--samples", "2")
     assert all(load_file(path)["prompt"].shape == (8, 8) for path in records())
     out = capsys.readouterr().out

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.evaluation.measurements import Measurements, compete
-from ctsr_lightning.evaluation.methods import Contestants, Method, Restoration
+from ctsr_lightning.evaluation.experts import Expert
+from ctsr_lightning.evaluation.measurements import Measurements, measure_methods
+from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
 from ctsr_lightning.images import quantize, read_image, write_image
-from ctsr_lightning.inference.checkpoint import load_teachers
 from ctsr_lightning.inference.color import match_adain
-from ctsr_lightning.inference.experts import Expert
+from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import PSNRY, psnr_y, ssim_y
 from ctsr_lightning.networks.student import upsample
@@ -383,7 +383,7 @@ class TestModels:
         for sampled in (False, True):
             student = OneStepStudent(tiny.unet(), KLCodec(tiny.autoencoder()), timestep=250, sample_latent=sampled)
             measurements = Measurements({"psnr_y": PSNRY()}, runs=4)
-            compete(Contestants(Restorer(student, "cpu"), [0.0], bicubic=False), [batch], measurements)
+            measure_methods(Methods(Restorer(student, "cpu"), [0.0], bicubic=False), [batch], measurements)
             found[sampled] = measurements.summaries()[0].stability
         assert found[False]["l_std"] == found[False]["g_std"]["psnr_y"] == 0.0
         assert found[True]["l_std"] > 0.0

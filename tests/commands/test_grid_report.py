@@ -15,7 +15,7 @@ from ctsr_lightning.cli import main
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.evaluation.report import markdown, record
-from ctsr_lightning.evaluation.setup import remarks_on
+from ctsr_lightning.evaluation.setup import caveats
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.grid import GridEnergy
@@ -198,7 +198,7 @@ def test_the_sentence_names_the_values_of_t(step: float) -> None:
     gt = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.4
     for control, image in ((0.0, gt), (1.0, gt + grid(32, 40, 8, step))):
         measurements.add("a", Restoration(Method(f"t={control:.2f}", "ctsr", control), image), gt)
-    (sentence,) = remarks_on(measurements)
+    (sentence,) = caveats(measurements)
     if step:
         assert sentence.startswith("**Grid energy leaves the 3 % around the ground truth's** at t=1.00 (+")
         assert "t=0.00" not in sentence

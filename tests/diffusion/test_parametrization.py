@@ -13,7 +13,7 @@ from ctsr_lightning.diffusion.parametrization import (
 )
 
 PREDICTIONS = ["epsilon", "sample", "v_prediction"]
-EXACT = {"rtol": 1e-10, "atol": 1e-10}
+EIGHT_BIT_TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def noised():
 def test_target_leads_back_to_latent_and_noise(noised, prediction):
     clean, noise, alpha_bar, noisy = noised
     output = training_target(clean, noise, alpha_bar, prediction)
-    torch.testing.assert_close(to_clean(output, noisy, alpha_bar, prediction), clean, **EXACT)
-    torch.testing.assert_close(to_noise(output, noisy, alpha_bar, prediction), noise, **EXACT)
+    torch.testing.assert_close(to_clean(output, noisy, alpha_bar, prediction), clean, **EIGHT_BIT_TOLERANCE)
+    torch.testing.assert_close(to_noise(output, noisy, alpha_bar, prediction), noise, **EIGHT_BIT_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -38,13 +38,15 @@ def test_any_answer_implies_noise_and_latent_that_make_the_input(noised, predict
     _, _, alpha_bar, noisy = noised
     output = torch.randn_like(noisy)
     clean, noise = (f(output, noisy, alpha_bar, prediction) for f in (to_clean, to_noise))
-    torch.testing.assert_close(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise, noisy, **EXACT)
+    torch.testing.assert_close(alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise, noisy, **EIGHT_BIT_TOLERANCE)
 
 
 def test_velocity_is_the_definition_of_progressive_distillation(noised):
     clean, noise, alpha_bar, _ = noised
     expected = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
-    torch.testing.assert_close(training_target(clean, noise, alpha_bar, "v_prediction"), expected, **EXACT)
+    torch.testing.assert_close(
+        training_target(clean, noise, alpha_bar, "v_prediction"), expected, **EIGHT_BIT_TOLERANCE
+    )
 
 
 def test_one_step_at_999_is_the_published_closed_form():

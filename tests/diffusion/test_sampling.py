@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.diffusion import ResidualShiftSchedule
-from ctsr_lightning.diffusion.sampling import noise_by_content, sample_residual_shift
+from ctsr_lightning.diffusion import ResShiftSchedule
+from ctsr_lightning.diffusion.sampling import noise_by_content, sample_resshift
 
 
 def seeded(seed=0):
@@ -27,13 +27,13 @@ def contract(shifted, step):
 @pytest.mark.parametrize("steps", [2, 4, 15])
 def test_perfect_denoiser_gives_the_clean_latent(steps):
     clean, degraded = torch.randn(2, 2, 4, 5, 5, dtype=torch.float64).unbind()
-    found = sample_residual_shift(lambda *_: clean, degraded, ResidualShiftSchedule(num_steps=steps), seeded())
+    found = sample_resshift(lambda *_: clean, degraded, ResShiftSchedule(num_steps=steps), seeded())
     assert torch.equal(found, clean)
 
 
 def test_chain_is_ancestral_sampling():
-    schedule, degraded = ResidualShiftSchedule(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
-    found = sample_residual_shift(contract, degraded, schedule, seeded(7))
+    schedule, degraded = ResShiftSchedule(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    found = sample_resshift(contract, degraded, schedule, seeded(7))
     normal, eta, y = seeded(7), schedule.etas.numpy(), degraded.numpy()
     noise = [normal(degraded).numpy() for _ in range(4)]
     w = y + 2.0 * np.sqrt(eta[3]) * noise[0]
@@ -52,7 +52,7 @@ def test_denoiser_is_asked_once_per_step_from_the_last_to_the_first():
         asked.append(step.tolist())
         return shifted
 
-    sample_residual_shift(denoise, torch.zeros(2, 1, 2, 2), ResidualShiftSchedule(), seeded())
+    sample_resshift(denoise, torch.zeros(2, 1, 2, 2), ResShiftSchedule(), seeded())
     assert asked == [[3, 3], [2, 2], [1, 1], [0, 0]]
 
 
@@ -64,9 +64,9 @@ def test_fewer_steps_are_the_first_ones_of_the_walk(steps, asked):
         guesses.append((step.item(), contract(shifted, step)))
         return guesses[-1][1]
 
-    whole = sample_residual_shift(denoise, degraded, ResidualShiftSchedule(), seeded(7))
+    whole = sample_resshift(denoise, degraded, ResShiftSchedule(), seeded(7))
     all_guesses, guesses = guesses, []
-    found = sample_residual_shift(denoise, degraded, ResidualShiftSchedule(), seeded(7), steps=steps)
+    found = sample_resshift(denoise, degraded, ResShiftSchedule(), seeded(7), steps=steps)
     assert [step for step, _ in guesses] == asked
     assert torch.equal(found, all_guesses[len(asked) - 1][1])
     assert torch.equal(found, whole) is (len(asked) == 4)
@@ -74,8 +74,8 @@ def test_fewer_steps_are_the_first_ones_of_the_walk(steps, asked):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
 def test_one_step_starts_at_the_degraded_latent_and_scaled_noise(temperature):
-    schedule, degraded, shown = ResidualShiftSchedule(), torch.randn(1, 2, 3, 3, dtype=torch.float64), []
-    sample_residual_shift(
+    schedule, degraded, shown = ResShiftSchedule(), torch.randn(1, 2, 3, 3, dtype=torch.float64), []
+    sample_resshift(
         lambda shifted, step: (shown.append(shifted), shifted)[1], degraded, schedule, seeded(7), temperature, steps=1
     )
     expected = degraded + temperature * 2.0 * 0.99 * seeded(7)(degraded)
@@ -88,7 +88,7 @@ def test_result_depends_neither_on_the_batch_nor_on_the_place_in_it(order):
 
     def walk(chosen):
         normal = noise_by_content(lq[chosen], 0)
-        return sample_residual_shift(contract, degraded[chosen], ResidualShiftSchedule(), normal)
+        return sample_resshift(contract, degraded[chosen], ResShiftSchedule(), normal)
 
     assert torch.equal(walk(order)[order.index(2)], walk([0, 1, 2])[2])
 

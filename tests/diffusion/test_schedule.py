@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.diffusion import NoiseSchedule, ResidualShiftSchedule
+from ctsr_lightning.diffusion import NoiseSchedule, ResShiftSchedule
 
 PARITY = Path(__file__).parents[3] / "shared" / "reference" / "parity" / "resshift_schedules.json"
 
@@ -60,18 +60,18 @@ def test_impossible_betas_are_refused(betas):
 
 @pytest.mark.parametrize(("options", "table"), [(V3, V3_SQRT_ETAS), (V1, V1_SQRT_ETAS)])
 def test_shift_follows_the_published_table(options, table):
-    np.testing.assert_allclose(ResidualShiftSchedule(**options).sqrt_etas.numpy(), table, atol=6e-6)
+    np.testing.assert_allclose(ResShiftSchedule(**options).sqrt_etas.numpy(), table, atol=6e-6)
 
 
 @pytest.mark.skipif(not PARITY.is_file(), reason="the reference numbers are not next to this repository")
 @pytest.mark.parametrize(("options", "name"), [(V3, "v3_4_steps"), (V1, "v1_15_steps")])
 def test_shift_equals_the_reference_schedule(options, name):
     reference = json.loads(PARITY.read_text())[name]
-    np.testing.assert_allclose(ResidualShiftSchedule(**options).sqrt_etas.numpy(), reference["sqrt_etas"], rtol=1e-12)
+    np.testing.assert_allclose(ResShiftSchedule(**options).sqrt_etas.numpy(), reference["sqrt_etas"], rtol=1e-12)
 
 
 def test_shift_moves_towards_the_degraded_latent():
-    schedule = ResidualShiftSchedule()
+    schedule = ResShiftSchedule()
     clean, degraded, noise = torch.randn(3, 2, 4, 3, 3, dtype=torch.float64).unbind()
     shifted = schedule.add_noise(clean, degraded, noise, torch.tensor([0, 3]))
     for k, root in enumerate((0.1, 0.99)):
@@ -82,7 +82,7 @@ def test_shift_moves_towards_the_degraded_latent():
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_posterior_is_bayes_rule(step):
     # q(w_{τ-1} | w_0) = N(w_0 + η'(y - w_0), κ²η'), q(w_τ | w_{τ-1}) = N(w_{τ-1} + (η - η')(y - w_0), κ²(η - η')).
-    schedule = ResidualShiftSchedule()
+    schedule = ResShiftSchedule()
     clean, degraded, shifted = torch.randn(3, 1, 2, 3, 3, dtype=torch.float64).unbind()
     eta, previous, kappa = schedule.etas[step].item(), schedule.etas[step - 1].item(), schedule.kappa
     prior_mean, prior_variance = clean + previous * (degraded - clean), kappa**2 * previous
@@ -97,7 +97,7 @@ def test_posterior_is_bayes_rule(step):
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
 def test_scaled_input_has_unit_variance_where_nothing_is_shifted(step):
-    schedule = ResidualShiftSchedule()
+    schedule = ResShiftSchedule()
     clean = torch.randn(1, 1, 300, 300, dtype=torch.float64)
     shifted = schedule.add_noise(clean, clean, torch.randn_like(clean), torch.tensor([step]))
     assert schedule.scale_input(shifted, torch.tensor([step])).var().item() == pytest.approx(1.0, rel=0.03)
@@ -110,13 +110,13 @@ def test_scaled_input_has_unit_variance_where_nothing_is_shifted(step):
 def test_each_step_has_the_snr_of_its_published_timestep(options, timesteps):
     alpha_bars = NoiseSchedule().alpha_bars
     log_snr = (alpha_bars / (1 - alpha_bars)).log()
-    nearest = (log_snr[None] - ResidualShiftSchedule(**options).snr.log()[:, None]).abs().argmin(dim=1)
+    nearest = (log_snr[None] - ResShiftSchedule(**options).snr.log()[:, None]).abs().argmin(dim=1)
     assert nearest.tolist() == timesteps
 
 
 @pytest.mark.parametrize("options", [V3, V1])
 def test_pairing_finds_the_nearest_log_snr(options):
-    schedule, alpha_bars = ResidualShiftSchedule(**options), NoiseSchedule().alpha_bars
+    schedule, alpha_bars = ResShiftSchedule(**options), NoiseSchedule().alpha_bars
     target, table = np.log((alpha_bars / (1 - alpha_bars)).numpy()), np.log(schedule.snr.numpy())
     expected = np.abs(target[:, None] - table[None]).argmin(axis=1)
     assert schedule.paired_step(alpha_bars.float().view(-1, 1, 1, 1)).tolist() == expected.tolist()
@@ -124,7 +124,7 @@ def test_pairing_finds_the_nearest_log_snr(options):
 
 def test_last_step_is_noisier_than_stable_diffusion_ever_is():
     # Its SNR of 1e-4 lies beyond the 4.7e-3 of t = 999, whose nearest step is therefore the one before.
-    paired = ResidualShiftSchedule(**V3).paired_step(NoiseSchedule().alpha_bars)
+    paired = ResShiftSchedule(**V3).paired_step(NoiseSchedule().alpha_bars)
     assert paired[[41, 462, 720, 999]].tolist() == [0, 1, 2, 2]
     assert 3 not in paired
 
@@ -132,13 +132,13 @@ def test_last_step_is_noisier_than_stable_diffusion_ever_is():
 @pytest.mark.parametrize("options", [{"num_steps": 1}, {"eta_end": 1.0}, {"min_noise_level": 4.0}])
 def test_impossible_shifts_are_refused(options):
     with pytest.raises(ValueError, match="Expected"):
-        ResidualShiftSchedule(**options)
+        ResShiftSchedule(**options)
 
 
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_linear_estimate_is_bayes_rule(step):
     """Precision-weighted mean of the prior N(w_y, σ²) and of what w_τ says of w_0, in float64."""
-    schedule, std = ResidualShiftSchedule(), 0.3
+    schedule, std = ResShiftSchedule(), 0.3
     generator = torch.Generator().manual_seed(0)
     shifted, degraded = torch.randn(2, 1, 3, 2, 2, generator=generator, dtype=torch.float64)
     eta = schedule.etas[step].item()

@@ -21,7 +21,7 @@ from ctsr_lightning.metrics.frechet import (
     InceptionFeatureNetwork,
     clean_resize,
 )
-from ctsr_lightning.metrics.third_party import building
+from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
 
 
@@ -191,7 +191,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pyiqa.archs import inception
 
     built: list[nn.Module] = []
-    with building(inception, "load_pretrained_network", lambda network, _: built.append(network)):
+    with patched_constructor(inception, "load_pretrained_network", lambda network, _: built.append(network)):
         inception.InceptionV3()
     generator = torch.Generator().manual_seed(0)
     state = {}

@@ -4,9 +4,9 @@ import pytest
 import tiny
 import torch
 
-from ctsr_lightning.inference.experts import Expert
+from ctsr_lightning.evaluation.experts import Expert
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.modules import Controllable, DiffusionPrior, DualTeacher, OneStep
+from ctsr_lightning.modules import CTSRStage1, CTSRStage2, OneStepTraining, PriorTraining
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import OneStepTeacher
 
@@ -30,19 +30,19 @@ def student():
 
 
 def stage_one():
-    return DualTeacher(student(), tiny.fidelity_teacher(), OneStepTeacher(student()), tiny.Quartic())
+    return CTSRStage1(student(), tiny.fidelity_teacher(), OneStepTeacher(student()), tiny.Quartic())
 
 
 def stage_two():
     velocity = tiny.velocity(awake=True, unet=tiny.prompted_unet())
-    return Controllable(student(), velocity, OneStepTeacher(student()))
+    return CTSRStage2(student(), velocity, OneStepTeacher(student()))
 
 
 def realness():
-    return OneStep(student(), tiny.Quartic(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
+    return OneStepTraining(student(), tiny.Quartic(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
 
 
-@pytest.mark.parametrize("make", [stage_one, stage_two, realness, lambda: DiffusionPrior(student())])
+@pytest.mark.parametrize("make", [stage_one, stage_two, realness, lambda: PriorTraining(student())])
 def test_trainings_pass_the_names(make):
     module, batch = make(), tiny.batch()
     terms = module.losses(batch)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from ctsr_lightning.diffusion import NoiseSchedule
-from ctsr_lightning.modules import DualTeacher
+from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
 from ctsr_lightning.teachers import OneStepTeacher
 
@@ -20,15 +20,15 @@ SCHEDULE = NoiseSchedule()
 
 
 class Known(tiny.LinearTeacher):
-    """Answers with a multiple of the noise itself."""
+    """OutputCache with a multiple of the noise itself."""
 
     def __init__(self, factor):
         super().__init__()
-        self.factor, self.asked = factor, []
+        self.factor, self.frozen_networks = factor, []
 
-    def opinion(self, student, gt, condition, gradient, normal):
-        self.asked.append(student)
-        return super().opinion(student, gt, condition, gradient, normal)._replace(align=self.factor * student.noise)
+    def targets(self, student, gt, condition, gradient, normal):
+        self.frozen_networks.append(student)
+        return super().targets(student, gt, condition, gradient, normal)._replace(align=self.factor * student.noise)
 
 
 def measure(teacher, size=3):
@@ -47,7 +47,7 @@ def test_bands_are_those_of_score_distillation_and_latents_those_of_ground_truth
     _, clean = measure(teacher)
     assert (BANDS[0][0], BANDS[-1][1]) == (20, 979)
     assert all(second[0] == first[1] + 1 for first, second in pairwise(BANDS))
-    for noisy, (first, last) in zip(teacher.asked, BANDS, strict=True):
+    for noisy, (first, last) in zip(teacher.frozen_networks, BANDS, strict=True):
         assert first <= noisy.timestep.min() <= noisy.timestep.max() <= last
         expected = noisy.alpha_bar.sqrt() * clean + (1 - noisy.alpha_bar).sqrt() * noisy.noise
         torch.testing.assert_close(noisy.latent, expected)
@@ -71,7 +71,7 @@ def test_every_teacher_is_measured_the_same_every_time_without_drawing(make):
 
 
 def stage_one(realness):
-    return DualTeacher(tiny.student(seed=2), Known(0.5), realness, tiny.Quartic(), gradient="score")
+    return CTSRStage1(tiny.student(seed=2), Known(0.5), realness, tiny.Quartic(), gradient="score")
 
 
 def test_errors_are_said_once_and_warned_about_where_there_is_no_score(tmp_path, caplog):
@@ -101,7 +101,7 @@ def test_training_does_not_notice_and_a_resumption_says_nothing(tmp_path, caplog
 
     caplog.set_level(logging.INFO)
     said, said_state = run(2)
-    monkeypatch.delattr(DualTeacher, "on_train_batch_start")
+    monkeypatch.delattr(CTSRStage1, "on_train_batch_start")
     silent, silent_state = run(2)
     assert torch.equal(said_state, silent_state)
     monkeypatch.undo()

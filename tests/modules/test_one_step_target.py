@@ -11,10 +11,10 @@ import tiny_experts
 import torch
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.cache.fill import Asker
-from ctsr_lightning.cache.store import Answers
+from ctsr_lightning.cache.fill import CacheFiller
+from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import quantize
-from ctsr_lightning.modules import OneStep
+from ctsr_lightning.modules import OneStepTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher
 
@@ -23,8 +23,8 @@ LQ = quantize(tiny.batch(4).lq)
 BATCH = Batch(LQ, None, ["a", "b", "c", "d"])
 
 
-def one_step(**options) -> OneStep:
-    return OneStep(
+def one_step(**options) -> OneStepTraining:
+    return OneStepTraining(
         **{
             "student": tiny.student(seed=2),
             "perceptual": tiny.Quartic(),
@@ -36,17 +36,17 @@ def one_step(**options) -> OneStep:
     )
 
 
-def losses(module: OneStep, batch: Batch = BATCH) -> dict[str, torch.Tensor]:
+def losses(module: OneStepTraining, batch: Batch = BATCH) -> dict[str, torch.Tensor]:
     module.draws = Draws(3)
     return module.losses(batch)
 
 
-def filled(folder: Path, module: OneStep) -> Path:
+def filled(folder: Path, module: OneStepTraining) -> Path:
     """A cache of all images, asked about in one batch."""
-    answers = Answers(folder)
-    answers.begin(module.made_with(), {"pool": 4})
+    cache = OutputCache(folder)
+    cache.open(module.cache_signature(), {"pool": 4})
     loader = type("Loader", (list,), {"sampler": range(4)})([SimpleNamespace(lq=LQ, key=BATCH.key)])
-    assert Asker(module, "cpu", "float32", keep=False).fill(answers, "train", loader).computed == 4
+    assert CacheFiller(module, "cpu", "float32", keep=False).fill(cache, "train", loader).computed == 4
     return folder
 
 
@@ -111,10 +111,10 @@ def test_training_comes_nearer_to_the_expert() -> None:
 
 
 def test_the_distilled_network_has_a_score() -> None:
-    from ctsr_lightning.modules import DualTeacher
+    from ctsr_lightning.modules import CTSRStage1
 
     distilled = OneStepTeacher(one_step().student)
-    stage_1 = DualTeacher(tiny.student(), tiny.fidelity_teacher(), distilled, tiny.Quartic())
+    stage_1 = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), distilled, tiny.Quartic())
     stage_1.draws = Draws(3)
     assert {"realness/align", "realness/prior"} <= stage_1.losses(tiny.batch()).keys()
 
@@ -128,14 +128,14 @@ def test_the_cache_of_another_expert_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_that_the_cache_does_not_know(tmp_path: Path) -> None:
     module = one_step(cache=filled(tmp_path, one_step()))
-    with pytest.raises(ValueError, match="There is no answer for this image of 8x8 pixels"):
+    with pytest.raises(ValueError, match="There is no cached output for this image of 8x8 pixels"):
         losses(module, Batch(1.0 - LQ, None, BATCH.key))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="The target enlarges x2, the student x4"):
         one_step(target=tiny_experts.expert_teacher(tiny_experts.compact(2), scale=2))
-    with pytest.raises(ValueError, match="Expected a `target`, whose answers are in the cache"):
+    with pytest.raises(ValueError, match="Expected a `target`, whose outputs are in the cache"):
         one_step(target=None, cache=tmp_path)
 
 

@@ -7,14 +7,14 @@ import pytest
 import tiny
 import torch
 
-from ctsr_lightning.losses.views import random_symmetry
-from ctsr_lightning.modules import OneStep
+from ctsr_lightning.losses.random_views import random_symmetry
+from ctsr_lightning.modules import OneStepTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import LoRA
 
 
-def one_step(**options) -> OneStep:
-    return OneStep(
+def one_step(**options) -> OneStepTraining:
+    return OneStepTraining(
         **{
             "student": tiny.student(seed=2),
             "prior": tiny.unet(seed=5),
@@ -189,7 +189,7 @@ def test_one_optimizer_takes_the_steps_of_two(critic_lr):
 def test_trainer_clips_every_group_by_itself(algorithm, limit):
     norms, largest = [], []
 
-    class Watched(OneStep):
+    class Watched(OneStepTraining):
         def on_before_zero_grad(self, optimizer):
             if optimizer.param_groups[0]["params"][0].grad is None:
                 return  # before the first step

@@ -9,15 +9,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from ctsr_lightning.losses import reconstruction
-from ctsr_lightning.losses.views import random_symmetry
-from ctsr_lightning.modules import CodecTraining, DiffusionPrior, ResidualShift
+from ctsr_lightning.losses.random_views import random_symmetry
+from ctsr_lightning.modules import CodecTraining, PriorTraining, ResShiftTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import NanoCodec
 
 MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec()),
-    "prior": lambda: DiffusionPrior(tiny.student()),
-    "residual shift": lambda: ResidualShift(tiny.shift_network(), lambda_pixel=0.5),
+    "prior": lambda: PriorTraining(tiny.student()),
+    "residual shift": lambda: ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5),
 }
 
 
@@ -48,7 +48,7 @@ def test_codec_term_is_the_round_trip_through_noise():
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_prior_term_is_the_denoising_error(prediction):
-    module = DiffusionPrior(tiny.student(prediction=prediction)).double()
+    module = PriorTraining(tiny.student(prediction=prediction)).double()
     batch, draws = tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     t = torch.randint(0, 1000, (2,), generator=draws)
     noise = torch.randn(2, 4, 8, 8, generator=draws).double()
@@ -63,7 +63,7 @@ def test_prior_term_is_the_denoising_error(prediction):
 @pytest.mark.parametrize("std", [None, 0.3])
 def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
     options = {"lambda_latent": 3.0, "lambda_pixel": 0.5, "lambda_grid": 2.0}
-    module = ResidualShift(tiny.shift_network(residual_std=std), **options).double()
+    module = ResShiftTraining(tiny.shift_network(residual_std=std), **options).double()
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     w_0, w_y = network.codec.encode(2 * batch.gt - 1), network.codec.encode(up)
@@ -97,8 +97,8 @@ class Stop(Callback):
 
 
 def test_residual_shift_looks_for_lattices_and_turns_its_crops():
-    module = ResidualShift(tiny.shift_network(), lambda_lattice=3.0, symmetries=True).double()
-    plain = ResidualShift(tiny.shift_network(), lambda_pixel=1.0).double()
+    module = ResShiftTraining(tiny.shift_network(), lambda_lattice=3.0, symmetries=True).double()
+    plain = ResShiftTraining(tiny.shift_network(), lambda_pixel=1.0).double()
     batch = tiny.batch(side=64, dtype=torch.float64)
     module.draws, plain.draws = Draws(5), Draws(5)
     found = module.losses(batch)
@@ -113,7 +113,7 @@ def switched(tmp_path, l2_from, *stops):
     """Names and values of the pixel term at every step of a training, interrupted after some of them."""
     log, checkpoint = [], None
     for stop in stops:
-        module = ResidualShift(tiny.shift_network(), lambda_pixel=0.5, l2_from=l2_from, lambda_l2=3.0)
+        module = ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5, l2_from=l2_from, lambda_l2=3.0)
         losses_of = module.losses
 
         def spied(batch, losses_of=losses_of):
@@ -139,7 +139,7 @@ def test_squares_take_over_where_they_are_told_to_also_after_a_resumption(tmp_pa
 
 
 def test_squared_term_is_the_mean_squared_error_of_the_image():
-    module = ResidualShift(tiny.shift_network(), lambda_pixel=0.5, l2_from=0.5, lambda_l2=3.0).double()
+    module = ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5, l2_from=0.5, lambda_l2=3.0).double()
     module._squares = lambda: True
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     w_0, w_y = network.encode(batch.gt), network.degraded(batch.lq)
@@ -155,11 +155,11 @@ def test_squared_term_is_the_mean_squared_error_of_the_image():
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_shares_that_are_none_are_refused(share):
     with pytest.raises(ValueError, match=rf"l2_from in \[0, 1\].* found {share}"):
-        ResidualShift(tiny.shift_network(), l2_from=share)
+        ResShiftTraining(tiny.shift_network(), l2_from=share)
 
 
 def test_pixel_term_can_be_left_out():
-    assert list(losses(ResidualShift(tiny.shift_network()), tiny.batch())) == ["shift/latent"]
+    assert list(losses(ResShiftTraining(tiny.shift_network()), tiny.batch())) == ["shift/latent"]
 
 
 def test_every_trainable_weight_gets_a_gradient(module):

@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ctsr_lightning.modules import (
     CodecTraining,
-    Controllable,
-    DiffusionPrior,
-    DualTeacher,
-    OneStep,
-    ResidualShift,
+    CTSRStage1,
+    CTSRStage2,
+    OneStepTraining,
+    PriorTraining,
+    ResShiftTraining,
     RestorationModule,
     TrainingModule,
 )
@@ -28,8 +28,8 @@ def adamw(groups):
     return torch.optim.AdamW(groups, lr=1e-3)
 
 
-def stage_one(**options) -> DualTeacher:
-    return DualTeacher(
+def stage_one(**options) -> CTSRStage1:
+    return CTSRStage1(
         **{
             "student": tiny.student(seed=2),
             "fidelity": tiny.fidelity_teacher(),
@@ -43,15 +43,15 @@ def stage_one(**options) -> DualTeacher:
 
 MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec(), scale=4),
-    "prior": lambda: DiffusionPrior(tiny.student()),
-    "residual shift": lambda: ResidualShift(tiny.shift_network(), lambda_pixel=0.5),
-    "one step": lambda: OneStep(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6)),
+    "prior": lambda: PriorTraining(tiny.student()),
+    "residual shift": lambda: ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5),
+    "one step": lambda: OneStepTraining(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6)),
     "stage 1": stage_one,
     "stage 1, full-size layout": lambda: stage_one(student=tiny.adapted_student(), fidelity=tiny.LinearTeacher()),
-    "stage 2": lambda: Controllable(
+    "stage 2": lambda: CTSRStage2(
         tiny.student(), tiny.velocity(lora=LoRA(), condition_on_lq=True), tiny.fidelity_teacher()
     ),
-    "stage 2, at its start": lambda: Controllable(
+    "stage 2, at its start": lambda: CTSRStage2(
         tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
     ),
 }
@@ -237,7 +237,7 @@ def test_validation_terms_are_the_same_every_time():
         def on_validation_epoch_end(self, trainer, module):
             self.seen.append(trainer.callback_metrics["val/prior/denoise"].item())
 
-    watch, module = Validated(), DiffusionPrior(tiny.student(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    watch, module = Validated(), PriorTraining(tiny.student(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     tiny.fit(module, max_epochs=2, limit_val_batches=2, callbacks=[watch], num_sanity_val_steps=0)
     assert len(watch.seen) == 2
     assert watch.seen[0] == watch.seen[1]
@@ -370,7 +370,7 @@ def test_half_precision_weights_are_refused(precision):
 
     trainer = Asked()
     trainer.precision = precision
-    module = ResidualShift(tiny.shift_network())
+    module = ResShiftTraining(tiny.shift_network())
     module._trainer = trainer
     with pytest.raises(ValueError, match="mixed"):
         module.setup("fit")

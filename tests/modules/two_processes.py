@@ -9,7 +9,7 @@ import torch
 from lightning import Callback
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ctsr_lightning.modules import DualTeacher, OneStep
+from ctsr_lightning.modules import CTSRStage1, OneStepTraining
 
 STEPS = 3
 BATCH = 4
@@ -29,7 +29,7 @@ class Logged(Callback):
 def trainings() -> dict[str, Any]:
     """Stage 1 in the full-size layout (adapters, prompts, KL codec) and the training of two networks."""
     torch.manual_seed(0)
-    stage_one = DualTeacher(
+    stage_one = CTSRStage1(
         student=tiny.adapted_student(),
         fidelity=tiny.LinearTeacher(),
         realness=tiny.OneStepTeacher(tiny.adapted_student(seed=1)),
@@ -37,7 +37,7 @@ def trainings() -> dict[str, Any]:
         optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
     )
     patterns: dict[str, Any] = {"lambda_grid": 0.1, "symmetries": True, "random_views": True}
-    one_step = OneStep(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6), **patterns)
+    one_step = OneStepTraining(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6), **patterns)
     return {"stage 1": stage_one, "one step": one_step}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ctsr_lightning.modules import DualTeacher
+from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, VelocityField, load_autoencoder, load_unet
 from ctsr_lightning.teachers import OneStepTeacher
 
@@ -54,9 +54,9 @@ def velocity(base: Path, share: bool = True, seed: int = 2, **options: Any) -> V
     return field
 
 
-def stage_one(base: Path, share: bool = True, score: Any = "own", checkpointing: bool = False) -> DualTeacher:
+def stage_one(base: Path, share: bool = True, score: Any = "own", checkpointing: bool = False) -> CTSRStage1:
     """Stage 1 whose teacher is another student over the same base."""
-    return DualTeacher(
+    return CTSRStage1(
         student=student(base, share, seed=0, gradient_checkpointing=checkpointing),
         fidelity=tiny.LinearTeacher(),
         realness=OneStepTeacher(student(base, share, seed=1, gradient_checkpointing=checkpointing), score),

@@ -15,7 +15,7 @@ from ldm_layout import toy_networks, whole_model, write_model
 from safetensors.torch import save_file
 from torch import nn
 
-from ctsr_lightning.modules import CodecTraining, OneStep
+from ctsr_lightning.modules import CodecTraining, OneStepTraining
 from ctsr_lightning.networks import (
     Frozen,
     LoRA,
@@ -26,7 +26,7 @@ from ctsr_lightning.networks import (
     load_osediff,
     load_unet,
 )
-from ctsr_lightning.networks.adapters import without_adapters
+from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.sharing import shared_weights
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
@@ -247,7 +247,7 @@ def test_a_frozen_user_freezes_nobody_else(base, teacher_first):
         (lambda base: OneStepStudent(shared_bases.unet(base), shared_bases.codec(base)), "lora"),
         (lambda base: VelocityField(shared_bases.unet(base)), "lora"),
         (
-            lambda base: OneStep(
+            lambda base: OneStepTraining(
                 tiny.adapted_student(), tiny.Quartic(), shared_bases.unet(base), shared_bases.unet(base)
             ),
             "critic_lora",

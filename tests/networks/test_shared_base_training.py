@@ -17,7 +17,7 @@ from ctsr_lightning.callbacks.memory import components
 from ctsr_lightning.losses.velocity import velocity_matching
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import Frozen, KLCodec, LoRA, OneStepStudent, VelocityField
-from ctsr_lightning.networks.adapters import adapters_off, add_named_adapter, add_unet_adapters
+from ctsr_lightning.networks.lora import adapters_off, add_named_adapter, add_unet_adapters
 from ctsr_lightning.networks.sharing import share
 from ctsr_lightning.teachers import OneStepTeacher, add_noise
 from ctsr_lightning.weights.single_file import STABLE_DIFFUSION_UNET, STABLE_DIFFUSION_VAE

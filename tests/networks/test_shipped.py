@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning.data import RealESRGANDataModule
-from ctsr_lightning.inference.checkpoint import load_model, load_teachers
+from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import psnr_y
 from ctsr_lightning.metrics.texture import TextureDistance

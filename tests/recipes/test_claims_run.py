@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctsr_lightning.images import image_size, write_image
-from ctsr_lightning.networks import NanoCodec, OneStepStudent, ResidualShiftNetwork, nano_unet
+from ctsr_lightning.networks import LatentResShift, NanoCodec, OneStepStudent, nano_unet
 from recipes.__main__ import main
 from recipes.claims import plan as claims_plan
 from recipes.claims import records as claims_records
@@ -52,7 +52,7 @@ def write_chain(folder: Path) -> None:
     torch.manual_seed(0)
     codec = NanoCodec(4)
     student = OneStepStudent(nano_unet(4, widths=(8, 16)), codec, timestep=250)
-    shift = ResidualShiftNetwork(nano_unet(4, 8, widths=(8, 16)), codec)
+    shift = LatentResShift(nano_unet(4, 8, widths=(8, 16)), codec)
     parts: dict[str, tuple[str, nn.Module]] = {
         "codec": ("codec.", codec),
         "prior": ("student.unet.", nano_unet(4, widths=(8, 16))),

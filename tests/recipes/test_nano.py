@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning import __version__
-from ctsr_lightning.cache.store import Answers
+from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import quantize, write_image
-from ctsr_lightning.inference.checkpoint import load_model, load_teachers
+from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks.student import OneStepStudent
 from recipes.__main__ import main
@@ -155,7 +155,7 @@ def test_the_realistic_teacher_learned_the_experts_pictures(output: Path) -> Non
     arguments = configured["model"]["init_args"]
     assert arguments["target"]["class_path"].endswith("ExpertTeacher")
     assert arguments["cache"] == str(output / "expert")
-    assert len(Answers(output / "expert")) == 16  # the pool
+    assert len(OutputCache(output / "expert")) == 16  # the pool
 
 
 def test_an_expert_needs_a_pool_and_has_to_be_one(words: list[str], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctsr_lightning.metrics.suites import NAMED, PUBLISHED
+from ctsr_lightning.metrics.named import NAMED, PUBLISHED
 from recipes.__main__ import main
 from recipes.results import COLUMNS, read_published
 

@@ -26,13 +26,15 @@ def test_a_network_of_another_scale_is_refused(tmp_path, made_for, asked):
 
 def test_judging_is_refused_with_what_to_do():
     teacher, noisy = tiny_experts.expert_teacher(), None
-    with pytest.raises(ValueError, match=r"has no score.*Stage 2 can use it.*train OneStep with it as `target`"):
-        teacher.opinion(noisy, noisy, teacher.condition(torch.rand(1, 3, 4, 4)), "paper", torch.randn_like)
+    with pytest.raises(
+        ValueError, match=r"has no score.*Stage 2 can use it.*train OneStepTraining with it as `target`"
+    ):
+        teacher.targets(noisy, noisy, teacher.condition(torch.rand(1, 3, 4, 4)), "paper", torch.randn_like)
 
 
 def test_stage_1_with_it_says_so(tmp_path):
-    from ctsr_lightning.modules import DualTeacher
+    from ctsr_lightning.modules import CTSRStage1
 
-    stage_1 = DualTeacher(tiny.student(), tiny_experts.expert_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    stage_1 = CTSRStage1(tiny.student(), tiny_experts.expert_teacher(), tiny.realness_teacher(), tiny.Quartic())
     with pytest.raises(ValueError, match="has no score"):
         stage_1.losses(tiny.batch())

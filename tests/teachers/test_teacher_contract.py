@@ -15,7 +15,7 @@ from ctsr_lightning import teachers
 from ctsr_lightning.cache import CachedTeacher
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, OneStepStudent
-from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResidualShiftTeacher, Teacher, add_noise
+from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResShiftTeacher, Teacher, add_noise
 from ctsr_lightning.teachers.base import through_identity
 
 SCHEDULE = NoiseSchedule()
@@ -26,8 +26,8 @@ MAKERS = {
     "one step, base score": lambda: OneStepTeacher(tiny.adapted_student(), score="base"),
     "one step, score of a prior": lambda: OneStepTeacher(tiny.student(), score=tiny.unet(seed=7)),
     "residual shift": tiny.fidelity_teacher,
-    "residual shift, one step": lambda: ResidualShiftTeacher(tiny.shift_network(steps=1)),
-    "residual shift from a linear estimate": lambda: ResidualShiftTeacher(tiny.shift_network(residual_std=0.3)),
+    "residual shift, one step": lambda: ResShiftTeacher(tiny.shift_network(steps=1)),
+    "residual shift from a linear estimate": lambda: ResShiftTeacher(tiny.shift_network(residual_std=0.3)),
     "bridge": tiny_resshift.bridged_teacher,
     "bridge, one step": lambda: tiny_resshift.bridged_teacher(version="v1", one_step=True),
 }
@@ -64,7 +64,7 @@ def normal(like):
 
 
 def ask(teacher, lq, student, gt, gradient="paper"):
-    return teacher.opinion(student, gt, teacher.condition(lq), gradient, normal)
+    return teacher.targets(student, gt, teacher.condition(lq), gradient, normal)
 
 
 @pytest.fixture
@@ -82,20 +82,20 @@ def test_every_teacher_of_the_package_is_under_contract():
 
 
 @pytest.mark.parametrize("gradient", ["paper", "score"])
-def test_opinions_are_float32_and_comparable(teacher, lq, gradient):
-    opinion = ask(teacher, lq, noised(), noised(seed=1), gradient)
-    assert opinion.align.shape == (3, 4, 8, 8)
-    assert opinion.prior.shape == opinion.prior_gt.shape
-    assert {part.dtype for part in opinion} == {torch.float32}
+def test_targets_are_float32_and_comparable(teacher, lq, gradient):
+    targets = ask(teacher, lq, noised(), noised(seed=1), gradient)
+    assert targets.align.shape == (3, 4, 8, 8)
+    assert targets.prior.shape == targets.prior_gt.shape
+    assert {part.dtype for part in targets} == {torch.float32}
 
 
 @pytest.mark.parametrize("gradient", ["paper", "score"])
 def test_student_and_ground_truth_are_judged_alike(teacher, lq, gradient):
-    opinion = ask(teacher, lq, noised(), noised(), gradient)
-    assert torch.equal(opinion.prior, opinion.prior_gt)
+    targets = ask(teacher, lq, noised(), noised(), gradient)
+    assert torch.equal(targets.prior, targets.prior_gt)
     other = ask(teacher, lq, noised(), noised(seed=1), gradient)
     assert not torch.equal(other.prior, other.prior_gt)
-    assert torch.equal(other.align, opinion.align)
+    assert torch.equal(other.align, targets.align)
 
 
 def test_both_gradients_have_the_same_values(teacher, lq):
@@ -195,7 +195,7 @@ def test_half_precision_regions_still_answer_in_float32(teacher, lq):
 @pytest.mark.parametrize("options", [{}, {"residual_std": 0.3}])
 def test_residual_shift_is_carried_over_by_its_formula(lq, options):
     teacher, lq, noisy = (
-        ResidualShiftTeacher(tiny.shift_network(**options)).double(),
+        ResShiftTeacher(tiny.shift_network(**options)).double(),
         lq.double(),
         noised(torch.float64),
     )
@@ -236,7 +236,7 @@ def test_residual_shift_walks_the_whole_chain(lq):
 def test_residual_shift_may_answer_with_its_first_step(lq):
     network, asked = tiny.shift_network(steps=1, temperature=0.0), []
     network.unet.register_forward_pre_hook(lambda module, args: asked.append(args[1].tolist()))
-    found = ResidualShiftTeacher(network).restore(lq)
+    found = ResShiftTeacher(network).restore(lq)
     assert asked == [[750.0] * 3]
     degraded = network.degraded(lq)
     first = network.predict_clean(degraded, torch.full((3,), 3), degraded)
@@ -251,13 +251,13 @@ def test_residual_shift_refuses_steps_that_the_chain_has_not(steps):
 
 def test_residual_shift_at_temperature_zero_follows_the_means(lq):
     network = tiny.shift_network(temperature=0.0)
-    first, second = (ResidualShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
+    first, second = (ResShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
     assert torch.equal(first, second)
 
 
 def test_residual_shift_follows_its_seed(lq):
     network = tiny.shift_network()
-    first, second = (ResidualShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
+    first, second = (ResShiftTeacher(network, seed=seed).restore(lq) for seed in (0, 1))
     assert not torch.equal(first, second)
 
 
@@ -270,7 +270,7 @@ def test_temperatures_that_are_none_are_refused(temperature):
 def test_temperature_scales_the_noise(lq):
     # The chain is not linear in its noise, yet close to it where there is little.
     cold, tepid, warm = (
-        ResidualShiftTeacher(tiny.shift_network(temperature=x)).double().restore(lq.double()) for x in (0, 1e-4, 2e-4)
+        ResShiftTeacher(tiny.shift_network(temperature=x)).double().restore(lq.double()) for x in (0, 1e-4, 2e-4)
     )
     torch.testing.assert_close(warm - cold, 2 * (tepid - cold), rtol=0, atol=1e-2 * (warm - cold).abs().max())
     assert not torch.equal(tepid, cold)

@@ -1,0 +1,142 @@
+"""From the checkpoint of a training to the networks that restore, without what only training needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
+from ctsr_lightning.networks.velocity import VelocityField
+from ctsr_lightning.teachers.base import Teacher
+from ctsr_lightning.weights.reading import load_weights, read_checkpoint
+from ctsr_lightning.weights.search import find_weights, searching
+
+TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
+"""Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""
+
+
+def load_model(path: Path) -> TradeOff | OneStepStudent:
+    """Build the networks that a checkpoint restores with and give them its weights.
+
+    The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
+    `config.yaml` beside `weights.safetensors`. Of these only `student` and, for stage 2, `velocity` and `z0_source` are
+    used; teachers are never built. Weights are strict, averages preferred.
+
+    Args:
+        path: A Lightning checkpoint of stage 1, stage 2 or the one-step teacher, or the `weights.safetensors` of one.
+
+    Returns:
+        Student and velocity field from stage 2, the student otherwise.
+
+    Raises:
+        FileNotFoundError: If it, or a weight file that it builds on, is not there.
+        ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
+    """
+    path = path.expanduser()
+    config = _configuration(path)
+    training = str(config.get("_class_path", "an unknown training")).rsplit(".", maxsplit=1)[-1]
+    if "class_path" not in (config.get("student") or {}):
+        raise ValueError(
+            f"Expected a checkpoint of a training with a student (CTSRStage1, CTSRStage2 or OneStepTraining) at "
+            f"'{path}', found one of {training}. Name the checkpoint of stage 1 or stage 2."
+        )
+    types: dict[str, Any] = {"student": OneStepStudent}
+    if "velocity" in config:
+        types |= {"velocity": VelocityField, "z0_source": Z0Source}
+    config = {"z0_source": "latent", **config}
+    path = path.absolute()  # it is not to be looked up below the folders that are searched
+    with searching(*path.resolve().parents):
+        built = _build(types, {key: config[key] for key in types}, path)
+        student: OneStepStudent = built.student
+        if "velocity" not in types:
+            load_weights(student, path, prefix="student.", only_trainable=True)
+            return student
+        velocity: VelocityField = built.velocity
+        load_weights(velocity, path, prefix="velocity.", only_trainable=True)
+        return TradeOff(student, velocity, built.z0_source)
+
+
+def load_teachers(path: Path) -> dict[str, Teacher]:
+    """Build the teachers that a checkpoint of stage 1 or 2 names, with their own weights.
+
+    Args:
+        path: The checkpoint, or the `weights.safetensors` of one.
+
+    Returns:
+        `T_f` and `T_r`, those of them that the training had.
+
+    Raises:
+        FileNotFoundError: If the checkpoint, or a weight file of a teacher, is not there.
+        ValueError: If it is not a checkpoint or is damaged.
+    """
+    path = path.expanduser()
+    config = _configuration(path)
+    named = {"T_f": "fidelity", "T_r": "realness"}
+    found = {label: key for label, key in named.items() if "class_path" in (config.get(key) or {})}
+    with searching(*path.resolve().parents):
+        built = _build(dict.fromkeys(found.values(), Teacher), {key: config[key] for key in found.values()}, path)
+    return {label: built[key] for label, key in found.items()}
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """The plain values that a training was built from."""
+    if path.suffix == ".safetensors":
+        return _read_beside(path)
+    values: dict[str, Any] = read_checkpoint(path).get("hyper_parameters", {})
+    return values
+
+
+def _build(types: dict[str, Any], values: dict[str, Any], path: Path) -> Any:
+    """Make the objects that plain values describe."""
+    parser = ArgumentParser(exit_on_error=False)
+    for name, kind in types.items():
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    _refuse_strangers(values, path)
+    try:
+        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
+        return instantiate(parser.parse_object(values))
+    except ArgumentError as error:
+        raise ValueError(
+            f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
+        ) from error
+
+
+def _read_beside(weights: Path) -> dict[str, Any]:
+    """The model's configuration in the `config.yaml` of the training that wrote a weight file."""
+    path = find_weights(weights).with_name("config.yaml")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected the training's config.yaml beside '{weights}', found none: a safetensors file holds weights "
+            "only. Keep both together, or name a checkpoint (.ckpt), which holds both."
+        )
+    model = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("model") or {}
+    return {"_class_path": model.get("class_path", ""), **model.get("init_args", {})}
+
+
+def _refuse_strangers(parts: dict[str, Any], path: Path) -> None:
+    """Refuse to import packages only because a file names them."""
+    for class_path in _class_paths(parts):
+        package = class_path.partition(".")[0]
+        if package not in TRUSTED and package not in sys.modules:
+            raise ValueError(
+                f"The checkpoint '{path}' names the class '{class_path}' of a package that is not imported. If you "
+                f"trust the file, import '{package}' before reading it."
+            )
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """All `class_path` entries of nested dictionaries and lists."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        for item in value.values():
+            yield from _class_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_paths(item)

@@ -1,0 +1,241 @@
+"""Training of the realness teacher."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.cache.identity import identity
+from ctsr_lightning.diffusion.parametrization import at_least_float32, to_clean, training_target
+from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
+from ctsr_lightning.images import quantize
+from ctsr_lightning.losses import reconstruction
+from ctsr_lightning.losses.random_views import random_symmetry, random_view
+from ctsr_lightning.losses.reconstruction import LATTICE
+from ctsr_lightning.losses.score_distillation import variational_score_distillation
+from ctsr_lightning.metrics.base import PerceptualDistance
+from ctsr_lightning.modules.cacheable import CacheableTraining
+from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.lora import LoRA, add_unet_adapters
+from ctsr_lightning.networks.sharing import refuse_shared
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.teachers.base import Teacher
+
+
+class OneStepTraining(CacheableTraining):
+    """One-step distillation of a diffusion prior into a restorer: OSEDiff's L2 + LPIPS + VSD.
+
+    Two networks learn side by side: the student, and a critic that follows the distribution of the student's latents
+    (OSEDiff's regulariser). The student's terms do not reach the critic and the critic's term does not reach the
+    student, so one optimizer with a parameter group each takes exactly the steps of two optimizers, while gradient
+    accumulation, precision, resume and `global_step` keep their meaning. Gradients are clipped per group.
+
+    With a `target` the student learns to paint an expert's pictures instead of the ground truth: the reconstruction
+    terms compare with T(x_LR), rounded to 8 bits as in a file. So any restoration network becomes one that has a score
+    and can judge in stage 1 (Eq. 2 and 3), and low-quality images do not need ground truth.
+
+    Args:
+        student: The restorer to train.
+        perceptual: LPIPS or its stand-in.
+        prior: The frozen UNet of clean photographs; only needed for VSD.
+        critic: A UNet that starts as the prior; likewise.
+        target: The expert to distil, such as an `ExpertTeacher`; null learns from ground truth (OSEDiff).
+        critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
+        lambda_l2: Weight of the mean squared error (OSEDiff: 1).
+        lambda_l1: Weight of the mean absolute error, on images in [-1, 1]; 0, as in OSEDiff, leaves it out.
+        lambda_lpips: Weight of the perceptual distance (OSEDiff: 2).
+        lambda_grid: Weight of the term against patches that show, see `losses.reconstruction.grid`; 0, as in OSEDiff,
+            leaves it out.
+        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0 leaves it out. Not
+            in OSEDiff.
+        random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.random_views`,
+            so that the student cannot fool it with a pattern. Not in OSEDiff.
+        symmetries: Mirror and turn every batch of square crops at random.
+        lambda_vsd: Weight of variational score distillation (OSEDiff: 1); 0 leaves it out, and the critic with it.
+        lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
+        vsd_samples: How many samples of a process's batch VSD and the critic look at, which together cost more than the
+            rest; null for all (OSEDiff).
+        critic_lr: Learning rate of the critic; null takes the optimizer's.
+        **kwargs: `cache`, with which the target is not run in training, optimizer and scheduler.
+
+    Raises:
+        ValueError: If the target enlarges by another factor than the student, VSD lacks prior or critic, the critic is
+            to be trained as a whole though it was loaded with `share`, `vsd_samples` < 1, or there is a `cache`, but
+            no target.
+    """
+
+    def __init__(
+        self,
+        student: OneStepStudent,
+        perceptual: PerceptualDistance,
+        prior: UNet2DConditionModel | None = None,
+        critic: UNet2DConditionModel | None = None,
+        target: Teacher | None = None,
+        critic_lora: LoRA | None = None,
+        lambda_l2: float = 1.0,
+        lambda_l1: float = 0.0,
+        lambda_lpips: float = 2.0,
+        lambda_grid: float = 0.0,
+        lambda_lattice: float = 0.0,
+        random_views: bool = False,
+        symmetries: bool = False,
+        lambda_vsd: float = 1.0,
+        lambda_critic: float = 1.0,
+        vsd_samples: int | None = None,
+        critic_lr: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if target is not None and target.scale != student.scale:
+            raise ValueError(f"The target enlarges x{target.scale}, the student x{student.scale}.")
+        if target is None and self.output_cache is not None:
+            raise ValueError(
+                f"Expected a `target`, whose outputs are in the cache '{self.output_cache.folder}', found none: name "
+                "the teacher that the cache was made with, or leave `cache` out."
+            )
+        self.student, self.scale, self.target = student, student.scale, target
+        self.prior, self.critic = None, None
+        if lambda_vsd:
+            if prior is None or critic is None:
+                raise ValueError(
+                    f"Expected `prior` and `critic` for variational score distillation (`lambda_vsd` {lambda_vsd:g}), "
+                    "found null. Name them, or set `lambda_vsd` to 0 to train without."
+                )
+            if critic_lora is not None:
+                add_unet_adapters(critic, critic_lora)
+            else:
+                refuse_shared(critic, "critic_lora")
+            self.prior, self.critic = Frozen(prior), critic
+        self.perceptual = Frozen(perceptual)
+        self.lambda_l2, self.lambda_l1, self.lambda_lpips = lambda_l2, lambda_l1, lambda_lpips
+        self.lambda_grid, self.lambda_lattice = lambda_grid, lambda_lattice
+        self.random_views, self.symmetries = random_views, symmetries
+        self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
+        if vsd_samples is not None and vsd_samples < 1:
+            raise ValueError(f"Expected `vsd_samples` of at least 1, or null for the whole batch, found {vsd_samples}.")
+        self.vsd_samples, self.critic_lr = vsd_samples, critic_lr
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The student's weights, and the critic's."""
+        student = {"params": [p for p in self.student.parameters() if p.requires_grad]}
+        if self.critic is None:
+            return [student]
+        critic: dict[str, Any] = {"params": [p for p in self.critic.parameters() if p.requires_grad]}
+        if self.critic_lr is not None:
+            critic["lr"] = self.critic_lr
+        return [student, critic]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The student's terms, and the critic's one."""
+        student, lq, goal = self.student, batch.lq, self._goal(batch)
+        if self.symmetries:
+            lq, goal = random_symmetry([lq, goal], self.draws.generator)
+        clean = student.latent(lq, keys=batch.key)
+        restored = student.decode(clean)
+        terms = {}
+        if self.lambda_l2:
+            terms["rec/l2"] = self.lambda_l2 * reconstruction.l2(restored, goal)
+        if self.lambda_l1:
+            terms["rec/l1"] = self.lambda_l1 * reconstruction.l1(restored, goal)
+        if self.lambda_lpips:
+            name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
+            looked_at = (restored, goal)
+            if self.random_views:
+                looked_at = random_view(restored, goal, self.draws.generator)
+            terms[f"rec/{name}"] = self.lambda_lpips * self.perceptual(*looked_at).mean()
+        if self.lambda_vsd:
+            prompt = student.prompt(lq, batch.key)
+            seen, shown = clean[: self.vsd_samples], None if prompt is None else prompt[: self.vsd_samples]
+            terms["vsd"] = self.lambda_vsd * self._vsd(seen, shown)
+            terms["critic/denoise"] = self.lambda_critic * self._critic_loss(seen.detach(), shown)
+        if self.lambda_grid:
+            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, goal, student.codec.factor)
+        if self.lambda_lattice:
+            terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, goal, LATTICE)
+        return terms
+
+    def _goal(self, batch: Batch) -> Tensor:
+        """The images that the student is to paint."""
+        if self.target is None:
+            if batch.gt is None:
+                raise ValueError(
+                    "Expected ground truth, or a `target` to learn from in its place, but this batch has none and "
+                    "`target` is null."
+                )
+            return batch.gt
+        if self.output_cache is None:
+            return quantize(self.frozen_outputs(batch.lq, batch.key)["target"])
+        (known,) = self.output_cache.read(batch.lq, "target")
+        return known.to(batch.lq.dtype) / 255.0
+
+    @property
+    def frozen_networks(self) -> dict[str, nn.Module]:
+        """The target, if there is one."""
+        return {} if self.target is None else {"target": self.target}
+
+    def cached_names(self, split: Literal["train", "val"], *, pictures: bool) -> list[str]:
+        """The target's pictures of training images."""
+        del pictures
+        return ["target"] if split == "train" else []
+
+    @torch.no_grad()
+    def frozen_outputs(
+        self,
+        lq: Tensor,
+        keys: list[str] | None = None,
+        split: Literal["train", "val"] = "train",  # noqa: ARG002  # the interface
+    ) -> dict[str, Tensor]:
+        """The target's pictures, `target`.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Names of the images as in `Batch.key`, for prompts by name.
+            split: Makes no difference.
+
+        Returns:
+            Images in [0, 1], shape (B, 3, scale * h, scale * w).
+        """
+        assert self.target is not None
+        return {"target": self.target.restore(lq, keys)}
+
+    def cache_signature(self) -> dict[str, str]:
+        """Scale and target."""
+        assert self.target is not None
+        return {"scale": str(self.scale), "target": identity(self.target)}
+
+    def _vsd(self, clean: Tensor, prompt: Tensor | None) -> Tensor:
+        """How far the prior would move ẑ away from where the critic sees it (OSEDiff, Eq. 8)."""
+        student = self.student
+        assert self.prior is not None
+        assert self.critic is not None
+        with torch.no_grad():
+            timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
+            noisy = student.schedule.add_noise(clean, self.draws.normal(clean), timestep)
+            alpha_bar = student.schedule.alpha_bar(timestep, clean)
+            prior = to_clean(self.prior(noisy, timestep, prompt).sample, noisy, alpha_bar, student.prediction)
+            critic = to_clean(self.critic(noisy, timestep, prompt).sample, noisy, alpha_bar, student.prediction)
+        return variational_score_distillation(clean, prior, critic)
+
+    def _critic_loss(self, clean: Tensor, prompt: Tensor | None) -> Tensor:
+        """The critic's denoising error on the student's latents, at any timestep."""
+        student = self.student
+        assert self.critic is not None
+        timestep = self.draws.integers(0, student.schedule.num_timesteps - 1, clean)
+        noise = self.draws.normal(clean)
+        noisy = student.schedule.add_noise(clean, noise, timestep)
+        output = self.critic(noisy, timestep, prompt).sample
+        target = training_target(clean, noise, student.schedule.alpha_bar(timestep, clean), student.prediction)
+        return F.mse_loss(at_least_float32(output), target)
+
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
+        """Restore in one step."""
+        return self.student.restore(lq, keys)
+
+    def references(self, batch: Batch) -> dict[str, Tensor]:
+        """The target's pictures, if there is one."""
+        return {} if self.target is None else {"target": self.target.restore(batch.lq, batch.key)}

@@ -1,0 +1,49 @@
+"""Training of the diffusion prior that student and realness teacher are built on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.diffusion.parametrization import at_least_float32, training_target
+from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.networks.student import OneStepStudent
+
+
+class PriorTraining(RestorationModule):
+    """Train a latent diffusion model of clean photographs: E ‖f(z_t, t) - target‖² (DDPM, Eq. 14).
+
+    What Stable Diffusion is to the full-size student, this is to one trained from nothing.
+
+    Args:
+        student: The network, in the form in which it will be distilled. Leave `lora` null to train every weight.
+        **kwargs: Optimizer and scheduler.
+    """
+
+    validates_losses = True
+
+    def __init__(self, student: OneStepStudent, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.student, self.scale = student, student.scale
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The denoising error on the latents of the ground truth."""
+        if batch.gt is None:
+            raise ValueError("The prior trains on clean photographs (gt), but this batch has none.")
+        student = self.student
+        clean = student.encode(batch.gt)
+        timestep = self.draws.integers(0, student.schedule.num_timesteps - 1, clean)
+        noise = self.draws.normal(clean)
+        noisy = student.schedule.add_noise(clean, noise, timestep)
+        output = student.unet(noisy, timestep, student.prompt(batch.lq, batch.key)).sample
+        target = training_target(clean, noise, student.schedule.alpha_bar(timestep, clean), student.prediction)
+        return {"prior/denoise": F.mse_loss(at_least_float32(output), target)}
+
+    @torch.no_grad()
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
+        """What the prior makes of a low-quality image before any distillation."""
+        return self.student.restore(lq, keys)

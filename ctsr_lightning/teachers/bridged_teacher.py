@@ -1,0 +1,163 @@
+"""The published ResShift and SinSR restorers as teachers of a student in another latent space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ctsr_lightning.diffusion.parametrization import noise_from_clean
+from ctsr_lightning.networks.codec import LatentCodec, unit_to_signed
+from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.published_resshift import PublishedResShift
+from ctsr_lightning.networks.swin_unet import LQ_CHANNELS
+from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets, through_identity
+
+
+class BridgedTeacher(Teacher):
+    """A restorer with a latent space of its own: the fidelity teacher T_f with ResShift's published weights.
+
+    The paper writes ε_Tf(z_t, t, c) as if ResShift shared the student's latents, schedule and parametrization. It
+    shares none of them: it predicts w_0, in the latent space of its own autoencoder E_q, D_q, on a chain of 4 or 15
+    steps. How its answer enters Eq. 2 is left open; this reading is ours:
+
+    - Clean latents come over through pixels, w^s = E_q(D(ẑ)) and w = E_q(x_GT), and are noised with one fresh ε_q at
+      the step τ whose SNR is nearest to that of t: w_τ = w + η_τ (w_y - w) + κ √η_τ ε_q. The denoiser answers with ŵ.
+    - The second term of Eq. 2 needs no way back and is taken in ResShift's space: ε̂ = ε_q + c_τ (w - ŵ) with
+      c_τ = (1-η_τ) / (κ √η_τ) is the noise (w_τ - (1-η_τ) ŵ - η_τ w_y) / (κ √η_τ) that ŵ implies.
+    - The first term compares with ε_S, so ŵ^s returns through pixels: x̂_0 = E(D_q(ŵ^s)) and
+      ε_T = (z_t - √ᾱ x̂_0) / √(1-ᾱ).
+
+    c_τ is clipped. The published chains start almost without noise: at τ = 0 it is 4.95 in v3 (0.70, 0.28 and 0.01 at
+    the steps after) and 25 in v1, the term weighs its square, 24.5 and 624, and would be about this one step.
+
+    With gradient `paper` all of this is differentiated, straight through the quantisation in D_q. With `score` the
+    denoiser's Jacobian is dropped: the second term descends through w^s = E_q(D(ẑ)) alone, with the factor c_τ, and the
+    first through z_t, as for the other teachers.
+
+    SinSR was distilled at the two ends of its chain and, at τ = 0, towards the noise that belongs to an image, so its
+    opinions are less well founded than its restorations.
+
+    Args:
+        network: The trained restorer; `load_resshift` or `load_sinsr` read the published files.
+        codec: E, the plain autoencoder of the student's latent space, without the student's adapters.
+        clip: Upper limit of c_τ; null for none.
+        seed: Seed of the noise of `restore`, which every image draws by its own content.
+        gradient_checkpointing: Recompute activations in the backward pass. It pays for E_q, the largest part with a
+            gradient at 512 pixels; with gradient `paper` for the denoiser, D_q and E, too.
+
+    Raises:
+        ValueError: If `clip` is not positive, or the codec has adapters.
+    """
+
+    def __init__(
+        self,
+        network: PublishedResShift,
+        codec: LatentCodec,
+        clip: float | None = 1.0,
+        seed: int = 0,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if clip is not None and not clip > 0:
+            raise ValueError(
+                f"Expected clip > 0, or null for no limit, got {clip}. To switch the term off, set lambda_fidelity or "
+                "gamma_time to 0."
+            )
+        if any("lora_" in name for name, _ in codec.named_parameters()):
+            raise ValueError(
+                "Expected a plain autoencoder as codec, found one with adapters. Build a second one, as the student's "
+                "own would be frozen here and its adapters never trained."
+            )
+        self.frozen, self.codec = Frozen(network), Frozen(codec)
+        self.scale, self.clip, self.seed = network.scale, clip, seed
+        if gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+            codec.enable_gradient_checkpointing()
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a restored image must be multiples of this many pixels; `restore` pads by itself."""
+        return math.lcm(self.frozen.network.multiple, self.codec.network.factor)
+
+    @torch.no_grad()
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
+        """w_y and behind it, along the channels, the low-quality images themselves: both have the same grid.
+
+        Args:
+            lq: Images in [0, 1], shape (B, 3, h, w).
+            keys: Not needed.
+
+        Raises:
+            ValueError: If the denoiser's windows do not fill the images.
+        """
+        (height, width), side = lq.shape[-2:], self.multiple // self.scale
+        if height % side or width % side:
+            raise ValueError(
+                f"Expected low-quality images whose sides are multiples of {side}, whole windows for ResShift's "
+                f"denoiser, found {height}x{width}. Train on crops whose sides are multiples of {self.multiple} pixels."
+            )
+        return torch.cat([self.frozen.network.degraded(lq), lq], dim=1)
+
+    def targets(
+        self,
+        student: Noisy,
+        gt: Noisy,
+        condition: Tensor | None,
+        gradient: Gradient,
+        normal: Callable[[Tensor], Tensor],
+    ) -> TeacherTargets:
+        """The align target in the student's space, the prior's noises in ResShift's."""
+        if condition is None:
+            raise ValueError("BridgedTeacher needs the answer of its own `condition`, got None.")
+        network = self.frozen.network
+        step = network.schedule.paired_step(student.alpha_bar)
+        with torch.no_grad():
+            latent = network.encode(gt.image)
+            noise = normal(latent)
+            prior_gt = self._implied_noise(latent, self._restored(latent, noise, step, condition), noise, step)
+        latent = network.encode(student.image)
+        with torch.set_grad_enabled(gradient == "paper" and torch.is_grad_enabled()):
+            restored = self._restored(latent, noise, step, condition)
+            align = noise_from_clean(student.latent, self._carried_back(restored, student), student.alpha_bar)
+        if gradient == "score":
+            align = through_identity(align, student.latent)
+        return TeacherTargets(align, self._implied_noise(latent, restored, noise, step), prior_gt)
+
+    def coefficient(self, step: Tensor, like: Tensor) -> Tensor:
+        """c_τ = min(clip, (1-η_τ) / (κ √η_τ)), the root of the prior term's weight.
+
+        Args:
+            step: Steps τ, shape (B,).
+            like: A latent; the result broadcasts against it.
+        """
+        schedule = self.frozen.network.schedule
+        eta = schedule.eta(step, like)
+        return ((1.0 - eta) / (schedule.kappa * eta.sqrt())).clamp(max=self.clip or math.inf)
+
+    def _restored(self, latent: Tensor, noise: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """ŵ, what the denoiser makes of w."""
+        network = self.frozen.network
+        degraded, lq = condition.split([network.codec.channels, LQ_CHANNELS], dim=1)
+        return network.predict_clean(network.schedule.add_noise(latent, degraded, noise, step), step, lq)
+
+    def _implied_noise(self, latent: Tensor, restored: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+        """ε̂ = ε_q + c_τ (w - ŵ)."""
+        return noise + self.coefficient(step, latent) * (latent - restored)
+
+    def _carried_back(self, restored: Tensor, student: Noisy) -> Tensor:
+        """x̂_0 = E(D_q(ŵ)), in the student's latent space."""
+        clean = self.codec.network.encode(unit_to_signed(self.frozen.network.decode(restored)))
+        if clean.shape != student.latent.shape:
+            raise ValueError(
+                f"Expected latents of the student's shape, {tuple(student.latent.shape)}, from BridgedTeacher's codec, "
+                f"found {tuple(clean.shape)}. Give it the same base autoencoder as the student."
+            )
+        return clean
+
+    @torch.no_grad()
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface
+        """Walk the chain, or make SinSR's one step; an image gets the same noise every time."""
+        return self.frozen.network.restore(lq, self.seed)
