@@ -15,12 +15,13 @@ import ctsr_lightning
 ROOT = Path(ctsr_lightning.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"batch", "files", "images", "spectrum"}
+BASE = {"batch", "control", "files", "images", "spectrum"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
 MEASURING = MODELS | {"data", "metrics", "evaluation"}
 ALLOWED = {
     "batch": set(),
+    "control": set(),
     "files": set(),
     "images": set(),
     "progress": set(),

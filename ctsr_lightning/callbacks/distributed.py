@@ -1,10 +1,8 @@
-"""What callbacks need to look at a pass over images without disturbing it or counting an image twice."""
+"""Passes of a trainer over images: which images a process counts, and restoring without disturbing the training."""
 
 from __future__ import annotations
 
-import warnings
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DistributedSampler
-from torchmetrics import MetricCollection
 
 from ctsr_lightning.batch import Batch
 
@@ -118,39 +115,3 @@ def evaluation_rng(trainer: Trainer, keys: Sequence[str]) -> Iterator[None]:
     with isolate_rng(), trainer.precision_plugin.val_step_context(), torch.no_grad():
         torch.manual_seed(zlib.crc32("\n".join(keys).encode()))
         yield
-
-
-def agree(labels: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """The union of all processes' labels, in one order everywhere; to be called by all processes.
-
-    Args:
-        labels: What this process has measured.
-        keys: Names of the images that this process has counted.
-
-    Raises:
-        ValueError: If an image was counted twice.
-    """
-    everyone: list[tuple[list[str], list[str]]] = [(list(labels), list(keys))]
-    if distributed.is_available() and distributed.is_initialized():
-        gathered: list[Any] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(gathered, everyone[0])
-        everyone = gathered
-    twice = [key for key, count in Counter(key for _, some in everyone for key in some).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"Expected every image once, but {len(twice)} came more than once, such as {twice[:3]}. Give images unique "
-            "keys; in distributed runs use Lightning's own sampler (`use_distributed_sampler: true`)."
-        )
-    return list(dict.fromkeys(label for some, _ in everyone for label in some))
-
-
-def compute(suite: MetricCollection) -> dict[str, float]:
-    """Values of a collection over all processes; to be called by all processes.
-
-    Args:
-        suite: The collection.
-    """
-    with warnings.catch_warnings():
-        # A process without images has updated nothing, which is no mistake.
-        warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
-        return {name: float(value) for name, value in suite.compute().items()}

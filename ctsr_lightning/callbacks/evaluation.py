@@ -9,20 +9,24 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.callbacks.distributed import Ownership, agree, check_finite, checked_batch, compute, evaluation_rng
+from ctsr_lightning.callbacks.distributed import Ownership, check_finite, checked_batch, evaluation_rng
+from ctsr_lightning.control import check_range
+from ctsr_lightning.evaluation.labels import BICUBIC, GRID
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.methods import Method
 from ctsr_lightning.evaluation.plots import control_label
-from ctsr_lightning.images import enlarge, quantize
+from ctsr_lightning.images import enlarge
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import lattices
-from ctsr_lightning.metrics.named import higher_is_better, restoration_metrics
+from ctsr_lightning.metrics.named import restoration_metrics
 from ctsr_lightning.networks.frozen import Frozen
 
-RESTORED, BICUBIC, TRUTH, GRID = "restored", "bicubic", "gt", "grid_energy"
+RESTORED, TRUTH = "restored", "gt"
 
 
 class Evaluation(Callback):
@@ -60,22 +64,21 @@ class Evaluation(Callback):
         baselines: bool = True,
         grid: bool = True,
     ) -> None:
-        self.controls = checked_controls(controls)
+        self.controls = check_range(sorted(set(controls)))
         self.perceptual_name = None if perceptual is None else perceptual.name
         self.baselines, self.grid = baselines, grid
         self.results: dict[str, dict[str, float]] = {}
         """Values of the last completed pass: label (`restored`, `t=0.25`, `bicubic`, `T_f`), then metric."""
-        self._chosen = self._template = restoration_metrics(metrics, perceptual, fid)
-        self._lattices: dict[str, Metric] = {}
-        self._suites: dict[str, MetricCollection] = {}
-        self._keys: list[str] = []
+        self._chosen = restoration_metrics(metrics, perceptual, fid)
+        self._metrics = self._chosen
+        self._measurements = Measurements({})
         self._owned = Ownership(None)
         self._measured_baselines: dict[str, dict[str, dict[str, float]]] = {}
 
     @property
     def higher_is_better(self) -> dict[str, bool | None]:
         """Direction of each metric."""
-        return higher_is_better(self._template)
+        return {name: metric.higher_is_better for name, metric in self._metrics.items()}
 
     @property
     def control_labels(self) -> list[str]:
@@ -100,22 +103,17 @@ class Evaluation(Callback):
                 "restores none: remove the callback."
             )
         self._measured_baselines.clear()
-        self._template = self._chosen
         factor = codec_factor(pl_module)
-        self._lattices = {}
-        if self.grid and factor is not None:
-            self._lattices = dict(lattices(factor))
-            patterns: dict[str, Any] = {GRID: GridEnergy(factor), **self._lattices, **dict(self._chosen.items())}
-            ordered = {name: patterns[name] for name in dict.fromkeys([*self._chosen, *patterns])}
-            self._template = MetricCollection(ordered, compute_groups=False)
+        patterns = {GRID: GridEnergy(factor), **lattices(factor)} if self.grid and factor is not None else {}
+        self._metrics = {**self._chosen, **{n: m for n, m in patterns.items() if n not in self._chosen}}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the validation images."""
-        self._begin(trainer, pl_module, trainer.val_dataloaders)
+        self._begin(pl_module, trainer.val_dataloaders)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the test images."""
-        self._begin(trainer, pl_module, trainer.test_dataloaders)
+        self._begin(pl_module, trainer.test_dataloaders)
 
     def on_validation_batch_end(
         self,
@@ -151,35 +149,30 @@ class Evaluation(Callback):
         """Log the test results."""
         self._finish(trainer, pl_module, "test")
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule, loaders: Any) -> None:
-        """Start from empty metrics; those that the module's kind needs exist also where no image arrives."""
-        del trainer
-        self._suites, self._keys, self._owned = {}, [], Ownership(loaders)
-        for label in self._labels(pl_module):
-            self._suite(label, pl_module)
+    def _begin(self, pl_module: LightningModule, loaders: Any) -> None:
+        """Start from empty measurements."""
+        # Apple's GPU has no float64, in which means are taken.
+        device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
+        self._measurements = Measurements(self._metrics, device)
+        self._owned = Ownership(loaders)
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, stage: str, dataloader_idx: int
     ) -> None:
         checked, gt = checked_batch(batch, dataloader_idx)
-        keep = self._owned.select(len(checked.key))
-        if not keep:
+        counted = self._owned.select(len(checked.key))
+        if not counted:
             return
-        outputs = self._restore(trainer, pl_module, checked, gt, stage)
-        keys = [checked.key[i] for i in keep]
-        self._keys += keys
-        target = quantize(gt[keep].float())
-        for label, images in outputs.items():
-            restored = images[keep].float()
-            check_finite(restored, keys, label, trainer)
-            suite = self._suite(label, pl_module)
-            device = next(iter(suite.values())).device
-            suite.update(quantize(restored).to(device), target.to(device))
+        keys = [checked.key[i] for i in counted]
+        for method, images in self._restore(trainer, pl_module, checked, gt, stage).items():
+            restored = images[counted].float()
+            check_finite(restored, keys, method.label, trainer)
+            self._measurements.add_batch(keys, method, restored, gt[counted])
 
     def _restore(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, gt: Tensor, stage: str
-    ) -> dict[str, Tensor]:
-        """All images to measure, by label."""
+    ) -> dict[Method, Tensor]:
+        """All images to measure, by method."""
         module: Any = pl_module
         with evaluation_rng(trainer, batch.key):
             restored = (
@@ -187,29 +180,31 @@ class Evaluation(Callback):
                 if module.controllable
                 else [module.restore(batch.lq, batch.key)]
             )
-            outputs = dict(zip(self._labels(pl_module), restored, strict=True))
+            images = dict(zip(self._methods(pl_module), restored, strict=True))
             if self.baselines and stage not in self._measured_baselines:
-                outputs[BICUBIC] = enlarge(batch.lq, gt)
-                outputs.update(module.references(batch))
-                if self._lattices:
-                    outputs[TRUTH] = gt
-        return outputs
+                images[Method(BICUBIC, "bicubic")] = enlarge(batch.lq, gt)
+                images |= {Method(label, "teacher"): image for label, image in module.references(batch).items()}
+        return images
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.sanity_checking:
-            self._suites, self._keys = {}, []
             return
-        labels = agree(list(self._suites), self._keys)
-        measured = {label: compute(self._suite(label, pl_module)) for label in labels}
-        values = {  # images may all be too small for a lattice
-            label: {name: value for name, value in some.items() if name not in self._lattices or not math.isnan(value)}
-            for label, some in measured.items()
+        measurements = self._measurements
+        measurements.gather()
+        values = {
+            summary.method.label: {
+                name: value
+                for name, value in summary.values.items()  # images may all be too small for a lattice
+                if name not in measurements.ground_truth or not math.isnan(value)
+            }
+            for summary in measurements.summaries()
         }
-        own = {label: values[label] for label in self._labels(pl_module)}
-        baselines = {label: values[label] for label in labels if label not in own}
-        baselines = self._measured_baselines.setdefault(stage, baselines)
+        own = {method.label: values.pop(method.label) for method in self._methods(pl_module)}
+        if self.baselines and stage not in self._measured_baselines:
+            truth = {name: value for name, value in measurements.ground_truth.items() if not math.isnan(value)}
+            self._measured_baselines[stage] = {**values, **({TRUTH: truth} if truth else {})}
+        baselines = self._measured_baselines.get(stage, {})
         self.results = {**own, **baselines}
-        self._suites = {}
         self._log(pl_module, own, baselines, stage)
 
     def _log(
@@ -234,23 +229,11 @@ class Evaluation(Callback):
         # three equal numbers, rounds nothing.
         pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max", batch_size=1)
 
-    def _labels(self, pl_module: LightningModule) -> list[str]:
+    def _methods(self, pl_module: LightningModule) -> list[Method]:
         module: Any = pl_module
-        return self.control_labels if module.controllable else [RESTORED]
-
-    def _suite(self, label: str, pl_module: LightningModule) -> MetricCollection:
-        if label not in self._suites:
-            # Apple's GPU has no float64, in which the metrics accumulate.
-            device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
-            template = (
-                self._template
-                if label != TRUTH
-                else MetricCollection(dict(self._lattices.items()), compute_groups=False)
-            )
-            suite = template.clone().to(device)
-            suite.reset()
-            self._suites[label] = suite
-        return self._suites[label]
+        if module.controllable:
+            return [Method(control_label(control), "ctsr", control) for control in self.controls]
+        return [Method(RESTORED, "restored")]
 
 
 def codec_factor(module: nn.Module) -> int | None:
@@ -268,18 +251,3 @@ def codec_factor(module: nn.Module) -> int | None:
         if factor > 1:
             return int(factor)
     return None
-
-
-def checked_controls(controls: Sequence[float]) -> list[float]:
-    """The controls, ascending and without repetition.
-
-    Args:
-        controls: Values of t.
-
-    Raises:
-        ValueError: If there is none, or one leaves [0, 1].
-    """
-    chosen = sorted({float(control) for control in controls})
-    if not chosen or not all(0.0 <= control <= 1.0 for control in chosen):
-        raise ValueError(f"Expected controls between 0 (realness) and 1 (fidelity), found {list(controls)}.")
-    return chosen

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks.distributed import checked_batch, evaluation_rng
-from ctsr_lightning.callbacks.evaluation import RESTORED, checked_controls
+from ctsr_lightning.callbacks.evaluation import RESTORED
+from ctsr_lightning.control import check_range
 from ctsr_lightning.evaluation.plots import control_label, labelled_row, stack_rows
 from ctsr_lightning.images import enlarge, write_image
 
@@ -45,7 +46,7 @@ class ImageGrid(Callback):
         if num_images < 1 or crop < 1:
             raise ValueError(f"Expected positive `num_images` and `crop`, found {num_images} and {crop}.")
         self.num_images, self.crop, self.save = num_images, crop, save
-        self.controls = checked_controls(controls)
+        self.controls = check_range(sorted(set(controls)))
         self.upsampling = upsampling
         self._rows: list[Tensor] = []
         self._references: dict[tuple[str, str], dict[str, Tensor]] = {}

@@ -165,6 +165,6 @@ def _check_options(
     if repeats > 1 and crop is None:
         raise ValueError("Expected --crop with --repeats: a whole image has no second crop.")
     if limit is not None and limit < 1:
-        raise ValueError(f"Expected --limit of at least 1, got {limit}.")
+        raise ValueError(f"Expected --limit of at least 1, found {limit}.")
     if examples < 0:
-        raise ValueError(f"Expected --examples of at least 0, got {examples}.")
+        raise ValueError(f"Expected --examples of at least 0, found {examples}.")

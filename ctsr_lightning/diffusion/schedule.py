@@ -41,7 +41,7 @@ class NoiseSchedule:
         kind: Literal["scaled_linear", "linear"] = "scaled_linear",
     ) -> None:
         if not 0 < beta_start <= beta_end < 1:
-            raise ValueError(f"Expected 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}.")
+            raise ValueError(f"Expected 0 < beta_start <= beta_end < 1, found {beta_start} and {beta_end}.")
         self.num_timesteps = num_timesteps
         if kind == "scaled_linear":
             betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_timesteps, dtype=torch.float64) ** 2
@@ -105,10 +105,10 @@ class ResShiftSchedule:
         eta_end: float = 0.99,
     ) -> None:
         if num_steps < 2:
-            raise ValueError(f"Expected num_steps >= 2, got {num_steps}.")
+            raise ValueError(f"Expected num_steps >= 2, found {num_steps}.")
         first = min(min_noise_level / kappa, min_noise_level)
         if not 0 < first < eta_end < 1:
-            raise ValueError(f"Expected 0 < √η_0 < eta_end < 1, got √η_0 = {first} and eta_end = {eta_end}.")
+            raise ValueError(f"Expected 0 < √η_0 < eta_end < 1, found √η_0 = {first} and eta_end = {eta_end}.")
         self.num_steps = num_steps
         self.kappa = kappa
         clock = (torch.arange(num_steps, dtype=torch.float64) / (num_steps - 1)) ** power

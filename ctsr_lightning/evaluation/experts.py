@@ -81,5 +81,5 @@ def blends(faithful: Tensor, realistic: Tensor, alphas: list[float]) -> Iterator
     """
     for alpha in alphas:
         if not 0.0 <= alpha <= 1.0:
-            raise ValueError(f"Expected a share alpha of T_f in [0, 1], got {alpha}.")
+            raise ValueError(f"Expected a share alpha of T_f in [0, 1], found {alpha}.")
         yield faithful if alpha == 1.0 else realistic if alpha == 0.0 else realistic.lerp(faithful, alpha)

@@ -1,18 +1,21 @@
-"""Measurements of restorations by any number of methods over the same images, and how a comparison runs."""
+"""Measurements of restorations by any number of methods over the same images, on one process or many."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
+from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.metrics.stability import Stability
@@ -113,38 +116,113 @@ class Measurements:
 
         Args:
             key: Name of the image.
-            restored: The image, and what made it.
+            restored: The image, and the method that restored it.
             gt: Ground truth in [0, 1], shape (1, 3, H, W).
             seed: Seed of the run; runs 0, 1, … of an image follow each other.
 
         Raises:
             ValueError: If sizes differ, or a pixel is not finite.
         """
-        method, image = restored.method, restored.image.to(self.device).float()
-        truth = gt.to(self.device).float()
-        if self.border:
-            image, truth = (_cut(x, self.border, key) for x in (image, truth))
-        values = {}
-        try:
-            for name, metric in self.metrics.items():
-                if isinstance(metric, Lattice) and key not in self._truth[name]:
-                    self._truth[name][key] = float(metric.values(truth))
-                if isinstance(metric, ImageMean):
-                    values[name] = float(metric.values(image, truth))
-                elif seed == 0:  # sets of images are compared over one run
-                    own = self._sets.setdefault(method.label, {})
-                    if name not in own:
-                        own[name] = metric.clone()
-                        own[name].reset()
-                    own[name].update(image, truth)
-        except ValueError as error:
-            raise ValueError(f"'{key}' ({method.label}): {error}") from error
-        self.rows.append(Row(key, method, seed, values, restored.seconds, restored.further))
+        method, image, seconds, further = restored
+        (row,) = self.add_batch([key], method, image, gt, seed, seconds, further)
         if self.runs > 1:
             stability = self._stability.setdefault(method.label, Stability())
-            stability.add(image, {name: values[name] for name in self.stable})
+            stability.add(self._prepared(image, key), {name: row.values[name] for name in self.stable})
             if seed == self.runs - 1:
                 stability.finish()
+
+    def add_batch(
+        self,
+        keys: Sequence[str],
+        method: Method,
+        restored: Tensor,
+        gt: Tensor,
+        seed: int = 0,
+        seconds: float | None = None,
+        further: float | None = None,
+    ) -> list[Row]:
+        """Measure images of one size that a method restored; each counts by itself, whatever the batch.
+
+        Args:
+            keys: Names of the images.
+            method: The method.
+            restored: RGB in [0, 1], shape (B, 3, H, W).
+            gt: Ground truth of the same shape.
+            seed: Seed of the run.
+            seconds: As in `Row`.
+            further: As in `Row`.
+
+        Raises:
+            ValueError: If sizes differ, or a pixel is not finite.
+        """
+        image, truth = (self._prepared(x, keys[0]) for x in (restored, gt))
+        columns: dict[str, list[float]] = {}
+        try:
+            for name, metric in self.metrics.items():
+                if isinstance(metric, Lattice) and not self._truth[name].keys() >= set(keys):
+                    self._truth[name].update(zip(keys, metric.values(truth).tolist(), strict=True))
+                if isinstance(metric, ImageMean):
+                    columns[name] = metric.values(image, truth).tolist()
+                elif seed == 0:  # sets of images are compared over one run
+                    self._set(method.label, name).update(quantize(image), quantize(truth))
+        except ValueError as error:
+            raise ValueError(f"'{', '.join(keys)}' ({method.label}): {error}") from error
+        rows = [
+            Row(key, method, seed, {name: column[i] for name, column in columns.items()}, seconds, further)
+            for i, key in enumerate(keys)
+        ]
+        self.rows += rows
+        return rows
+
+    def gather(self) -> None:
+        """Merge the measurements of all processes of a distributed run; each of them must call it.
+
+        Afterwards every process has all rows, by method and name of the image, so that means do not depend on the
+        number of processes.
+
+        Raises:
+            ValueError: If an image was measured more than once.
+        """
+        parts: list[Any] = [(self.rows, self._truth)]
+        if distributed.is_available() and distributed.is_initialized():
+            parts = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, (self.rows, self._truth))
+        order = list(dict.fromkeys(row.method.label for rows, _ in parts for row in rows))
+        self.rows = sorted(
+            (row for rows, _ in parts for row in rows), key=lambda row: (order.index(row.method.label), row.key)
+        )
+        counts = Counter((row.method.label, row.key, row.seed) for row in self.rows)
+        if twice := list(dict.fromkeys(key for (_, key, _), count in counts.items() if count > 1)):
+            raise ValueError(
+                f"Expected every image once, but {len(twice)} came more than once, such as {twice[:3]}. Give images "
+                "unique keys; in distributed runs use Lightning's own sampler (`use_distributed_sampler: true`)."
+            )
+        for name, values in self._truth.items():
+            for _, truth in parts:
+                values.update(truth[name])
+        for label in order:  # a process without images takes part in the reduction of sets all the same
+            for name, metric in self.metrics.items():
+                if not isinstance(metric, ImageMean):
+                    self._set(label, name)
+
+    def _set(self, label: str, name: str) -> Metric:
+        """The metric over the set of images that a method restored."""
+        own = self._sets.setdefault(label, {})
+        if name not in own:
+            own[name] = self.metrics[name].clone()
+            own[name].reset()
+        return own[name]
+
+    def _prepared(self, image: Tensor, key: str) -> Tensor:
+        """Images on the metrics' device, float32, without borders."""
+        image = image.to(self.device).float()
+        if not self.border:
+            return image
+        if min(image.shape[-2:]) <= 2 * self.border:
+            raise ValueError(
+                f"'{key}' has {image.shape[-1]}x{image.shape[-2]} pixels: nothing is left within {self.border}."
+            )
+        return image[..., self.border : -self.border, self.border : -self.border]
 
     def summaries(self) -> list[Summary]:
         """One summary per method, in the order of measurement."""
@@ -160,7 +238,9 @@ class Measurements:
             if isinstance(metric, ImageMean):
                 values[name], spread[name] = _centre(row.values[name] for row in rows)
             else:
-                values[name] = float(self._sets[method.label][name].compute())
+                with warnings.catch_warnings():  # a process without images has updated nothing, which is no mistake
+                    warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
+                    values[name] = float(self._set(method.label, name).compute())
         times = (_mean(row.seconds for row in rows), _mean(row.further for row in rows))
         stability = self._stability[method.label].as_dict() if self.runs > 1 else None
         return Summary(method, values, spread, *times, stability)
@@ -207,17 +287,11 @@ def load_batches(module: Any, limit: int | None = None) -> tuple[Iterator[Batch]
         ValueError: If it is less than 1.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"Expected --limit of at least 1, got {limit}.")
+        raise ValueError(f"Expected --limit of at least 1, found {limit}.")
     module.setup("test")
     loader = module.test_dataloader()
     total = min(len(loader), limit or len(loader))
     return (batch for _, batch in zip(range(total), loader, strict=False)), total
-
-
-def _cut(image: Tensor, border: int, key: str) -> Tensor:
-    if min(image.shape[-2:]) <= 2 * border:
-        raise ValueError(f"'{key}' has {image.shape[-1]}x{image.shape[-2]} pixels: nothing is left within {border}.")
-    return image[..., border:-border, border:-border]
 
 
 def _centre(values: Iterable[float]) -> tuple[float, float]:

@@ -76,7 +76,7 @@ def match_wavelet(image: Tensor, reference: Tensor, levels: int = 5) -> Tensor:
     """
     dtype = _checked(image, reference)
     if levels < 1:
-        raise ValueError(f"Expected one or more levels of wavelets, got {levels}. The usual number is 5.")
+        raise ValueError(f"Expected one or more levels of wavelets, found {levels}. The usual number is 5.")
     corrected = torch.empty(image.shape, dtype=image.dtype, device=image.device)
     for result, x, r in zip(corrected.unbind(1), image.unbind(1), reference.unbind(1), strict=True):
         difference = _smooth_(r.to(dtype) - x, levels)
@@ -101,11 +101,11 @@ def _checked(image: Tensor, reference: Tensor) -> torch.dtype:
     """The type to compute in: float32, or float64 if the image comes in it."""
     if image.dim() != 4 or image.shape[1] != 3 or 0 in image.shape or image.shape != reference.shape:
         raise ValueError(
-            "Expected an image and a reference of one shape (B, 3, H, W), got "
+            "Expected an image and a reference of one shape (B, 3, H, W), found "
             f"{tuple(image.shape)} and {tuple(reference.shape)}. Enlarge the input to the image's size first."
         )
     if not (image.is_floating_point() and reference.is_floating_point()):
         raise ValueError(
-            f"Expected floating-point images in [0, 1], got {image.dtype} and {reference.dtype}. Divide bytes by 255."
+            f"Expected floating-point images in [0, 1], found {image.dtype} and {reference.dtype}. Divide bytes by 255."
         )
     return torch.promote_types(image.dtype, torch.float32)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctsr_lightning.control import check_range
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent, upsample
-from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.networks.tradeoff import TradeOff, extremes
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 """Types that networks compute in under autocast; weights, closed forms and blending stay in float32."""
@@ -78,7 +79,7 @@ class Restorer:
         self.model = model.to(self.device, torch.float32 if self._half else dtype).eval().requires_grad_(False)
         self.student = model.student if isinstance(model, TradeOff) else model
         if tile is not None and tile < 0:
-            raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, got {tile}.")
+            raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, found {tile}.")
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
 
     @classmethod
@@ -123,7 +124,7 @@ class Restorer:
     @color.setter
     def color(self, color: Color) -> None:
         if color not in get_args(Color):
-            raise ValueError(f"Expected one of {', '.join(get_args(Color))} as colour correction, got '{color}'.")
+            raise ValueError(f"Expected one of {', '.join(get_args(Color))} as colour correction, found '{color}'.")
         self._color = color
 
     @property
@@ -229,11 +230,7 @@ class Restorer:
         Raises:
             ValueError: If t leaves [0, 1], or is not 0 for a stage-1 model.
         """
-        values = torch.as_tensor(control, dtype=torch.float64)
-        low, high = (float(values.min()), float(values.max())) if values.numel() else (math.nan, math.nan)
-        if not (low >= 0.0 and high <= 1.0):
-            found = f"{low:g}" if low == high else f"values from {low:g} to {high:g}"
-            raise ValueError(f"Expected the control t in [0, 1] (0 realness, 1 fidelity), got {found}.")
+        high = check_range(extremes(control))[-1]
         if high > 0.0 and not self.controllable:
             raise ValueError(
                 f"This is a stage-1 model: it restores at t = 0 only, but t = {high:g} was asked for. "
@@ -261,7 +258,7 @@ class Restorer:
         """A map of t, its borders repeated up to the size of what the latents cover, shape (B, 1, H, W)."""
         if control.dim() not in {2, 3, 4} or tuple(control.shape[-2:]) != size:
             raise ValueError(
-                f"Expected a map of t with the output's height and width {size}, got shape {tuple(control.shape)}."
+                f"Expected a map of t with the output's height and width {size}, found shape {tuple(control.shape)}."
             )
         planes = control.to(self.device, torch.float32).reshape(-1, 1, *size)
         return F.pad(planes, (0, full[1] - size[1], 0, full[0] - size[0]), mode="replicate")
@@ -281,12 +278,12 @@ def checked_images(lq: Tensor) -> Tensor:
         ValueError: If shape, type or range are others.
     """
     if lq.dim() not in {3, 4} or lq.shape[-3] != 3 or 0 in lq.shape:
-        raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), got {tuple(lq.shape)}.")
+        raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), found {tuple(lq.shape)}.")
     if not lq.is_floating_point():
-        raise ValueError(f"Expected floating-point images in [0, 1], got {lq.dtype}. Divide bytes by 255.")
+        raise ValueError(f"Expected floating-point images in [0, 1], found {lq.dtype}. Divide bytes by 255.")
     low, high = float(lq.min()), float(lq.max())
     if not (low >= 0.0 and high <= 1.0):  # also false for NaN
-        raise ValueError(f"Expected images in [0, 1], got values from {low} to {high}.")
+        raise ValueError(f"Expected images in [0, 1], found values from {low} to {high}.")
     return lq if lq.dim() == 4 else lq[None]
 
 

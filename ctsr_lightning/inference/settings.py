@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
+
+from ctsr_lightning.control import check_range
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Type that a model computes in."""
@@ -28,18 +29,10 @@ def parse_controls(text: float | Sequence[float] | str) -> list[float]:
         words = [word for word in text.replace(",", " ").split() if word]
     else:
         words = [text] if isinstance(text, (int, float)) else list(text)
-    controls = []
-    for word in words:
-        try:
-            value = float(word)
-        except ValueError:
-            value = math.nan
-        if not 0.0 <= value <= 1.0:  # NaN included
-            raise ValueError(
-                f"Expected values of t from 0 (realness) to 1 (fidelity), such as 0,0.5,1; got '{word}'. "
-                "The path between the two experts ends there, and nothing was trained beyond."
-            )
-        controls.append(value)
-    if not controls:
-        raise ValueError("Expected at least one value of t, such as 0.5 or 0,0.5,1.")
-    return list(dict.fromkeys(controls))
+    try:
+        controls = [float(word) for word in words]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected values of t, numbers from 0 (realness) to 1 (fidelity) such as 0,0.5,1; found '{text}'."
+        ) from error
+    return list(dict.fromkeys(check_range(controls)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
@@ -115,8 +115,8 @@ def restoration_metrics(
     metrics: Mapping[str, Metric | None] | None = None,
     perceptual: PerceptualDistance | None = None,
     fid: FeatureNetwork | None = None,
-) -> MetricCollection:
-    """Metrics over pairs of restored images and ground truth, each updated as `update(restored, gt)`.
+) -> dict[str, Metric]:
+    """Metrics over pairs of restored images and ground truth by name, each updated as `update(restored, gt)`.
 
     Args:
         metrics: Metrics by name, beside `psnr_y` and `ssim_y`, or in their place under these names; None drops one.
@@ -127,7 +127,7 @@ def restoration_metrics(
         ValueError: If two metrics have one name, or there is none.
     """
     own: dict[str, Metric | None] = {"psnr_y": PSNRY(), "ssim_y": SSIMY(), **(metrics or {})}
-    chosen: dict[str, Metric | MetricCollection] = {n: metric for n, metric in own.items() if metric is not None}
+    chosen = {name: metric for name, metric in own.items() if metric is not None}
     added: list[tuple[str, Metric]] = []
     if perceptual is not None:
         added.append((perceptual.name, PerceptualMetric(perceptual)))
@@ -142,10 +142,4 @@ def restoration_metrics(
         raise ValueError(
             "Expected at least one metric, found none. PSNR-Y and SSIM-Y are measured unless they are null."
         )
-    # Compute groups are found from the first update, so a process without images would synchronise other states.
-    return MetricCollection(chosen, compute_groups=False)
-
-
-def higher_is_better(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Direction of each metric: True where larger is better, None where neither is, or the metric does not say."""
-    return {str(name): metric.higher_is_better for name, metric in metrics.items()}
+    return chosen

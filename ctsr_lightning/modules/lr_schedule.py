@@ -26,7 +26,7 @@ class WarmupCosine(LambdaLR):
         self, optimizer: Optimizer, total_steps: int | None = None, warmup_steps: int = 0, floor: float = 0.0
     ) -> None:
         if warmup_steps < 0 or (total_steps is not None and total_steps < 1):
-            raise ValueError(f"Expected total_steps >= 1 and warmup_steps >= 0, got {total_steps} and {warmup_steps}.")
+            raise ValueError(f"Expected total_steps >= 1, warmup_steps >= 0, found {total_steps}, {warmup_steps}.")
         self.total_steps, self.warmup_steps, self.floor = total_steps, warmup_steps, floor
         super().__init__(optimizer, self.factor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,11 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctsr_lightning.control import check_range
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.velocity import VelocityField
 
 Z0Source = Literal["latent", "reencode"]
 """Where z_0 comes from: ẑ before decoding, or the paper's E(S_1(x)) after it."""
+
+
+def extremes(control: float | Tensor) -> tuple[float, ...]:
+    """Smallest and largest value of t, or of a map of it: one wait for the device; nothing of an empty map.
+
+    Args:
+        control: t, or a map of it.
+    """
+    if not isinstance(control, Tensor):
+        return (float(control),)
+    low, high = torch.stack(control.detach().double().aminmax()).tolist() if control.numel() else (math.nan, math.nan)
+    return (low,) if low == high else (low, high)
 
 
 class TradeOff(nn.Module):
@@ -91,11 +105,7 @@ class TradeOff(nn.Module):
 
     def _control(self, control: float | Tensor, latent: Tensor) -> float | Tensor:
         """Check t and bring a map to the latent's grid by averaging over each latent's pixels."""
-        values = control if isinstance(control, Tensor) else torch.tensor(control, dtype=torch.float64)
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0.0 and high <= 1.0):  # in this form NaN is refused too
-            found = f"{low}" if low == high else f"values from {low} to {high}"
-            raise ValueError(f"Expected the control t in [0, 1] (0 realness, 1 fidelity), got {found}.")
+        check_range(extremes(control))
         if not isinstance(control, Tensor) or control.dim() == 0:
             return control
         factor = self.student.codec.factor
@@ -104,7 +114,7 @@ class TradeOff(nn.Module):
         if control.shape[-2:] != expected or leading not in {(), (1,), (batch,), (1, 1), (batch, 1)}:
             raise ValueError(
                 f"Expected a map of t with the output's height and width {expected} and at most one channel, "
-                f"got shape {tuple(control.shape)}."
+                f"found shape {tuple(control.shape)}."
             )
         mapped = control.to(latent).reshape(-1, 1, *expected)
         return F.avg_pool2d(mapped, factor)

@@ -63,8 +63,8 @@ class BridgedTeacher(Teacher):
         super().__init__()
         if clip is not None and not clip > 0:
             raise ValueError(
-                f"Expected clip > 0, or null for no limit, got {clip}. To switch the term off, set lambda_fidelity or "
-                "gamma_time to 0."
+                f"Expected clip > 0, or null for no limit, found {clip}. To switch the term off, set lambda_fidelity "
+                "or gamma_time to 0."
             )
         if any("lora_" in name for name, _ in codec.named_parameters()):
             raise ValueError(
@@ -111,7 +111,7 @@ class BridgedTeacher(Teacher):
     ) -> TeacherTargets:
         """The align target in the student's space, the prior's noises in ResShift's."""
         if condition is None:
-            raise ValueError("BridgedTeacher needs the answer of its own `condition`, got None.")
+            raise ValueError("BridgedTeacher needs the answer of its own `condition`, found None.")
         network = self.frozen.network
         step = network.schedule.paired_step(student.alpha_bar)
         with torch.no_grad():

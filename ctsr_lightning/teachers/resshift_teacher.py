@@ -54,7 +54,7 @@ class ResShiftTeacher(Teacher):
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The noise that the predicted clean latent implies."""
         if condition is None:
-            raise ValueError("ResShiftTeacher needs the answer of its own `condition`, got None.")
+            raise ValueError("ResShiftTeacher needs the answer of its own `condition`, found None.")
         network = self.frozen.network
         step = network.schedule.paired_step(noisy.alpha_bar)
         shifted = network.schedule.add_noise(noisy.clean, condition, noisy.noise, step)

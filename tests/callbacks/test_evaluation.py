@@ -140,7 +140,7 @@ def test_images_counted_twice_are_refused(make_trainer) -> None:
 
 def test_wrong_settings() -> None:
     for controls in ([], [0.0, 25.0], [-0.1]):
-        with pytest.raises(ValueError, match="between 0"):
+        with pytest.raises(ValueError, match=r"t in \[0, 1\]"):
             Evaluation(controls=controls)
 
 

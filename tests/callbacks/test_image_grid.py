@@ -84,5 +84,5 @@ def test_curve_without_its_metrics(make_trainer, callbacks, message: str) -> Non
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="positive"):
         ImageGrid(num_images=0)
-    with pytest.raises(ValueError, match="between 0"):
+    with pytest.raises(ValueError, match=r"t in \[0, 1\]"):
         ImageGrid(controls=[2.0])

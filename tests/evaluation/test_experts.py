@@ -108,5 +108,5 @@ def test_blends_are_linear_and_end_at_the_teachers():
     assert torch.equal(ends[0], realistic)
     assert torch.equal(ends[2], faithful)
     torch.testing.assert_close(ends[1], 0.3 * faithful + 0.7 * realistic)
-    with pytest.raises(ValueError, match=r"alpha of T_f in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"alpha of T_f in \[0, 1\], found 1.5"):
         list(blends(faithful, realistic, [1.5]))

@@ -163,7 +163,7 @@ def test_what_is_no_pair_is_refused(match: Match, image: torch.Tensor, reference
 
 
 def test_no_level_is_refused() -> None:
-    with pytest.raises(ValueError, match="one or more levels of wavelets, got 0"):
+    with pytest.raises(ValueError, match="one or more levels of wavelets, found 0"):
         match_wavelet(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), 0)
 
 
@@ -215,5 +215,5 @@ def test_any_scale_of_stage_one(scale: int) -> None:
 
 
 def test_corrections_that_are_not_there(tradeoff: TradeOff) -> None:
-    with pytest.raises(ValueError, match="one of none, adain, wavelet as colour correction, got 'sepia'"):
+    with pytest.raises(ValueError, match="one of none, adain, wavelet as colour correction, found 'sepia'"):
         Restorer(tradeoff, "cpu", color="sepia")

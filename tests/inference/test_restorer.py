@@ -155,7 +155,7 @@ def test_bad_images(tradeoff: TradeOff, image: torch.Tensor, match: str) -> None
 
 
 def test_a_map_of_another_size(tradeoff: TradeOff) -> None:
-    with pytest.raises(ValueError, match=r"height and width \(32, 32\), got shape \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"height and width \(32, 32\), found shape \(8, 8\)"):
         Restorer(tradeoff, "cpu")(photo(8, 8), torch.zeros(8, 8))
 
 
