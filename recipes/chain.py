@@ -202,7 +202,7 @@ def _train(command: str, folder: Path, length: Length, words: list[str], device:
     if (folder / WEIGHTS).is_file():
         print(f"complete: {folder / WEIGHTS}", flush=True)
         return float(read_training(folder).get("seconds", 0.0))
-    from ctsr_lightning.inference.restorer import pick_device
+    from ctsr_lightning.inference.devices import pick_device
     from ctsr_lightning.training import training_cli
 
     every = max(1, length.steps // length.validations)

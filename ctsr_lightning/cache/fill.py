@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import to_uint8
-from ctsr_lightning.inference.restorer import inference_precision, pick_device
+from ctsr_lightning.inference.devices import pick_device
+from ctsr_lightning.inference.precision import inference_precision
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.progress import progress
 

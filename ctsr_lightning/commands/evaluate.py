@@ -257,7 +257,7 @@ def _measure_files(
     from ctsr_lightning.data.pairing.matching import match_files
     from ctsr_lightning.evaluation import folders
     from ctsr_lightning.evaluation.measurements import Measurements
-    from ctsr_lightning.inference.restorer import pick_device
+    from ctsr_lightning.inference.devices import pick_device
 
     assert restored is not None
     first = Path(restored).expanduser()

@@ -9,7 +9,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ctsr_lightning.inference.restorer import HALF, RestorationError, checked_images, inference_precision, pad
+from ctsr_lightning.inference.precision import HALF, inference_precision
+from ctsr_lightning.inference.restorer import RestorationError, checked_images, pad
 from ctsr_lightning.inference.tiling import Window, windows
 from ctsr_lightning.inference.tiling import blend as blend_tiles
 from ctsr_lightning.teachers.base import Teacher
@@ -67,7 +68,7 @@ class Expert:
         with inference_precision(self.device, self.dtype, seed):
             image = blend_tiles(cover, restored, Fraction(self.scale))
         if not bool(torch.isfinite(image).all()):
-            raise RestorationError(f"{type(self.teacher).__name__} answered with NaN or infinite values.")
+            raise RestorationError(f"{type(self.teacher).__name__} produced NaN or infinite pixels.")
         return image[..., : size[0], : size[1]].clamp(0.0, 1.0)
 
 

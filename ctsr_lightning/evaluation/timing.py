@@ -14,7 +14,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ctsr_lightning.inference.restorer import Restorer, inference_precision
+from ctsr_lightning.inference.precision import inference_precision
+from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
 from ctsr_lightning.networks.sharing import over_the_same_weights
 from ctsr_lightning.prompts.base import Prompt

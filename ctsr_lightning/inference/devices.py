@@ -1,4 +1,4 @@
-"""Devices: by name, what they multiply, and how records call them."""
+"""Devices: by name, the precisions that they multiply, and their names in records."""
 
 from __future__ import annotations
 
@@ -45,3 +45,30 @@ def describe_device(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, {device}"
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else str(device)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: `auto` for CUDA, else Apple's MPS, else the CPU; or a torch device such as `cuda:1`.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
+        raise ValueError(
+            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}). Expected auto or one of "
+            f"{', '.join(found)}."
+        ) from error
+    return torch.empty(0, device=device).device

@@ -39,7 +39,7 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
     """
     path = path.expanduser()
-    config = _configuration(path)
+    config = read_configuration(path)
     training = str(config.get("_class_path", "an unknown training")).rsplit(".", maxsplit=1)[-1]
     if "class_path" not in (config.get("student") or {}):
         raise ValueError(
@@ -62,7 +62,7 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         return TradeOff(student, velocity, built.z0_source)
 
 
-def load_teachers(path: Path) -> dict[str, Teacher]:
+def load_teachers(path: str | Path) -> dict[str, Teacher]:
     """Build the teachers that a checkpoint of stage 1 or 2 names, with their own weights.
 
     Args:
@@ -75,8 +75,8 @@ def load_teachers(path: Path) -> dict[str, Teacher]:
         FileNotFoundError: If the checkpoint, or a weight file of a teacher, is not there.
         ValueError: If it is not a checkpoint or is damaged.
     """
-    path = path.expanduser()
-    config = _configuration(path)
+    path = Path(path).expanduser()
+    config = read_configuration(path)
     named = {"T_f": "fidelity", "T_r": "realness"}
     found = {label: key for label, key in named.items() if "class_path" in (config.get(key) or {})}
     with searching(*path.resolve().parents):
@@ -84,8 +84,16 @@ def load_teachers(path: Path) -> dict[str, Teacher]:
     return {label: built[key] for label, key in found.items()}
 
 
-def _configuration(path: Path) -> dict[str, Any]:
-    """The plain values that a training was built from."""
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The plain values that a training was built from.
+
+    Args:
+        path: Its checkpoint, or the `weights.safetensors` of one.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is not a checkpoint, or is damaged.
+    """
     if path.suffix == ".safetensors":
         return _read_beside(path)
     values: dict[str, Any] = read_checkpoint(path).get("hyper_parameters", {})

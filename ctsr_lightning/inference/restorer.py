@@ -1,10 +1,10 @@
-"""Images in, images out, without a trainer."""
+"""Restoration of images of any size, without a trainer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, get_args, overload
@@ -15,21 +15,21 @@ from torch.nn import functional as F
 
 from ctsr_lightning.control import check_range
 from ctsr_lightning.inference.color import correct
+from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.loading import load_model
+from ctsr_lightning.inference.precision import HALF, inference_precision
+from ctsr_lightning.inference.pretrained import find_model, save_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
 from ctsr_lightning.networks.student import OneStepStudent, upsample
 from ctsr_lightning.networks.tradeoff import TradeOff, extremes
-
-HALF = frozenset({torch.float16, torch.bfloat16})
-"""Types that networks compute in under autocast; weights, closed forms and blending stay in float32."""
 
 TILE_PIXELS = 768
 """Default side of a tile in pixels of the output: 96 x 96 latents at f = 8, what OSEDiff uses."""
 
 
 class Trajectory(NamedTuple):
-    """What one pass finds: the straight path z(t) = z_0 + t v on which every restoration of an image lies (Eq. 6)."""
+    """The straight path z(t) = z_0 + t v on which every restoration of an image lies (Eq. 6)."""
 
     z_0: Tensor
     """Its start, the realistic end, shape (B, C, H / f, W / f)."""
@@ -47,6 +47,9 @@ class RestorationError(ValueError):
 
 class Restorer:
     """Restores images of any size: one pass per image, then one decode per value of t.
+
+        model = Restorer.from_pretrained()
+        realistic, faithful = model(read_image("photo.jpg"), t=[0, 1])
 
     Same input, same bits, on one device with as many threads: where the model draws random numbers, they come from
     `seed`.
@@ -81,6 +84,8 @@ class Restorer:
         if tile is not None and tile < 0:
             raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, found {tile}.")
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
+        self.source: Path | None = None
+        """The file that the model was read from."""
 
     @classmethod
     def from_checkpoint(
@@ -109,7 +114,54 @@ class Restorer:
             FileNotFoundError: If it, or a weight file that it builds on, is not there.
             ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
         """
-        return cls(load_model(Path(path)), device, dtype, tile, seed, color)
+        restorer = cls(load_model(Path(path)), device, dtype, tile, seed, color)
+        restorer.source = Path(path)
+        return restorer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "nano",
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        tile: int | None = None,
+        seed: int = 0,
+        color: Color = "none",
+    ) -> Restorer:
+        """Read a trained model by name; other arguments as in the class.
+
+        Args:
+            name: `nano`, the small model that comes with this package; a Lightning checkpoint; a `weights.safetensors`
+                with its `config.yaml` beside it, or the folder of both; or a hub id `owner/name` of such a folder.
+            device: Where to compute.
+            dtype: Type to compute in.
+            tile: Side of a tile in pixels of the input.
+            seed: Seed of a model that samples its latent.
+            color: Correction of colours by the enlarged input.
+
+        Raises:
+            FileNotFoundError: If there is no such model, or a weight file that it builds on is not there.
+            ValueError: If it is damaged, or belongs to a training without a student.
+        """
+        return cls.from_checkpoint(find_model(name), device, dtype, tile, seed, color)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model so that `from_pretrained` reads it anywhere: its weights, configuration and trained parts.
+
+        Base models that its configuration names (Stable Diffusion) stay references.
+
+        Args:
+            folder: A new or empty folder, or one that this has written before.
+
+        Raises:
+            ValueError: If the model was built in memory, not read from a file, or the folder holds other files.
+        """
+        if self.source is None:
+            raise ValueError(
+                "Expected a model that was read by `from_pretrained` or `from_checkpoint`: one that was built in "
+                "memory has no configuration to write. Save a checkpoint of its training instead."
+            )
+        save_model(self.source, Path(folder))
 
     @property
     def scale(self) -> int:
@@ -133,19 +185,19 @@ class Restorer:
         return isinstance(self.model, TradeOff)
 
     @overload
-    def __call__(self, lq: Tensor, control: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor: ...
+    def __call__(self, lq: Tensor, t: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor: ...
 
     @overload
-    def __call__(self, lq: Tensor, control: Sequence[float], keys: list[str] | None = None) -> list[Tensor]: ...
+    def __call__(self, lq: Tensor, t: Sequence[float], keys: list[str] | None = None) -> list[Tensor]: ...
 
     def __call__(
-        self, lq: Tensor, control: float | Tensor | Sequence[float] = 0.0, keys: list[str] | None = None
+        self, lq: Tensor, t: float | Tensor | Sequence[float] = 0.0, keys: list[str] | None = None
     ) -> Tensor | list[Tensor]:
         """Restore images.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
-            control: t, from 0 (realness) to 1 (fidelity); or a map of it in pixels of the output, shape
+            t: Control, from 0 (realness) to 1 (fidelity); or a map of it in pixels of the output, shape
                 (scale * h, scale * w); or a list of values, which share one pass.
             keys: Names of the images as in `Batch.key`, for prompts by name.
 
@@ -155,8 +207,8 @@ class Restorer:
         Raises:
             ValueError: If an argument is out of range, t is not 0 for a stage-1 model, or the result is not finite.
         """
-        several = isinstance(control, Sequence)
-        controls = list(control) if isinstance(control, Sequence) else [control]
+        several = isinstance(t, Sequence)
+        controls = list(t) if isinstance(t, Sequence) else [t]
         for value in controls:
             self.check_control(value)
         trajectory = self.trajectory(lq, keys)
@@ -167,7 +219,7 @@ class Restorer:
 
     @torch.no_grad()
     def trajectory(self, lq: Tensor, keys: list[str] | None = None) -> Trajectory:
-        """Run the networks once; `decode` then answers for any t.
+        """Run the networks once; `decode` then restores at any t.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
@@ -188,22 +240,22 @@ class Restorer:
         return Trajectory(z_0, velocity, size, images)
 
     @torch.no_grad()
-    def decode(self, trajectory: Trajectory, control: float | Tensor = 0.0) -> Tensor:
+    def decode(self, trajectory: Trajectory, t: float | Tensor = 0.0) -> Tensor:
         """Decode one point of a trajectory, and correct its colours if this restorer does.
 
         Args:
-            trajectory: What `trajectory` gave.
-            control: t, or a map of it in pixels of the output.
+            trajectory: The result of `trajectory`.
+            t: Control, or a map of it in pixels of the output.
 
         Returns:
             RGB in [0, 1], shape (B, 3, scale * h, scale * w).
         """
-        self.check_control(control)
+        self.check_control(t)
         z_0, velocity, (height, width), lq = trajectory
         factor = self.student.codec.factor
         full = (z_0.shape[-2] * factor, z_0.shape[-1] * factor)
-        if isinstance(control, Tensor) and control.dim() > 0:
-            control = self._padded_map(control, (height, width), full)
+        if isinstance(t, Tensor) and t.dim() > 0:
+            t = self._padded_map(t, (height, width), full)
         tile = math.ceil(self.tile * self.scale / factor)
         cover = windows(z_0.shape[-2], z_0.shape[-1], tile)
 
@@ -211,8 +263,8 @@ class Restorer:
             start = window.crop(z_0)
             if velocity is None or not isinstance(self.model, TradeOff):
                 return self.student.decode(start).clamp(0.0, 1.0)
-            t = window.crop(control, Fraction(factor)) if isinstance(control, Tensor) else control
-            return self.model.decode(start, window.crop(velocity), t)
+            control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) else t
+            return self.model.decode(start, window.crop(velocity), control)
 
         with self._computing():
             image = blend(cover, point, Fraction(factor))
@@ -222,7 +274,7 @@ class Restorer:
         return image if self.color == "none" else correct(image, upsample(lq, self.scale), self.color)
 
     def check_control(self, control: float | Tensor) -> None:
-        """Refuse what this model has no answer for.
+        """Refuse values of t that this model cannot restore at.
 
         Args:
             control: t, or a map of it.
@@ -265,7 +317,7 @@ class Restorer:
 
     def _not_finite(self) -> str:
         remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
-        return f"The networks answered with NaN or infinite values. {remedy}"
+        return f"The model produced NaN or infinite pixels. {remedy}"
 
 
 def checked_images(lq: Tensor) -> Tensor:
@@ -287,25 +339,6 @@ def checked_images(lq: Tensor) -> Tensor:
     return lq if lq.dim() == 4 else lq[None]
 
 
-@contextmanager
-def inference_precision(device: torch.device, dtype: torch.dtype, seed: int | None) -> Iterator[None]:
-    """Within this context networks compute in a type, half types under autocast, and draw from a seed alone.
-
-    Args:
-        device: Where they compute.
-        dtype: The type.
-        seed: The seed; None leaves the global random state alone, for networks that draw nothing.
-    """
-    half = dtype in HALF
-    with (
-        torch.autocast(device.type, dtype if half else None, enabled=half),
-        torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=seed is not None),
-    ):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-
-
 def pad(image: Tensor, multiple: int) -> Tensor:
     """Extend images to the right and below until their sides are multiples of a number, and at least twice that.
 
@@ -322,28 +355,3 @@ def pad(image: Tensor, multiple: int) -> Tensor:
             fits = x < image.shape[-1] and y < image.shape[-2]
             image = F.pad(image, (0, x, 0, y), mode="reflect" if fits else "replicate")
     return image
-
-
-def pick_device(name: str | torch.device) -> torch.device:
-    """Find a device.
-
-    Args:
-        name: `auto` for CUDA, else Apple's MPS, else the CPU; or a torch device such as `cuda:1`.
-
-    Raises:
-        ValueError: If it is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        found = [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
-        raise ValueError(
-            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}). Expected auto or one of "
-            f"{', '.join(found)}."
-        ) from error
-    return torch.empty(0, device=device).device

@@ -18,9 +18,9 @@ from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.evaluation.setup import benchmark_data
 from ctsr_lightning.images import enlarge
-from ctsr_lightning.inference.devices import torch_device
+from ctsr_lightning.inference.devices import pick_device, torch_device
 from ctsr_lightning.inference.loading import load_model
-from ctsr_lightning.inference.restorer import Restorer, pick_device
+from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.distortion import PSNRY
 from ctsr_lightning.metrics.grid import GridEnergy

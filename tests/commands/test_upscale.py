@@ -221,7 +221,7 @@ def test_images_on_which_the_networks_fail_are_skipped(
     decode = LappedDecoder.forward
     monkeypatch.setattr(LappedDecoder, "forward", lambda *a: decode(*a) * float("nan"))
     assert upscale("a.png", "out", stage2, device="cpu") == 1
-    assert "'a.png': The networks answered with NaN" in capsys.readouterr().err
+    assert "'a.png': The model produced NaN" in capsys.readouterr().err
     assert files(Path("out")) == []
 
 

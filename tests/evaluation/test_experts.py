@@ -98,7 +98,7 @@ def test_tiles_draw_by_their_own_content():
 def test_diverged_networks_are_named():
     teacher = tiny.realness_teacher()
     next(teacher.frozen.network.unet.parameters()).fill_(torch.nan)
-    with pytest.raises(RestorationError, match="OneStepTeacher answered with NaN"):
+    with pytest.raises(RestorationError, match="OneStepTeacher produced NaN"):
         Expert(teacher, CPU)(torch.rand(3, 8, 8))
 
 

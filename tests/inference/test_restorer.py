@@ -9,7 +9,8 @@ import torch
 from small_students import make_student
 from torch import nn
 
-from ctsr_lightning.inference.restorer import RestorationError, Restorer, pad, pick_device
+from ctsr_lightning.inference.devices import pick_device
+from ctsr_lightning.inference.restorer import RestorationError, Restorer, pad
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
 

@@ -1,0 +1,105 @@
+"""Trained models by name: the shipped one, files, folders and hub ids, and the folder that a model is saved as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import copyfile
+from typing import Any, Final
+
+import yaml
+from safetensors.torch import save_file
+
+from ctsr_lightning import __version__
+from ctsr_lightning.inference.loading import read_configuration
+from ctsr_lightning.networks.shipped import SHIPPED, shipped_model
+from ctsr_lightning.weights.hub import model_folder
+from ctsr_lightning.weights.reading import read_state
+from ctsr_lightning.weights.search import find_weights, searching
+
+WEIGHTS: Final = "weights.safetensors"
+"""Weights of a training, with its configuration beside them."""
+CONFIG: Final = "config.yaml"
+"""Configuration of a training."""
+PARTS: Final = "parts"
+"""Folder of the weights that a saved model builds on: its codec, its base where that was trained here."""
+KEPT: Final = ("student", "velocity", "z0_source")
+"""Parts of a training that restore images."""
+
+
+def find_model(name: str | Path) -> Path:
+    """File of a trained model.
+
+    Args:
+        name: As in `Restorer.from_pretrained`; a file or folder of the name comes before the shipped model.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _inside(path)
+    if path.is_file() or path.suffix in {".ckpt", ".safetensors"}:
+        return path
+    if str(name) == SHIPPED:
+        return shipped_model()
+    what = f"a model ({WEIGHTS} and {CONFIG})"
+    return _inside(model_folder(str(name), [CONFIG, f"{PARTS}/*.safetensors"], [WEIGHTS], what))
+
+
+def save_model(source: Path, folder: Path) -> None:
+    """Write what a model needs to be read anywhere: see `Restorer.save_pretrained`.
+
+    Args:
+        source: The checkpoint or weight file that the model was read from.
+        folder: The folder to write.
+
+    Raises:
+        ValueError: If the folder holds other files.
+    """
+    folder = folder.expanduser()
+    if folder.is_dir() and (other := sorted({p.name for p in folder.iterdir()} - {WEIGHTS, CONFIG, PARTS})):
+        raise ValueError(f"Expected a new or empty folder at '{folder}', found {', '.join(other[:3])} in it.")
+    configuration = read_configuration(source)
+    kept = {key: configuration[key] for key in KEPT if configuration.get(key) is not None}
+    own = ("student.", "velocity.") if "velocity" in kept else ("student.",)
+    state = {name: tensor.contiguous() for name, tensor in read_state(source).items() if name.startswith(own)}
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    with searching(*source.expanduser().resolve().parents):
+        kept = _collected(kept, folder, {})
+    save_file(state, folder / WEIGHTS, {"format": "pt", "ctsr_lightning": __version__})
+    model = {"class_path": configuration["_class_path"], "init_args": kept}
+    (folder / CONFIG).write_text(yaml.safe_dump({"model": model}, sort_keys=False), encoding="utf-8")
+
+
+def _collected(value: Any, folder: Path, copies: dict[Path, str]) -> Any:
+    """A configuration whose `weights` are copies inside a folder; `copies` tells which file went where."""
+    if isinstance(value, list):
+        return [_collected(item, folder, copies) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: _copied(item, folder, copies)
+        if key == "weights" and isinstance(item, str | Path)
+        else _collected(item, folder, copies)
+        for key, item in value.items()
+    }
+
+
+def _copied(weights: str | Path, folder: Path, copies: dict[Path, str]) -> str:
+    """Path, below a folder, of the copy of a weight file there."""
+    found = find_weights(weights).resolve()
+    if found not in copies:
+        copies[found] = f"{PARTS}/{len(copies)}_{found.parent.name}{found.suffix}"
+        copyfile(found, folder / copies[found])
+    return copies[found]
+
+
+def _inside(folder: Path) -> Path:
+    """The weights in the folder of a model."""
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"Expected a trained model in the folder '{folder}', found no {WEIGHTS} there. Name the folder of one "
+            "training, such as runs/nano/stage2, or a checkpoint."
+        )
+    return folder / WEIGHTS
