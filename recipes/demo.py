@@ -238,7 +238,7 @@ def _use(output: Path, held_out: Sequence[Path], device: str) -> dict[str, Any]:
         checkpoint,
         gt,
         output=output / "sweep",
-        controls=CONTROLS,
+        control=CONTROLS,
         alphas=ALPHAS,
         crop=CROP,
         repeats=REPEATS,

@@ -49,7 +49,7 @@ def results(*runs: str, output: str | Path = "docs/results.md") -> int:
     Example:
         ctsr evaluate osediff_realsr/ --data configs/data/realsr.yaml --name OSEDiff --output runs/osediff
         ctsr evaluate realesrgan_realsr/ --data configs/data/realsr.yaml --name Real-ESRGAN --output runs/esrgan
-        ctsr evaluate --checkpoint nano --controls 0,1 --data configs/data/realsr.yaml --output runs/nano
+        ctsr evaluate --checkpoint nano --control 0,1 --data configs/data/realsr.yaml --output runs/nano
         python -m recipes results runs/nano runs/esrgan runs/osediff --output docs/results.md
 
     Args:

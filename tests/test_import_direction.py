@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"batch", "control", "files", "images", "spectrum"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
-MEASURING = MODELS | {"data", "metrics", "evaluation"}
+MEASURING = MODELS | {"data", "metrics", "progress", "evaluation"}
 ALLOWED = {
     "batch": set(),
     "control": set(),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import torch
 from diffusers import ModelMixin
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.frozen import Frozen
@@ -61,7 +59,7 @@ class MemorySummary(Callback):
         self._show(trainer, pl_module)
         device = trainer.strategy.root_device  # where the module is about to be moved
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+            reset_peak_memory(device)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table."""
@@ -116,27 +114,6 @@ def components(module: nn.Module) -> list[Component]:
         )
         seen.update(id(t) for t in tensors)
     return found
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most memory so far, in bytes: allocated on a GPU since its count was reset, else held by the process.
-
-    Args:
-        device: Where the training runs.
-
-    Returns:
-        The peak; None on Windows without a GPU, which does not count it.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return None
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux: unlike ru_maxrss, not the peak of the process that started this one
-        return 1024 * int(next(line.split()[1] for line in status.read_text().splitlines() if "VmHWM" in line))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def table(rows: list[Component]) -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ctsr_lightning.commands.options import choose_model, load_restorer
+from ctsr_lightning.commands.options import load_restorer
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.progress import progress
@@ -60,16 +60,16 @@ def benchmark(
     import torch
 
     from ctsr_lightning.evaluation.report import versions, write_json
-    from ctsr_lightning.evaluation.timing import generated_model, measure, works
+    from ctsr_lightning.inference.pretrained import describe_model
     from ctsr_lightning.inference.restorer import Restorer
+    from ctsr_lightning.inference.timing import generated_model, measure, works
 
     if checkpoint is None and shape == "sd21":
         name = "sd21, generated weights"
         restorer = Restorer(generated_model(), device, getattr(torch, precision), tile=0)
     else:
-        model = choose_model(checkpoint)
-        name = model.name
-        restorer = load_restorer(model.path, tile=0, device=device, precision=precision)
+        restorer = load_restorer(checkpoint, tile=0, device=device, precision=precision)
+        name = describe_model(restorer.source)
     lq = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     with progress() as bar:
         parts = works(restorer, lq)

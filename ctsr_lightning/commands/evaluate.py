@@ -1,44 +1,16 @@
 """`ctsr evaluate`: restored images, or a model, against ground truth."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctsr_lightning.commands.options import choose_model, listed, load_restorer
+from ctsr_lightning.commands.options import listed, load_restorer
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
-from ctsr_lightning.evaluation.setup import (
-    Baselines,
-    benchmark_data,
-    build_methods,
-    build_metrics,
-    caveats,
-    colour_note,
-    load_data,
-    recorded_files,
-    save_partial_on_error,
-)
-from ctsr_lightning.inference.devices import describe_device
+from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
-from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
     from ctsr_lightning.data.pairing.names import Affixes
-    from ctsr_lightning.evaluation.measurements import Measurements
-    from ctsr_lightning.evaluation.methods import Methods
-
-LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
-"""Formats whose compression the figures include."""
-
-REMEDY = (
-    "Add or remove files, or say what the names of each folder carry: --restored-prefix, --restored-suffix, "
-    "--gt-prefix, --gt-suffix."
-)
-
-EQUAL = "equal stems"
-"""How files were paired whose names have nothing to take off."""
-
-SUMMARY, TABLE = "summary.json", "summary.md"
 
 
 def evaluate(
@@ -49,7 +21,7 @@ def evaluate(
     output: str | Path = "runs/evaluate",
     checkpoint: str | Path | None = None,
     data: str | Path | None = None,
-    controls: float | list[float] | str | None = None,
+    control: float | list[float] | str | None = None,
     alphas: float | list[float] | str = "0.25,0.5,0.75",
     baselines: Baselines = "all",
     expert: str | list[str] | None = None,
@@ -97,7 +69,7 @@ def evaluate(
             that comes with this package, which also is measured where RESTORED is not given, or with --expert.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml. With RESTORED and
             without --checkpoint, its ground truth is taken.
-        controls: Values of t for a model; by default 0,0.5,1, for models without t only 0.
+        control: Values of t for a model; by default 0,0.5,1, for models without t only 0.
         alphas: Shares of T_f in the blend of the teachers.
         baselines: What a model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
         expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
@@ -124,68 +96,50 @@ def evaluate(
     Returns:
         0.
     """
-    from ctsr_lightning.metrics.grid import GridEnergy
-    from ctsr_lightning.metrics.lattice import lattices
+    from ctsr_lightning.evaluation.evaluate import evaluate_folder, evaluate_model
+    from ctsr_lightning.evaluation.report import SUMMARY, TABLE
     from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.networks.shipped import SHIPPED
-    from ctsr_lightning.weights.search import weight_folders
 
     experts = listed(expert)
     if checkpoint is None and (restored is None or experts):
         checkpoint = SHIPPED
-    names = metric_names(metrics if metrics is not None else f"psnr,ssim{f',{GRID}' if checkpoint else ''}")
-    if grid_factor is not None and GRID not in names:
-        raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
+    if grid_factor is not None and (metrics is not None or checkpoint is None):
+        names = metric_names(metrics or "psnr,ssim")
+        if GRID not in names:
+            raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
-    with weight_folders(*listed(weights), download=download):
-        chosen, notes = build_metrics(
-            names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
-        )
-    output = Path(output).expanduser()
-    settings: dict[str, Any] = {
-        "checkpoint": None,
+    shared: dict[str, Any] = {
+        "data": data,
+        "crop_border": crop_border,
+        "grid_factor": grid_factor,
         "limit": limit,
-        "skipped_metrics": [name for name in names if name not in chosen],
+        "weights": listed(weights),
+        "download": download,
+        "skip_unavailable": skip_unavailable,
+        "name": name,
+        "output": output,
     }
     if checkpoint is None:
-        title = str(restored)
+        assert restored is not None
         rule = _rule(restored_prefix, restored_suffix, gt_prefix, gt_suffix)
-        measurements, source, found = _measure_files(
-            restored, gt, data, rule, chosen, crop_border, limit, output, device
-        )
-        settings |= found
-        if found["pairing"] != EQUAL:
-            notes.append(f"Files were paired by stem; {found['pairing']}.")
-        if found["lossy_files"]:
-            notes.append(f"{found['lossy_files']} restored files are JPEG or WebP: the figures include its loss.")
+        report = evaluate_folder(restored, gt, metrics or "psnr,ssim", names=rule, device=device, **shared)
     else:
-        model = choose_model(checkpoint)
-        title = model.name
-        restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
-        if GRID in chosen and grid_factor is None:
-            chosen[GRID] = GridEnergy(restorer.student.codec.factor, crop_border)
-        if metrics is None:
-            chosen |= lattices(restorer.student.codec.factor)
-        methods, remarks = build_methods(restorer, model.path, controls, alphas, baselines, experts)
-        measurements, source = _measure_model(methods, restored, gt, data, chosen, crop_border, limit, seeds, output)
-        notes += remarks
-        notes += colour_note(color)
-        settings |= {
-            "checkpoint": model.name,
-            "data": source,
-            "tile": restorer.tile,
-            "precision": precision,
-            "color": color,
-            "experts": recorded_files(experts),
-            "device": describe_device(restorer.device),
-        }
-    notes += caveats(measurements)
-    identity = {
-        "name": name or title,
-        "benchmark": None if data is None else Path(data).stem,
-        "source": source,
-    }
-    print(_write(output, measurements, identity, settings, notes))
+        model = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+        report = evaluate_model(
+            model,
+            restored,
+            gt,
+            metrics,
+            t=control,
+            alphas=alphas,
+            baselines=baselines,
+            experts=experts,
+            seeds=seeds,
+            **shared,
+        )
+    folder = report.save(output)
+    print(f"{report.to_markdown()}\n→ {folder}/{PER_IMAGE}, {SUMMARY}, {TABLE}")
     return 0
 
 
@@ -221,16 +175,6 @@ def _check(
         raise ValueError(f"Expected --limit of at least 1, found {limit}.")
 
 
-def _ground_truth(data: str | Path | None) -> tuple[Path, int | None]:
-    """The folder of ground truth of a data configuration with one folder of test pairs, and the number of pairs."""
-    assert data is not None
-    pairs = load_data(data).pair_folders["test"]
-    if len(pairs) != 1:
-        raise ValueError(f"Expected one folder of test pairs in '{data}', found {len(pairs)}. Name GT instead.")
-    _, gt = pairs[0].folders()
-    return gt, pairs[0].count
-
-
 def _rule(restored_prefix: str, restored_suffix: str, gt_prefix: str, gt_suffix: str) -> "Affixes | None":
     """The rule for names that the options give, or None to search for one."""
     from ctsr_lightning.data.pairing.names import Affix, Affixes
@@ -238,86 +182,3 @@ def _rule(restored_prefix: str, restored_suffix: str, gt_prefix: str, gt_suffix:
     if not (restored_prefix or restored_suffix or gt_prefix or gt_suffix):
         return None
     return Affixes(Affix(restored_prefix, restored_suffix), Affix(gt_prefix, gt_suffix))
-
-
-def _measure_files(
-    restored: str | Path | None,
-    gt: str | Path | None,
-    data: str | Path | None,
-    rule: "Affixes | None",
-    metrics: Mapping[str, Any],
-    border: int,
-    limit: int | None,
-    output: Path,
-    device: str,
-) -> tuple["Measurements", str, dict[str, Any]]:
-    """Measure finished files: the measurements, where they are from, and how the files were paired."""
-    from ctsr_lightning.data.files import ImageCache
-    from ctsr_lightning.data.pairing.layouts import gt_folder
-    from ctsr_lightning.data.pairing.matching import match_files
-    from ctsr_lightning.evaluation import folders
-    from ctsr_lightning.evaluation.measurements import Measurements
-    from ctsr_lightning.inference.devices import pick_device
-
-    assert restored is not None
-    first = Path(restored).expanduser()
-    second, count = (gt_folder(gt), None) if gt is not None else _ground_truth(data)
-    matched = match_files(first, second, rule, remedy=REMEDY)
-    if count not in {None, len(matched.pairs)}:
-        raise ValueError(f"Expected {count} pairs, as '{data}' says, found {len(matched.pairs)} in '{second}'.")
-    jobs = [(path.relative_to(first).as_posix(), path, truth) for path, truth in matched.pairs.values()][:limit]
-    cache = ImageCache(2**29)
-    measurements = Measurements(metrics, pick_device(device), border)
-    with progress() as bar, save_partial_on_error(output, measurements):
-        folders.check(bar.track([(a, b) for _, a, b in jobs], description="checking"), cache)
-        folders.measure(bar.track(jobs, description="measuring"), cache, measurements)
-    names = matched.rule.describe("restored names", "ground-truth names")
-    jpegs = sum(path.suffix.lower() in LOSSY for _, path, _ in jobs)
-    found = {
-        "device": describe_device(measurements.device),
-        "restored": str(first),
-        "gt": str(second),
-        "pairing": names or EQUAL,
-        "lossy_files": jpegs,
-    }
-    return measurements, f"{first} against {second}", found
-
-
-def _measure_model(
-    methods: "Methods",
-    lq: str | Path | None,
-    gt: str | Path | None,
-    data: str | Path | None,
-    metrics: Mapping[str, Any],
-    border: int,
-    limit: int | None,
-    seeds: int,
-    output: Path,
-) -> tuple["Measurements", str]:
-    """Restore a data set and measure it: the measurements, and where the images are from."""
-    from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
-
-    module, source = benchmark_data(methods.restorer.scale, lq, gt, data)
-    batches, total = load_batches(module, limit)
-    measurements = Measurements(metrics, methods.restorer.device, border, seeds)
-    with progress() as bar, save_partial_on_error(output, measurements):
-        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements)
-    return measurements, source
-
-
-def _write(
-    output: Path,
-    measurements: "Measurements",
-    identity: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    notes: Sequence[str],
-) -> str:
-    """Write the three files; the text for the terminal."""
-    from ctsr_lightning.evaluation import report
-
-    output.mkdir(parents=True, exist_ok=True)
-    report.write_per_image(output / PER_IMAGE, measurements)
-    report.write_json(output / SUMMARY, report.record(measurements, identity, settings))
-    text = report.markdown(measurements, identity["source"], notes)
-    (output / TABLE).write_text(text, encoding="utf-8")
-    return f"{text}\n→ {output}/{PER_IMAGE}, {SUMMARY}, {TABLE}"

@@ -1,13 +1,12 @@
-"""What several commands share: the model, and lists of words."""
+"""Arguments that several commands share: the model, and lists of words."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ctsr_lightning import __version__
 from ctsr_lightning.inference.settings import Color, Precision
 
 if TYPE_CHECKING:
@@ -24,41 +23,13 @@ def listed(words: str | Sequence[str] | None) -> list[str]:
     return [word.strip() for text in several for word in text.split(",") if word.strip()]
 
 
-class Model(NamedTuple):
-    """The model that a command works with."""
-
-    path: Path
-    """Its checkpoint."""
-    name: str
-    """What records call it."""
-
-
-def choose_model(checkpoint: str | Path | None) -> Model:
-    """Find the model of a command; if it is the shipped one, say so on standard error.
-
-    Args:
-        checkpoint: The checkpoint; None, or `nano` where no such file is, for the model that comes with the package.
-
-    Raises:
-        FileNotFoundError: If the package has come without its model.
-    """
-    from ctsr_lightning.networks.shipped import SHIPPED, shipped_model
-
-    if checkpoint is not None and (str(checkpoint) != SHIPPED or Path(checkpoint).is_file()):
-        return Model(Path(checkpoint), str(checkpoint))
-    path = shipped_model()
-    name = f"{SHIPPED} (shipped with ctsr_lightning {__version__})"
-    print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
-    return Model(path, name)
-
-
 def load_restorer(
     checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision, color: Color = "none"
 ) -> Restorer:
-    """Read the model of a command.
+    """Read the model of a command; if it is the shipped one, say so on standard error.
 
     Args:
-        checkpoint: The checkpoint, as for `choose_model`.
+        checkpoint: Name of the model, as in `Restorer.from_pretrained`; None for the model that comes with the package.
         tile: Side of a tile in input pixels.
         device: Where to compute.
         precision: Type to compute in.
@@ -67,9 +38,14 @@ def load_restorer(
     Raises:
         FileNotFoundError: If it is not there.
     """
-    path = choose_model(checkpoint).path
     import torch
 
+    from ctsr_lightning.inference.pretrained import describe_model, find_model
     from ctsr_lightning.inference.restorer import Restorer
+    from ctsr_lightning.networks.shipped import SHIPPED
 
+    path = find_model(SHIPPED if checkpoint is None else checkpoint)
+    if checkpoint is None or str(checkpoint) == SHIPPED:
+        name = describe_model(path)
+        print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
     return Restorer.from_checkpoint(path, device, getattr(torch, precision), tile, color=color)

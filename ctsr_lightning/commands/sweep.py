@@ -2,23 +2,11 @@
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ctsr_lightning.commands.options import choose_model, listed, load_restorer
-from ctsr_lightning.evaluation.labels import GRID
-from ctsr_lightning.evaluation.setup import (
-    Baselines,
-    benchmark_data,
-    build_methods,
-    build_metrics,
-    caveats,
-    colour_note,
-    recorded_files,
-    save_partial_on_error,
-)
-from ctsr_lightning.inference.devices import describe_device
+from ctsr_lightning.commands.options import listed, load_restorer
+from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
-from ctsr_lightning.progress import progress
 
 
 def sweep(
@@ -27,7 +15,7 @@ def sweep(
     lq: str | Path | None = None,
     data: str | Path | None = None,
     output: str | Path = "runs/sweep",
-    controls: float | list[float] | str = "0,0.2,0.4,0.6,0.8,1",
+    control: float | list[float] | str = "0,0.2,0.4,0.6,0.8,1",
     alphas: float | list[float] | str = "0.2,0.4,0.6,0.8",
     baselines: Baselines = "all",
     expert: str | list[str] | None = None,
@@ -60,13 +48,13 @@ def sweep(
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
 
     Args:
-        checkpoint: A checkpoint of stage 2; also of stage 1 or the one-step teacher, with --controls 0. Without it,
+        checkpoint: A checkpoint of stage 2; also of stage 1 or the one-step teacher, with --control 0. Without it,
             nano, the model that comes with this package.
         gt: Folder of ground truth. Without it, the held-out photos that come with scikit-image.
         lq: Folder of the low-quality images that belong to it, matched by stem. Without it, ground truth is degraded.
         data: Data configuration whose test set is measured, such as configs/data/realsr.yaml, in place of --gt, --lq.
         output: Folder for the results.
-        controls: Values of t, such as 0,0.5,1.
+        control: Values of t, such as 0,0.5,1.
         alphas: Shares of T_f in the blend of the teachers; the teachers themselves are its ends.
         baselines: What the model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
         expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
@@ -93,57 +81,38 @@ def sweep(
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit, examples)
-    model = choose_model(checkpoint)
-    restorer = load_restorer(model.path, tile=tile, device=device, precision=precision, color=color)
+    model = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
 
-    from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
+    from ctsr_lightning.evaluation.evaluate import evaluate_model
     from ctsr_lightning.evaluation.pictures import Examples
     from ctsr_lightning.evaluation.tradeoff_report import write_report
-    from ctsr_lightning.metrics.grid import GridEnergy
-    from ctsr_lightning.metrics.lattice import lattices
-    from ctsr_lightning.metrics.named import metric_names
-    from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
-    from ctsr_lightning.weights.search import weight_folders
 
-    experts = listed(expert)
-    methods, notes = build_methods(restorer, model.path, controls, alphas, baselines, experts)
-    with weight_folders(*listed(weights)):
-        distance = perceptual_distance(lpips)
-        patterns = lattices(restorer.student.codec.factor)
-        own = {distance.name, GRID, *patterns}
-        further = [name for name in metric_names(f"psnr,ssim {metrics}") if name not in own]
-        chosen, _ = build_metrics(further, skip_unavailable=False)
-    grid = GridEnergy(restorer.student.codec.factor if grid_factor is None else grid_factor)
-    chosen = {**chosen, distance.name: PerceptualMetric(distance), GRID: grid, **patterns}
-    module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
-    batches, total = load_batches(module, limit)
-    measurements = Measurements(chosen, restorer.device)
     output = Path(output).expanduser()
-    shown = Examples(examples, every=max(1, total // max(1, examples)))
-    with progress() as bar, save_partial_on_error(output, measurements):
-        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements, shown)
-    settings: dict[str, Any] = {
-        "checkpoint": model.name,
-        "data": source,
-        "crop": crop,
-        "repeats": repeats,
-        "tile": restorer.tile,
-        "device": describe_device(restorer.device),
-        "precision": precision,
-        "color": color,
-        "experts": recorded_files(experts),
-        "scale": restorer.scale,
-        "controls": methods.controls,
-        "perceptual": distance.name,
-        "perceptual_is_lpips": isinstance(distance, LPIPS),
-    }
-    notes += colour_note(color) + caveats(measurements)
-    identity = {
-        "name": name or model.name,
-        "benchmark": None if data is None else Path(data).stem,
-        "source": source,
-    }
-    print(write_report(output, measurements, distance.name, identity, settings, notes))
+    shown = Examples(examples)
+    report = evaluate_model(
+        model,
+        lq,
+        gt,
+        f"psnr,ssim {metrics}",
+        data=data,
+        t=control,
+        alphas=alphas,
+        baselines=baselines,
+        experts=listed(expert),
+        degradation=degradation,
+        seed=seed,
+        crop=crop,
+        repeats=repeats,
+        patterns=True,
+        perceptual=lpips,
+        grid_factor=grid_factor,
+        limit=limit,
+        weights=listed(weights),
+        examples=shown,
+        name=name,
+        output=output,
+    )
+    print(write_report(output, report, report.settings["perceptual"]))
     if shown.write(output / "examples.png"):
         print(f"→ {output / 'examples.png'}")
     return 0

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from ctsr_lightning.evaluation.experts import Expert, blends
 from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC
 from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.inference.color import correct
+from ctsr_lightning.inference.devices import synchronize
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks.student import upsample
 
@@ -110,12 +110,8 @@ class Methods:
 
     def _timed(self, work: Callable[[], Result]) -> tuple[Result, float]:
         """Do some work and wait until the device has done it, too."""
-        self._wait()
+        synchronize(self.restorer.device)
         start = time.perf_counter()
         result = work()
-        self._wait()
+        synchronize(self.restorer.device)
         return result, time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.restorer.device.type == "cuda":
-            torch.cuda.synchronize(self.restorer.device)

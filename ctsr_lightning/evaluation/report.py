@@ -1,4 +1,4 @@
-"""The files that measurements leave: per-image values, a summary that says how it was made, a table to read."""
+"""Reports of measurements: values per image, a summary with the protocol, a Markdown table."""
 
 from __future__ import annotations
 
@@ -7,17 +7,68 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH
+from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH, PER_IMAGE
 from ctsr_lightning.evaluation.measurements import Measurements, Summary
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
+
+
+SUMMARY, TABLE = "summary.json", "summary.md"
+"""Files of a report beside the values per image."""
+
+
+@dataclass
+class Report:
+    """Measurements, and how they came about."""
+
+    measurements: Measurements
+    name: str
+    """Name of the method that was measured."""
+    source: str
+    """Where the images are from."""
+    benchmark: str | None = None
+    """Name of the data set, where it has one."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Model, files and options."""
+    notes: list[str] = field(default_factory=list)
+    """Paragraphs for the reader of the table."""
+
+    def to_markdown(self) -> str:
+        """Means over images as a Markdown table, with the notes."""
+        return markdown(self.measurements, self.source, self.notes)
+
+    def as_dict(self, **more: Any) -> dict[str, Any]:
+        """Everything but the values per image, as plain data.
+
+        Args:
+            **more: Further entries.
+        """
+        identity = {"name": self.name, "benchmark": self.benchmark, "source": self.source}
+        return record(self.measurements, identity, self.settings, **more)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write per_image.csv, summary.json and summary.md.
+
+        Args:
+            folder: The folder, made as needed.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_per_image(folder / PER_IMAGE, self.measurements)
+        write_json(folder / SUMMARY, self.as_dict())
+        (folder / TABLE).write_text(self.to_markdown(), encoding="utf-8")
+        return folder
 
 
 def heading(name: str, higher_is_better: bool | None) -> str:

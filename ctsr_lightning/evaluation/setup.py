@@ -1,4 +1,4 @@
-"""What `evaluate` and `sweep` set up alike: metrics, the model and its rivals, the images, and notes on the figures."""
+"""Parts of an evaluation: metrics, methods, images, and caveats on the figures."""
 
 from __future__ import annotations
 
@@ -59,17 +59,15 @@ def build_metrics(
 
 def build_methods(
     restorer: Restorer,
-    checkpoint: str | Path,
-    controls: float | list[float] | str | None,
-    alphas: float | list[float] | str,
+    controls: float | Sequence[float] | str | None,
+    alphas: float | Sequence[float] | str,
     baselines: Baselines,
-    files: Sequence[str] = (),
+    files: Sequence[str | Path] = (),
 ) -> tuple[Methods, list[str]]:
     """A model and what it is compared with, and what to say about what is not there.
 
     Args:
-        restorer: The model.
-        checkpoint: Its checkpoint, which names its teachers.
+        restorer: The model; the checkpoint that it was read from names its teachers.
         controls: Values of t; None for a few that the model has.
         alphas: Shares of T_f in the blend.
         baselines: What takes part.
@@ -89,8 +87,10 @@ def build_methods(
     further = file_experts(restorer, files)
     if baselines != "all":
         return Methods(restorer, values, further, bicubic=baselines == "bicubic"), []
+    if restorer.source is None:
+        raise ValueError("Expected a model that was read from a checkpoint, which names its teachers; or no teachers.")
     try:
-        teachers = load_teachers(Path(checkpoint))
+        teachers = load_teachers(restorer.source)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"The model's teachers are to be measured beside it, but cannot be built: {error} "
@@ -106,7 +106,7 @@ def build_methods(
     return Methods(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
 
 
-def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
+def file_experts(restorer: Restorer, files: Sequence[str | Path]) -> dict[str, Expert]:
     """Published restoration networks, which restore on the model's device, in its precision and tiles.
 
     Args:
@@ -133,7 +133,7 @@ def file_experts(restorer: Restorer, files: Sequence[str]) -> dict[str, Expert]:
     return experts
 
 
-def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
+def recorded_files(files: Sequence[str | Path]) -> list[dict[str, str]]:
     """Weight files for the record of a measurement: names and hashes.
 
     Args:
@@ -145,15 +145,19 @@ def recorded_files(files: Sequence[str]) -> list[dict[str, str]]:
 
 
 @contextmanager
-def save_partial_on_error(output: Path, measurements: Measurements) -> Iterator[None]:
+def save_partial_on_error(output: str | Path | None, measurements: Measurements) -> Iterator[None]:
     """Within this context, what was measured before something went wrong is written as incomplete_per_image.csv.
 
     Args:
-        output: Folder for it.
-        measurements: What is being measured.
+        output: Folder for it; None writes nothing.
+        measurements: The measurements.
     """
     from ctsr_lightning.evaluation.report import write_per_image
 
+    if output is None:
+        yield
+        return
+    output = Path(output).expanduser()
     incomplete = output / f"incomplete_{PER_IMAGE}"
     try:
         yield

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ctsr_lightning.evaluation.frontier import Axis, Comparison, Monotone, Point, compare, monotone
 from ctsr_lightning.evaluation.html import tradeoff_html
 from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
-from ctsr_lightning.evaluation.measurements import Measurements, Summary
+from ctsr_lightning.evaluation.measurements import Summary
 from ctsr_lightning.evaluation.plots import render, tradeoff_figure
-from ctsr_lightning.evaluation.report import count_images, markdown, record, write_json, write_means, write_per_image
+from ctsr_lightning.evaluation.report import Report, count_images, markdown, write_json, write_means, write_per_image
 from ctsr_lightning.images import write_image
 
 IMPROVING = {"psnr_y": True, "ssim_y": True}
@@ -21,22 +20,17 @@ IMPROVING = {"psnr_y": True, "ssim_y": True}
 
 def write_report(
     folder: Path,
-    measurements: Measurements,
+    report: Report,
     perceptual: str,
-    identity: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    notes: Sequence[str] = (),
 ) -> str:
     """Write every file and describe them for the terminal.
 
     Args:
         folder: The folder, made as needed.
-        measurements: What was measured.
+        report: The measurements.
         perceptual: Name of the perceptual distance, the vertical axis.
-        identity: See `record`.
-        settings: How it was measured; recorded as it is.
-        notes: Lines for the reader of the table.
     """
+    measurements = report.measurements
     folder.mkdir(parents=True, exist_ok=True)
     write_means(folder / "tradeoff.csv", measurements)
     write_per_image(folder / "per_image.csv", measurements)
@@ -48,14 +42,14 @@ def write_report(
     verdicts, comparison = judge(summaries, better, curves, markers, axes)
     sentences = [verdict.sentence() for verdict in verdicts] + ([comparison.sentence()] if comparison else [])
     verdict_list = ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
-    text = markdown(measurements, identity["source"], [*verdict_list, *notes])
+    text = markdown(measurements, report.source, [*verdict_list, *report.notes])
     (folder / "tradeoff.md").write_text(text, encoding="utf-8")
     frontier = {
         "monotone": {verdict.metric: verdict.as_dict() for verdict in verdicts},
         "blend": comparison.as_dict() if comparison else None,
     }
-    write_json(folder / "tradeoff.json", record(measurements, identity, settings, frontier=frontier))
-    title = f"{count_images(measurements)}, {identity['source']}"
+    write_json(folder / "tradeoff.json", report.as_dict(frontier=frontier))
+    title = f"{count_images(measurements)}, {report.source}"
     write_image(folder / "tradeoff.png", render(tradeoff_figure(curves, markers, *axes, title)))
     choices = [Axis(name, higher) for name, higher in better.items()]
     page = tradeoff_html(curves, markers, *axes, title, " ".join(sentences), choices)

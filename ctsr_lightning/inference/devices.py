@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,3 +75,59 @@ def pick_device(name: str | torch.device) -> torch.device:
             f"{', '.join(found)}."
         ) from error
     return torch.empty(0, device=device).device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done its work, so that times are those of the work.
+
+    Args:
+        device: The device.
+    """
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): sets the peak of resident memory to what is resident now
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak memory in bytes since `reset_peak_memory`: allocated on a GPU by this process, else resident.
+
+    Args:
+        device: The device.
+
+    Returns:
+        The peak; None where the system does not count it, as Windows without a GPU.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    if _STATUS.is_file():  # Linux: unlike ru_maxrss, not the peak of the process that started this one
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count the peak from now on, where the system allows it.
+
+    Args:
+        device: The device.
+    """
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with suppress(OSError):  # no Linux, or not allowed: the peak is then that of the whole run so far
+            _CLEAR.write_text(_RESET_PEAK, encoding="ascii")

@@ -47,6 +47,17 @@ def find_model(name: str | Path) -> Path:
     return _inside(model_folder(str(name), [CONFIG, f"{PARTS}/*.safetensors"], [WEIGHTS], what))
 
 
+def describe_model(source: Path | None) -> str:
+    """Name of a model for records.
+
+    Args:
+        source: The file that it was read from; None for one that was built in memory.
+    """
+    if source is None:
+        return "a model built in memory"
+    return f"{SHIPPED} (shipped with ctsr_lightning {__version__})" if source == shipped_model() else str(source)
+
+
 def save_model(source: Path, folder: Path) -> None:
     """Write what a model needs to be read anywhere: see `Restorer.save_pretrained`.
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.evaluation.timing import generated_model, works
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.inference.timing import generated_model, works
 
 PARTS = ["encode z_L = E(up(x))", "student's UNet", "velocity field's UNet", "decode"]
 WHOLE = ["whole, 1 value of t", "whole, 2 values of t", "whole, 6 values of t"]

@@ -236,7 +236,7 @@ class TestBadInput:
         assert float(after[0]["psnr_y"]) > 0
 
     def test_nan_is_named_and_what_was_measured_is_kept(self, tmp_path: Path) -> None:
-        from ctsr_lightning.evaluation.setup import keep
+        from ctsr_lightning.evaluation.setup import save_partial_on_error
 
         measurements = Measurements({"psnr_y": PSNRY()})
         gt, good = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
@@ -252,7 +252,7 @@ class TestBadInput:
 
 class TestModels:
     def test_model_teachers_blend_and_bicubic_in_one_table(self, taught: str) -> None:
-        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--controls", "0,1", "--alphas", "0.25")
+        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--control", "0,1", "--alphas", "0.25")
         labels = ["bicubic", "T_f", "T_r", "blend α=0.25", "t=0.00", "t=1.00"]
         results = {result["setting"]: result for result in summary()["results"]}
         assert list(results) == labels
@@ -276,7 +276,7 @@ class TestModels:
         assert results["t=1.00"]["seconds"] > results["t=1.00"]["seconds_per_further_t"] > 0
 
     def test_colours_are_corrected_for_all_alike(self, taught: str) -> None:
-        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--controls", "1", "--color", "adain")
+        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--control", "1", "--color", "adain")
         assert summary()["settings"]["color"] == "adain"
         gt, lq = read_image("gt/set_a_1.png")[None], read_image("lq/a_1.png")[None]
         reference = upsample(lq, 4)
@@ -289,7 +289,7 @@ class TestModels:
             assert float(row["psnr_y"]) == pytest.approx(psnr_y(quantize(image), gt).item(), abs=1e-4)
 
     def test_settings_that_round_alike_stay_apart(self, taught: str) -> None:
-        words = ["--controls", "0.251,0.254", "--alphas", "0.251,0.254", "--metrics", "psnr"]
+        words = ["--control", "0.251,0.254", "--alphas", "0.251,0.254", "--metrics", "psnr"]
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", *words)
         labels = [r["setting"] for r in summary()["results"]]
         assert labels[3:] == ["blend α=0.251", "blend α=0.254", "t=0.251", "t=0.254"]
@@ -302,7 +302,7 @@ class TestModels:
     def test_the_shipped_model(self, shipped: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         pairs = "{class_path: RealESRGANDataModule, init_args: {test_pairs: [{lq: lq, gt: gt}], num_workers: 0}}"
         Path("pairs.yaml").write_text(pairs)
-        run(*words, "--device", "cpu", "--controls", "0")
+        run(*words, "--device", "cpu", "--control", "0")
         assert summary()["name"].startswith("nano (shipped with ctsr_lightning")
         assert summary()["settings"]["checkpoint"] == summary()["name"]
         assert [row["setting"] for row in table()[:3]] == ["bicubic", "T_f", "T_r"]
@@ -326,7 +326,7 @@ class TestModels:
     def test_published_networks_are_measured_beside_the_model(self, taught: str) -> None:
         for name, state in (("sharp", tiny_experts.rrdb()), ("light", tiny_experts.compact())):
             tiny_experts.saved(Path(f"{name}.pth"), state)
-        words = ["--checkpoint", taught, "--device", "cpu", "--controls", "0", "--alphas", "0.5"]
+        words = ["--checkpoint", taught, "--device", "cpu", "--control", "0", "--alphas", "0.5"]
         run("lq", "gt", *words, "--expert", "sharp.pth, light.pth")
         labels = ["bicubic", "T_f", "T_r", "sharp (ESRGAN)", "light (RealESRGAN Compact)", "blend α=0.50", "t=0.00"]
         results = {result["setting"]: result for result in summary()["results"]}
@@ -345,7 +345,7 @@ class TestModels:
     @pytest.mark.usefixtures("shipped")
     def test_a_published_network_alone_takes_the_shipped_model_beside_it(self) -> None:
         tiny_experts.saved(Path("light.safetensors"))
-        run("lq", "gt", "--expert", "light.safetensors", "--device", "cpu", "--baselines", "none", "--controls", "0")
+        run("lq", "gt", "--expert", "light.safetensors", "--device", "cpu", "--baselines", "none", "--control", "0")
         assert [r["setting"] for r in summary()["results"]] == ["light (RealESRGAN Compact)", "t=0.00"]
 
     def test_published_networks_that_cannot_take_part(self, stage1: str, capsys: pytest.CaptureFixture[str]) -> None:

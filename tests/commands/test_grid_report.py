@@ -104,9 +104,9 @@ def test_options_that_cannot_take_effect(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_model_is_measured_by_its_own_factor(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--controls", "0,1", "--metrics", "psnr")
+    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "0,1", "--metrics", "psnr")
     assert "grid_energy" not in written("summary.json")
-    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--controls", "0,1")
+    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "0,1")
     restorer = Restorer.from_checkpoint(stage2, "cpu")
     metric = GridEnergy(restorer.student.codec.factor)
     for key in KEYS:
@@ -118,12 +118,12 @@ def test_a_model_is_measured_by_its_own_factor(stage2: str, capsys: pytest.Captu
     assert check["bicubic"] == results["bicubic"]
     assert check["factor"] == 4
     assert check["sentence"] in capsys.readouterr().out
-    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--controls", "1", "--grid-factor", "8")
+    run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "1", "--grid-factor", "8")
     assert written("summary.json")["grid_energy"]["factor"] == 8
 
 
 def test_a_sweep_reports_it_beside_its_curves(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--gt", "gt", "--lq", "lq", "--controls", "0,1", "--metrics", "grid_energy"]
+    words = ["--gt", "gt", "--lq", "lq", "--control", "0,1", "--metrics", "grid_energy"]
     run("sweep", "--checkpoint", stage2, "--device", "cpu", *words)
     tradeoff = written("tradeoff.json")
     assert tradeoff["grid_energy"]["values"] == {
@@ -177,7 +177,7 @@ def test_images_too_small_for_a_lattice_have_none(capsys: pytest.CaptureFixture[
 
 @pytest.mark.usefixtures("large")
 def test_a_sweep_looks_for_lattices(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--gt", "large/gt", "--lq", "large/lq", "--controls", "0,1", "--metrics", "lattice_4"]
+    words = ["--gt", "large/gt", "--lq", "large/lq", "--control", "0,1", "--metrics", "lattice_4"]
     run("sweep", "--checkpoint", stage2, "--device", "cpu", *words)
     tradeoff, out = written("tradeoff.json"), capsys.readouterr().out
     for name in ("lattice_4", "lattice_8"):

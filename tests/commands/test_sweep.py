@@ -41,7 +41,7 @@ def run(stage2: str, *words: str) -> None:
 
 
 def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1")
+    run(stage2, "--gt", "gt", "--lq", "lq", "--control", "0,0.5,1")
     assert {p.name for p in Path("out").iterdir()} == {
         "tradeoff.csv", "per_image.csv", "tradeoff.md", "tradeoff.png", "tradeoff.html", "tradeoff.json",
         "examples.png",
@@ -74,7 +74,7 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_shipped_model_and_its_teachers(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sweep", "--gt", "gt", "--lq", "lq", "--controls", "0,1", "--alphas", "0.5", "--device", "cpu"])
+    main(["sweep", "--gt", "gt", "--lq", "lq", "--control", "0,1", "--alphas", "0.5", "--device", "cpu"])
     record = json.loads(Path("runs/sweep/tradeoff.json").read_text())
     assert record["name"] == record["settings"]["checkpoint"]
     assert record["name"].startswith("nano (shipped with ctsr_lightning")
@@ -84,7 +84,7 @@ def test_the_shipped_model_and_its_teachers(shipped: Path, capsys: pytest.Captur
 
 
 def test_the_blend_of_the_teachers_is_the_rival(taught: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run(taught, "--gt", "gt", "--lq", "lq", "--controls", "0,0.5,1", "--alphas", "0.5")
+    run(taught, "--gt", "gt", "--lq", "lq", "--control", "0,0.5,1", "--alphas", "0.5")
     labels = [row["setting"] for row in table("out/tradeoff.csv")]
     assert labels == ["bicubic", "T_f", "T_r", "blend α=0.50", "t=0.00", "t=0.50", "t=1.00"]
     frontier = json.loads(Path("out/tradeoff.json").read_text())["frontier"]
@@ -101,7 +101,7 @@ def test_the_blend_of_the_teachers_is_the_rival(taught: str, capsys: pytest.Capt
 
 
 def test_seeded_degradation(stage2: str) -> None:
-    words = ["--gt", "gt", "--controls", "0", "--degradation", "light"]
+    words = ["--gt", "gt", "--control", "0", "--degradation", "light"]
     columns = []
     for seed in ("0", "0", "1"):
         run(stage2, *words, "--seed", seed)
@@ -113,13 +113,13 @@ def test_one_pass_per_image(stage2: str, monkeypatch: pytest.MonkeyPatch) -> Non
     passes: list[int] = []
     trajectory = Restorer.trajectory
     monkeypatch.setattr(Restorer, "trajectory", lambda self, lq, keys: passes.append(1) or trajectory(self, lq, keys))
-    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,0.1,0.2,0.3")
+    run(stage2, "--gt", "gt", "--lq", "lq", "--control", "0,0.1,0.2,0.3")
     assert len(passes) == 2 + 1  # the first image warms the device up, unmeasured
 
 
 def test_built_in_photos_cropped_and_limited(stage2: str) -> None:
     pytest.importorskip("skimage")
-    run(stage2, "--crop", "64", "--repeats", "2", "--limit", "3", "--controls", "0,1")
+    run(stage2, "--crop", "64", "--repeats", "2", "--limit", "3", "--control", "0,1")
     assert len({row["image"] for row in table("out/per_image.csv")}) == 3
     assert json.loads(Path("out/tradeoff.json").read_text())["source"].startswith("photos of scikit-image")
 
@@ -128,7 +128,7 @@ def test_stage_one_has_one_point(stage1: str) -> None:
     words = {"gt": "gt", "lq": "lq", "device": "cpu", "output": "out", "baselines": "bicubic"}
     with pytest.raises(ValueError, match="stage-1 model"):
         sweep(stage1, **words)
-    sweep(stage1, controls="0", **words)
+    sweep(stage1, control="0", **words)
     assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", "t=0.00"]
 
 
@@ -140,7 +140,7 @@ def test_stage_one_has_one_point(stage1: str) -> None:
         (["--gt", "gt", "--limit", "0"], "Expected --limit of at least 1"),
         (["--gt", "nothing"], "'nothing'"),
         (["--gt", "gt", "--lq", "gt_only_one"], "partner"),
-        (["--gt", "gt", "--controls", "2"], "Expected values of t"),
+        (["--gt", "gt", "--control", "2"], "Expected values of t"),
     ],
 )
 def test_mistakes_are_explained(
@@ -157,7 +157,7 @@ def test_mistakes_are_explained(
 
 def test_published_networks_stand_beside_the_curve(stage2: str) -> None:
     tiny_experts.saved(Path("light.pth"))
-    run(stage2, "--gt", "gt", "--lq", "lq", "--controls", "0,1", "--expert", "light.pth", "--baselines", "bicubic")
+    run(stage2, "--gt", "gt", "--lq", "lq", "--control", "0,1", "--expert", "light.pth", "--baselines", "bicubic")
     label = "light (RealESRGAN Compact)"
     assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", label, "t=0.00", "t=1.00"]
     assert label in Path("out/tradeoff.html").read_text(encoding="utf-8")

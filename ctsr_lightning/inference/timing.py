@@ -5,15 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory, synchronize
 from ctsr_lightning.inference.precision import inference_precision
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
@@ -55,16 +54,16 @@ def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int) 
     for name, networks, work in parts:
         for _ in range(warmup):
             work()
-        _forget_peak(device)
+        reset_peak_memory(device)
         seconds = []
         for _ in range(repeats):
-            _wait(device)
+            synchronize(device)
             start = time.perf_counter()
             work()
-            _wait(device)
+            synchronize(device)
             seconds.append(time.perf_counter() - start)
         parameters = sum(p.numel() for network in networks for p in network.parameters())
-        yield Cost(name, parameters, statistics.median(seconds), min(seconds), _peak(device))
+        yield Cost(name, parameters, statistics.median(seconds), min(seconds), peak_memory(device))
 
 
 def works(restorer: Restorer, lq: Tensor) -> list[Work]:
@@ -138,31 +137,3 @@ class _NoWords(Prompt):
 
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002
         return lq.new_zeros(lq.shape[0], 77, 1024)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): sets the peak of resident memory to what is resident now
-
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif device.type == "cpu":
-        with suppress(OSError):  # no Linux, or not allowed: the peak is then that of the whole run so far
-            _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
-
-
-def _peak(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "cpu" and _STATUS.is_file():
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
-    return None

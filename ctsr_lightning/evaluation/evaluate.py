@@ -1,0 +1,265 @@
+"""Evaluation of restored images and of models: the engine behind `ctsr evaluate` and `ctsr sweep`, for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from torchmetrics import Metric
+
+from ctsr_lightning.data.files import ImageCache
+from ctsr_lightning.data.pairing.layouts import gt_folder
+from ctsr_lightning.data.pairing.matching import match_files
+from ctsr_lightning.evaluation import folders
+from ctsr_lightning.evaluation.labels import GRID
+from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
+from ctsr_lightning.evaluation.report import Report
+from ctsr_lightning.evaluation.setup import (
+    Baselines,
+    benchmark_data,
+    build_methods,
+    build_metrics,
+    caveats,
+    colour_note,
+    load_data,
+    recorded_files,
+    save_partial_on_error,
+)
+from ctsr_lightning.inference.devices import describe_device, pick_device
+from ctsr_lightning.inference.pretrained import describe_model
+from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.metrics.grid import GridEnergy
+from ctsr_lightning.metrics.lattice import lattices
+from ctsr_lightning.metrics.named import metric_names
+from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
+from ctsr_lightning.progress import progress
+from ctsr_lightning.weights.search import weight_folders
+
+if TYPE_CHECKING:
+    from ctsr_lightning.data.pairing.names import Affixes
+    from ctsr_lightning.evaluation.pictures import Examples
+
+LOSSY: Final = frozenset({".jpg", ".jpeg", ".webp"})
+"""Formats whose compression the figures include."""
+EQUAL: Final = "equal stems"
+"""How files were paired whose names have nothing to take off."""
+REMEDY: Final = (
+    "Add or remove files, or say what the names of each folder carry: --restored-prefix, --restored-suffix, "
+    "--gt-prefix, --gt-suffix."
+)
+
+
+def evaluate_folder(
+    restored: str | Path,
+    gt: str | Path | None = None,
+    metrics: str | Sequence[str] = ("psnr", "ssim"),
+    *,
+    data: str | Path | None = None,
+    names: Affixes | None = None,
+    crop_border: int = 0,
+    grid_factor: int | None = None,
+    limit: int | None = None,
+    weights: Sequence[str | Path] = (),
+    download: bool = False,
+    skip_unavailable: bool = False,
+    device: str = "auto",
+    name: str | None = None,
+    output: str | Path | None = None,
+) -> Report:
+    """Measure finished images against ground truth, paired by file stem; all are checked before one is measured.
+
+    Args:
+        restored: Folder of restored images.
+        gt: Folder of ground truth, or of a benchmark in a usual layout.
+        metrics: Names of metrics, see `ctsr evaluate --help`.
+        data: Data configuration whose ground truth is taken, in place of `gt`.
+        names: What the names of each folder carry beside the stem; None finds it out.
+        crop_border: Pixels that are cut off every side first.
+        grid_factor: Side in pixels of the patches that `grid_energy` looks for.
+        limit: Number of images to stop after.
+        weights: Folders with weight files of the metrics, searched first.
+        download: Fetch missing weights of metrics.
+        skip_unavailable: Leave out metrics whose weights are not on this machine.
+        device: Where metrics are computed.
+        name: Name of the results; by default the folder.
+        output: Folder for what was measured when something goes wrong.
+
+    Returns:
+        The results: `to_markdown()`, `save(folder)`, `measurements`.
+
+    Raises:
+        FileNotFoundError: If a folder, or the weights of a metric, are not there.
+        ValueError: If files cannot be paired, or an image is unreadable, transparent or of another size.
+    """
+    wanted = metric_names(metrics)
+    with weight_folders(*weights, download=download):
+        chosen, notes = build_metrics(
+            wanted, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
+        )
+    first = Path(restored).expanduser()
+    second, count = _ground_truth(gt, data)
+    matched = match_files(first, second, names, remedy=REMEDY)
+    if count not in {None, len(matched.pairs)}:
+        raise ValueError(f"Expected {count} pairs, as '{data}' says, found {len(matched.pairs)} in '{second}'.")
+    jobs = [(path.relative_to(first).as_posix(), path, truth) for path, truth in matched.pairs.values()][:limit]
+    cache = ImageCache(2**29)
+    measurements = Measurements(chosen, pick_device(device), crop_border)
+    with progress() as bar, save_partial_on_error(output, measurements):
+        folders.check(bar.track([(a, b) for _, a, b in jobs], description="checking"), cache)
+        folders.measure(bar.track(jobs, description="measuring"), cache, measurements)
+    pairing = matched.rule.describe("restored names", "ground-truth names")
+    if pairing:
+        notes.append(f"Files were paired by stem; {pairing}.")
+    if lossy := sum(path.suffix.lower() in LOSSY for _, path, _ in jobs):
+        notes.append(f"{lossy} restored files are JPEG or WebP: the figures include its loss.")
+    settings = {
+        "checkpoint": None,
+        "limit": limit,
+        "skipped_metrics": [name for name in wanted if name not in chosen],
+        "device": describe_device(measurements.device),
+        "restored": str(first),
+        "gt": str(second),
+        "pairing": pairing or EQUAL,
+        "lossy_files": lossy,
+    }
+    return Report(
+        measurements,
+        name or str(restored),
+        f"{first} against {second}",
+        None if data is None else Path(data).stem,
+        settings,
+        notes + caveats(measurements),
+    )
+
+
+def evaluate_model(
+    model: Restorer | str | Path = "nano",
+    lq: str | Path | None = None,
+    gt: str | Path | None = None,
+    metrics: str | Sequence[str] | None = None,
+    *,
+    data: str | Path | None = None,
+    t: float | Sequence[float] | str | None = None,
+    alphas: float | Sequence[float] | str = (0.25, 0.5, 0.75),
+    baselines: Baselines = "all",
+    experts: Sequence[str | Path] = (),
+    seeds: int = 1,
+    degradation: Literal["realesrgan", "light"] = "realesrgan",
+    seed: int = 0,
+    crop: int | None = None,
+    repeats: int = 1,
+    crop_border: int = 0,
+    patterns: bool | None = None,
+    perceptual: Literal["squeeze", "alex", "vgg"] | None = None,
+    grid_factor: int | None = None,
+    limit: int | None = None,
+    weights: Sequence[str | Path] = (),
+    download: bool = False,
+    skip_unavailable: bool = False,
+    examples: Examples | None = None,
+    name: str | None = None,
+    output: str | Path | None = None,
+) -> Report:
+    """Restore a data set by a model and what it is compared with, and measure all of it.
+
+    The images are those of `data`; else pairs of `lq` and `gt`; else `gt` degraded in a fixed way; else the photographs
+    that come with scikit-image.
+
+    Args:
+        model: A restorer, or its name as in `Restorer.from_pretrained`.
+        lq: Folder of low-quality images.
+        gt: Folder of ground truth.
+        metrics: Names of metrics, see `ctsr evaluate --help`; None takes PSNR and SSIM with `patterns`.
+        data: Data configuration whose test set is measured.
+        t: Values of t; None takes 0, 0.5 and 1, or 0 of a stage-1 model.
+        alphas: Shares of T_f in the blend of the teachers.
+        baselines: `all` (bicubic, the model's teachers, their blend), `bicubic` or `none`.
+        experts: Weights of published restoration networks to measure as well.
+        seeds: Runs with different seeds; from 2 on, G-STD and L-STD are measured.
+        degradation: How ground truth is degraded where there are no low-quality images.
+        seed: Seed of that.
+        crop: Side of a central crop of the ground truth in pixels; None takes whole images.
+        repeats: Crops per image.
+        crop_border: Pixels that are cut off every side before measuring.
+        patterns: Measure `grid_energy` and lattices of the codec's period; None does so where no metrics are named.
+        perceptual: Backbone of an LPIPS to measure; without its weights `texture_distance` takes its place.
+        grid_factor: Side in pixels of the patches that `grid_energy` looks for; None takes the codec's factor.
+        limit: Number of images to stop after.
+        weights: Folders with weight files of the metrics, searched first.
+        download: Fetch missing weights of metrics.
+        skip_unavailable: Leave out metrics whose weights are not on this machine.
+        examples: Collects images to show side by side.
+        name: Name of the results; by default the model's.
+        output: Folder for what was measured when something goes wrong.
+
+    Returns:
+        The results: `to_markdown()`, `save(folder)`, `measurements`.
+
+    Raises:
+        FileNotFoundError: If the model, images, or the weights of a metric, teacher or expert are not there.
+        ValueError: If arguments do not go together, or the model cannot restore at a value of t.
+    """
+    restorer = model if isinstance(model, Restorer) else Restorer.from_pretrained(model)
+    methods, notes = build_methods(restorer, t, alphas, baselines, experts)
+    factor = restorer.student.codec.factor
+    wanted = metric_names(metrics if metrics is not None else "psnr,ssim")
+    own: dict[str, Metric] = {}
+    with weight_folders(*weights, download=download):
+        if perceptual is not None:
+            distance = perceptual_distance(perceptual)
+            own[distance.name] = PerceptualMetric(distance)
+        if patterns or (patterns is None and metrics is None) or GRID in wanted:
+            own[GRID] = GridEnergy(factor if grid_factor is None else grid_factor, crop_border)
+        if patterns or (patterns is None and metrics is None):
+            own |= lattices(factor)
+        named = [name for name in wanted if name not in own]
+        chosen: Mapping[str, Metric] = {}
+        if named:
+            chosen, missing = build_metrics(named, skip_unavailable=skip_unavailable)
+            notes += missing
+    module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
+    batches, total = load_batches(module, limit)
+    measurements = Measurements({**chosen, **own}, restorer.device, crop_border, seeds)
+    if examples is not None:
+        examples.every = max(1, total // max(1, examples.count))
+    with progress() as bar, save_partial_on_error(output, measurements):
+        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements, examples)
+    settings: dict[str, Any] = {
+        "checkpoint": describe_model(restorer.source),
+        "data": source,
+        "limit": limit,
+        "crop": crop,
+        "repeats": repeats,
+        "skipped_metrics": [name for name in wanted if name not in measurements.metrics],
+        "tile": restorer.tile,
+        "device": describe_device(restorer.device),
+        "precision": str(restorer.dtype).removeprefix("torch."),
+        "color": restorer.color,
+        "experts": recorded_files(experts),
+        "scale": restorer.scale,
+        "controls": methods.controls,
+    }
+    if perceptual is not None:
+        settings |= {"perceptual": distance.name, "perceptual_is_lpips": isinstance(distance, LPIPS)}
+    return Report(
+        measurements,
+        name or settings["checkpoint"],
+        source,
+        None if data is None else Path(data).stem,
+        settings,
+        notes + colour_note(restorer.color) + caveats(measurements),
+    )
+
+
+def _ground_truth(gt: str | Path | None, data: str | Path | None) -> tuple[Path, int | None]:
+    """The folder of ground truth, and the number of pairs that a data configuration promises."""
+    if gt is not None:
+        return gt_folder(gt), None
+    if data is None:
+        raise ValueError("Expected ground truth: a folder `gt`, or a data configuration `data`; found neither.")
+    pairs = load_data(data).pair_folders["test"]
+    if len(pairs) != 1:
+        raise ValueError(f"Expected one folder of test pairs in '{data}', found {len(pairs)}. Name GT instead.")
+    _, folder = pairs[0].folders()
+    return folder, pairs[0].count
