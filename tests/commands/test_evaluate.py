@@ -244,7 +244,7 @@ class TestBadInput:
         bad[0, 1, 3, 3] = torch.nan
         method = Method("restored", "restored")
         measurements.add("good", Restoration(method, good), gt)
-        with pytest.raises(ValueError, match=r"'bad' .*NaN"), keep(tmp_path, measurements):
+        with pytest.raises(ValueError, match=r"'bad' .*NaN"), save_partial_on_error(tmp_path, measurements):
             measurements.add("bad", Restoration(method, bad), gt)
         assert [row["image"] for row in table(str(tmp_path / "incomplete_per_image.csv"))] == ["good"]
         assert measurements.images == 1
