@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_runs import CONFIGS, QUIET, Events, ctsr, nano_weights, nano_words
 
 from ctsr_lightning.data.samples import train_samples, val_samples
+from helpers.config_runs import CONFIGS, QUIET, Events, ctsr, nano_weights, nano_words
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from config_runs import CHAIN, CONFIGS, Events, ctsr, nano_weights, nano_words, use
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 from PIL import Image
 from safetensors.torch import load_file
 
 from ctsr_lightning.training import INTERRUPTED, import_plugins, training_cli
+from helpers.config_runs import CHAIN, CONFIGS, Events, ctsr, nano_weights, nano_words, use
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -288,7 +288,7 @@ def test_nano_goes_on_after_ctrl_c_as_if_nothing_had_happened(nano: Path) -> Non
     ctsr("fit", config, *words, "--trainer.logger.init_args.name", "straight")
     words += ["--trainer.logger.init_args.name", "interrupted"]
     with pytest.raises(SystemExit) as end:
-        ctsr("fit", config, *words, "--trainer.callbacks+", "config_runs.PressCtrlC")
+        ctsr("fit", config, *words, "--trainer.callbacks+", "helpers.config_runs.PressCtrlC")
     signal.signal(signal.SIGINT, handler)  # Lightning ignores further Ctrl-C after the first
     assert end.value.code == INTERRUPTED
     assert not (nano / "interrupted" / "weights.safetensors").exists()

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from config_runs import CONFIGS, FEW, QUIET, Events, ctsr, use, write_base
 from PIL import Image
-from published_files import small_resshift, write_osediff, write_pisa, write_resshift
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,6 +18,8 @@ from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks import PublishedResShift
 from ctsr_lightning.teachers import BridgedTeacher, OneStepTeacher, ResShiftTeacher
 from ctsr_lightning.training import training_cli
+from helpers.config_runs import CONFIGS, FEW, QUIET, Events, ctsr, use, write_base
+from helpers.published_files import small_resshift, write_osediff, write_pisa, write_resshift
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested

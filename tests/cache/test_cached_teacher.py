@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
 from ctsr_lightning.cache import CachedTeacher
 from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import quantize, to_uint8
+from helpers import tiny
 
 LQ = quantize(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
@@ -14,6 +13,7 @@ from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.networks import LoRA
 from ctsr_lightning.prompts import NoPrompt
 from ctsr_lightning.teachers import OneStepTeacher, ResShiftTeacher
+from helpers import tiny
 
 MAKERS = {
     "student": tiny.student,

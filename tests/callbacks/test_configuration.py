@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluation_dummies import Distance
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 
 from ctsr_lightning import callbacks
 from ctsr_lightning.metrics.base import PerceptualDistance
+from helpers.evaluation_dummies import Distance
 
 
 def shared_distance(gain: float = 1.0) -> PerceptualDistance:

@@ -5,14 +5,15 @@ import math
 from pathlib import Path
 
 import pytest
-from distributed_runs import TESTS, evaluate, process
-from processes import several_processes
+
+from helpers.distributed_runs import TESTS, evaluate, process
+from helpers.processes import several_processes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_equal_one(tmp_path, world_size: int) -> None:
-    several_processes("distributed_runs", process, tmp_path, tmp_path, count=world_size)
+    several_processes("helpers.distributed_runs", process, tmp_path, tmp_path, count=world_size)
     single = {name: evaluate({"count": options["count"]}, devices=1) for name, options in TESTS.items()}
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world_size)]
     for name, expected in single.items():

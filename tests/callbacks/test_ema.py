@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from evaluation_dummies import Blend, PhotoData
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ctsr_lightning.callbacks import EMA
+from helpers.evaluation_dummies import Blend, PhotoData
 
 
 class Record(Callback):

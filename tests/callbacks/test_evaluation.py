@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from evaluation_dummies import SCALE, Blend, Distance, Features, PhotoData, Photos, Unpadded, collate
 from lightning import LightningModule
 from PIL import Image
 from torch.nn import functional as F
@@ -13,6 +12,7 @@ from ctsr_lightning.callbacks import Evaluation
 from ctsr_lightning.callbacks.distributed import Ownership
 from ctsr_lightning.images import enlarge, quantize
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
+from helpers.evaluation_dummies import SCALE, Blend, Distance, Features, PhotoData, Photos, Unpadded, collate
 
 ALL = collate([Photos(7)[i] for i in range(7)])
 assert ALL.gt is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from evaluation_dummies import Blend, PhotoData, Photos, collate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -13,6 +12,7 @@ from ctsr_lightning.callbacks.evaluation import codec_factor
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.networks.frozen import Frozen
+from helpers.evaluation_dummies import Blend, PhotoData, Photos, collate
 
 ALL = collate([Photos(7)[i] for i in range(7)])
 

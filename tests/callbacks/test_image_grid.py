@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 import torch
-from evaluation_dummies import Blend, Distance, PhotoData
 from PIL import Image
 
 from ctsr_lightning.callbacks import Evaluation, ImageGrid, TradeOffCurve
 from ctsr_lightning.evaluation.plots import labelled_row
 from ctsr_lightning.images import read_image
+from helpers.evaluation_dummies import Blend, Distance, PhotoData
 
 STRIP = labelled_row({"a": torch.zeros(3, 24, 24)}).shape[1] - 24
 

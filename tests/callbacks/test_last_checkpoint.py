@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from lightning import Callback
 
 from ctsr_lightning.callbacks import LastCheckpoint
 from ctsr_lightning.modules import CTSRStage1
+from helpers import tiny
 
 
 def stage_one():

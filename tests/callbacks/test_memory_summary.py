@@ -9,7 +9,6 @@ import textwrap
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -21,6 +20,7 @@ from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, VelocityField
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.sharing import share
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import tiny
 
 
 def student(shared: bool) -> OneStepStudent:

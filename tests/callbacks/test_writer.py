@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_dummies import Blend, PhotoData, Photos
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 from safetensors import safe_open
@@ -14,6 +13,7 @@ import ctsr_lightning
 from ctsr_lightning.callbacks import EMA, Evaluation, PredictionWriter, WeightsWriter
 from ctsr_lightning.callbacks.writer import inside
 from ctsr_lightning.images import quantize, read_image
+from helpers.evaluation_dummies import Blend, PhotoData, Photos
 
 
 def files(folder: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_weights_at_the_end(make_trainer, tmp_path, end) -> None:
     state, metadata = read(tmp_path / "run" / "weights.safetensors")
     assert state.keys() == {"gain"}
     assert torch.equal(state["gain"], model.gain)
-    assert metadata["module"] == "evaluation_dummies.Blend"
+    assert metadata["module"] == "helpers.evaluation_dummies.Blend"
     assert metadata["ctsr_lightning"] == ctsr_lightning.__version__
     assert metadata["steps"] == str(trainer.global_step)
     assert list((tmp_path / "run").glob("*.part")) == []

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from config_runs import Events, write_base
 from safetensors.torch import load_file, save_file
 
 from ctsr_lightning.cache.store import OutputCache
@@ -20,6 +19,7 @@ from ctsr_lightning.networks import LatentResShift, NanoCodec, OneStepStudent, n
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.teachers import ResShiftTeacher
 from ctsr_lightning.training import INTERRUPTED
+from helpers.config_runs import Events, write_base
 
 SIZES = {"latent_channels": 8, "widths": [8, 16]}
 POOL = 6

@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_experts
 import torch
 from PIL import Image
 
@@ -23,6 +22,7 @@ from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import PSNRY, psnr_y, ssim_y
 from ctsr_lightning.networks.student import upsample
+from helpers import tiny_experts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="published outputs are not here")
@@ -373,10 +373,9 @@ class TestModels:
         assert "| t=0.00 | 0 | 0 | 0 | 0 |" in capsys.readouterr().out
 
     def test_stability_of_a_sampled_encoding_is_not_zero(self) -> None:
-        import tiny
-
         from ctsr_lightning.batch import Batch
         from ctsr_lightning.networks import KLCodec, OneStepStudent
+        from helpers import tiny
 
         batch = Batch(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32), ["x"])
         found = {}

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_experts
 import torch
 
 from ctsr_lightning.cli import main
@@ -15,6 +14,7 @@ from ctsr_lightning.commands.sweep import sweep
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import psnr_y
+from helpers import tiny_experts
 
 KEYS = ["checker", "waves"]
 

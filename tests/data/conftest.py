@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from drawn_photos import draw_photo
 
 from ctsr_lightning.images import write_image
+from helpers.drawn_photos import draw_photo
 
 # Real photos, where the checkout has them beside it.
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawn_photos import draw_photo
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light, val_samples
 from ctsr_lightning.images import read_image, write_image
+from helpers.drawn_photos import draw_photo
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
 

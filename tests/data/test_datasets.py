@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from drawn_photos import draw_photo
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.collate import PlannedBatch, collate
@@ -13,6 +12,7 @@ from ctsr_lightning.data.files import ImageCache, Skipped, find_images, usable_i
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.samplers import Draw
 from ctsr_lightning.images import UnreadableImageError, quantize, read_image, write_image
+from helpers.drawn_photos import draw_photo
 
 
 def _photos(folder, crop=32, scale=4, cache=0, **options):

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
-from drawn_photos import draw_photo
 
 from ctsr_lightning.data.files import ImageCache, Skipped
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.splits import find_files
 from ctsr_lightning.images import write_image
+from helpers.drawn_photos import draw_photo
 
 
 def _found(folder, scale=4, least=1):

@@ -1,13 +1,12 @@
 """Teachers as restorers of any image, their blend, and their place in a checkpoint."""
 
 import pytest
-import tiny
-import tiny_experts
 import torch
 
 from ctsr_lightning.evaluation.experts import Expert, blends
 from ctsr_lightning.inference.restorer import RestorationError
 from ctsr_lightning.teachers import ResShiftTeacher
+from helpers import tiny, tiny_experts
 
 CPU = torch.device("cpu")
 MAKERS = {

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from small_students import make_student
 
 from ctsr_lightning.inference.color import FLAT, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.networks.tradeoff import TradeOff
+from helpers.small_students import make_student
 
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 both = pytest.mark.parametrize("match", [match_adain, match_wavelet])

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from small_students import make_student
 from torch import nn
 
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.restorer import RestorationError, Restorer, pad
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
+from helpers.small_students import make_student
 
 
 def photo(height: int, width: int, seed: int = 0) -> torch.Tensor:

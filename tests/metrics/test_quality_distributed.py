@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import quality_runs
-from quality_runs import PUBLISHED, SHARED, measure, metrics, sets
+
+from helpers import quality_runs
+from helpers.quality_runs import PUBLISHED, SHARED, measure, metrics, sets
 
 TIMEOUT = 120
 
@@ -28,9 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = random.normal(size=(36, 36)) * 0.1
     mean, covariance = random.uniform(0.1, 3.0, size=(1, 36)), root @ root.T + 0.01 * np.eye(36)
     np.savez(folder / "niqe.npz", mu_pris_param=mean, cov_pris_param=covariance)
-    command = [sys.executable, quality_runs.__file__, str(folder)]
+    command = [sys.executable, "-m", quality_runs.__name__, str(folder)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     running = [subprocess.Popen([*command, str(rank)], env=environment, **streams) for rank in range(3)]
     try:
         for process in running:

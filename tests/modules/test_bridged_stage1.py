@@ -1,12 +1,11 @@
 """Stage 1 whose fidelity teacher lives in a latent space of its own."""
 
 import pytest
-import tiny
-import tiny_resshift
 import torch
 
 from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.modules.draws import Draws
+from helpers import tiny, tiny_resshift
 
 GRADIENTS = ["paper", "score"]
 TERMS = ["fidelity/align", "fidelity/prior"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
 from ctsr_lightning.batch import Batch
@@ -20,6 +19,7 @@ from ctsr_lightning.networks import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.prompts import FixedPrompt
 from ctsr_lightning.teachers import ResShiftTeacher
+from helpers import tiny
 
 LQ = quantize(tiny.batch(4).lq)
 BATCH = Batch(LQ, None, ["a", "b", "c", "d"])

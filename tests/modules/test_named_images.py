@@ -1,7 +1,6 @@
 """The names of images reach the prompt, wherever a network restores or is trained."""
 
 import pytest
-import tiny
 import torch
 
 from ctsr_lightning.evaluation.experts import Expert
@@ -9,6 +8,7 @@ from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.modules import CTSRStage1, CTSRStage2, OneStepTraining, PriorTraining
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import tiny
 
 
 class ByName(Prompt):

@@ -5,8 +5,6 @@ import logging
 from itertools import pairwise
 
 import pytest
-import tiny
-import tiny_resshift
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -15,6 +13,7 @@ from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import tiny, tiny_resshift
 
 SCHEDULE = NoiseSchedule()
 

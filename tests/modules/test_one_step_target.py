@@ -6,8 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
-import tiny_experts
 import torch
 
 from ctsr_lightning.batch import Batch
@@ -17,6 +15,7 @@ from ctsr_lightning.images import quantize
 from ctsr_lightning.modules import OneStepTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher
+from helpers import tiny, tiny_experts
 
 TERMS = {"lambda_grid": 1.0, "lambda_l1": 1.0, "symmetries": True, "random_views": True}
 LQ = quantize(tiny.batch(4).lq)

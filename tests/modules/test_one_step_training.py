@@ -4,13 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.modules import OneStepTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import LoRA
+from helpers import tiny
 
 
 def one_step(**options) -> OneStepTraining:

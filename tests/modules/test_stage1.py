@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import tiny
-import tiny_resshift
 import torch
 from torch.nn import functional as F
 
@@ -13,6 +11,7 @@ from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import tiny, tiny_resshift
 
 TERMS = ["rec/l2", "rec/lpips", "fidelity/align", "fidelity/prior", "realness/align", "realness/prior"]
 WEIGHTS = {

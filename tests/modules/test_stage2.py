@@ -1,7 +1,6 @@
 """Stage 2: Equation 5."""
 
 import pytest
-import tiny
 import torch
 from lightning import Callback
 from torch.nn import functional as F
@@ -11,6 +10,7 @@ from ctsr_lightning.modules import CTSRStage2
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
 from ctsr_lightning.networks import LoRA
+from helpers import tiny
 
 SOURCES = ["latent", "reencode"]
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -13,6 +12,7 @@ from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.modules import CodecTraining, PriorTraining, ResShiftTraining
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import NanoCodec
+from helpers import tiny
 
 MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec()),

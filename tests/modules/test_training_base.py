@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import pytest
-import tiny
 import torch
 from lightning import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,6 +21,7 @@ from ctsr_lightning.modules import (
 )
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
 from ctsr_lightning.networks import LoRA
+from helpers import tiny
 
 
 def adamw(groups):

@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from processes import several_processes
-from two_processes import STEPS, train
+
+from helpers.processes import several_processes
+from helpers.two_processes import STEPS, train
 
 
 def test_two_processes_train_like_one(tmp_path):
-    several_processes("two_processes", train, tmp_path)
+    several_processes("helpers.two_processes", train, tmp_path)
     expected = train(0, 1)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

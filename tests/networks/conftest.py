@@ -1,7 +1,8 @@
 """Bases of toy size for the tests of loaders."""
 
 import pytest
-from ldm_layout import toy_networks, whole_model, write_model
+
+from helpers.ldm_layout import toy_networks, whole_model, write_model
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import time
 
 import pytest
 import torch
-from ldm_layout import assert_equal, describe_scheduler
 from safetensors.torch import save_file
 
 from ctsr_lightning.networks import load_autoencoder, load_unet
 from ctsr_lightning.weights import hub
 from ctsr_lightning.weights.single_file import read_tensors
+from helpers.ldm_layout import assert_equal, describe_scheduler
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 WEIGHTS = "diffusion_pytorch_model.safetensors"

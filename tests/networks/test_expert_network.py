@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tiny_experts
 import torch
 from safetensors.torch import load_file
 from spandrel.architectures.SwinIR import SwinIR
@@ -16,6 +15,7 @@ from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.images import quantize, read_image
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 from ctsr_lightning.networks import read_expert
+from helpers import tiny_experts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

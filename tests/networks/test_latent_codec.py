@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import save_file
 
@@ -11,6 +10,7 @@ from ctsr_lightning.images import read_image
 from ctsr_lightning.networks import KLCodec, NanoCodec
 from ctsr_lightning.networks.codec import signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.nano_codec import channel_gains, cosine_basis
+from helpers import tiny
 
 
 @pytest.mark.parametrize("channels", [1, 4, 12, 48])

@@ -1,15 +1,15 @@
 """OSEDiff's adapters, counted on the full-size networks and computed on tiny ones."""
 
 import pytest
-import tiny
 import torch
-from adapter_files import SD21_UNET
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.networks import LoRA, NanoCodec
 from ctsr_lightning.networks.lora import adapters_off, add_encoder_adapters, add_named_adapter, add_unet_adapters
+from helpers import tiny
+from helpers.adapter_files import SD21_UNET
 
 SD_AUTOENCODER = {
     "block_out_channels": (128, 256, 512, 512),

@@ -5,10 +5,8 @@ import functools
 import os
 import pickle
 
-import adapter_files
 import numpy as np
 import pytest
-import tiny
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
@@ -18,6 +16,7 @@ from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
 from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile
 from ctsr_lightning.networks.osediff import load_osediff, osediff_contents, read_osediff, write_osediff
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import adapter_files, tiny
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
 

@@ -2,9 +2,7 @@
 
 import functools
 
-import adapter_files
 import pytest
-import tiny
 import torch
 from diffusers import UNet2DConditionModel
 from jsonargparse import ArgumentParser
@@ -18,6 +16,7 @@ from ctsr_lightning.networks.osediff import read_osediff
 from ctsr_lightning.networks.pisa import load_pisa, pisa_contents, read_pisa, write_pisa
 from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.teachers.base import add_noise
+from helpers import adapter_files, tiny
 
 BOTH, PIX = ("pix", "sem"), ("pix",)
 

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_resshift import UNET, VQ
 from torch import nn
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from ctsr_lightning.networks.published_resshift import (
 )
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.vq import VQCodec, published_name, vq_autoencoder
+from helpers.tiny_resshift import UNET, VQ
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
 needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")

@@ -8,10 +8,7 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
-import shared_bases
-import tiny
 import torch
-from ldm_layout import toy_networks, whole_model, write_model
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,13 +18,15 @@ from ctsr_lightning.networks import (
     LoRA,
     OneStepStudent,
     VelocityField,
-    base_model,
     load_autoencoder,
     load_osediff,
     load_unet,
+    stable_diffusion,
 )
 from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.sharing import shared_weights
+from helpers import shared_bases, tiny
+from helpers.ldm_layout import toy_networks, whole_model, write_model
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 INPUTS = (torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 2, 6))
@@ -41,8 +40,8 @@ def base(tmp_path_factory):
 @pytest.fixture
 def reads(monkeypatch) -> Iterator[list]:
     """The files whose weights are read."""
-    seen, read = [], base_model.read_tensors
-    monkeypatch.setattr(base_model, "read_tensors", lambda path: seen.append(path) or read(path))
+    seen, read = [], stable_diffusion.read_tensors
+    monkeypatch.setattr(stable_diffusion, "read_tensors", lambda path: seen.append(path) or read(path))
     return seen
 
 

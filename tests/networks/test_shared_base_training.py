@@ -3,14 +3,10 @@
 import json
 
 import pytest
-import shared_bases
-import tiny
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from ldm_layout import toy_networks, write_model
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peft.tuners.tuners_utils import BaseTunerLayer
-from processes import several_processes
 from torch import nn
 
 from ctsr_lightning.callbacks.memory import components
@@ -21,6 +17,9 @@ from ctsr_lightning.networks.lora import adapters_off, add_named_adapter, add_un
 from ctsr_lightning.networks.sharing import share
 from ctsr_lightning.teachers import OneStepTeacher, add_noise
 from ctsr_lightning.weights.single_file import STABLE_DIFFUSION_UNET, STABLE_DIFFUSION_VAE
+from helpers import shared_bases, tiny
+from helpers.ldm_layout import toy_networks, write_model
+from helpers.processes import several_processes
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
 
 
 def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base):
-    several_processes("shared_bases", shared_bases.train, tmp_path, base, True)
+    several_processes("helpers.shared_bases", shared_bases.train, tmp_path, base, True)
     expected = shared_bases.train(0, 1, base, False)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

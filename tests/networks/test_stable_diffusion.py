@@ -6,12 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from ldm_layout import (
-    assert_equal,
-    describe_scheduler,
-    original_autoencoder,
-    original_unet,
-)
 from safetensors.torch import load_file, save_file
 
 from ctsr_lightning.networks import load_autoencoder, load_unet, stable_diffusion
@@ -22,6 +16,12 @@ from ctsr_lightning.weights.single_file import (
     guess_config,
     rename,
     select,
+)
+from helpers.ldm_layout import (
+    assert_equal,
+    describe_scheduler,
+    original_autoencoder,
+    original_unet,
 )
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}

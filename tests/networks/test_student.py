@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 from torch.nn import functional as F
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
 from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.prompts import FixedPrompt
+from helpers import tiny
 
 
 def alpha_bar(t):

@@ -1,11 +1,11 @@
 """One pass, every t."""
 
 import pytest
-import tiny
 import torch
 from torch.nn import functional as F
 
 from ctsr_lightning.networks import LoRA, TradeOff
+from helpers import tiny
 
 SOURCES = ["latent", "reencode"]
 

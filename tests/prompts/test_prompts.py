@@ -9,7 +9,6 @@ import weakref
 
 import pytest
 import torch
-from config_runs import write_base
 from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,6 +18,7 @@ from ctsr_lightning.prompts import FixedPrompt, NoPrompt, TextPrompt
 from ctsr_lightning.prompts.base import CaptionPrompt, Prompt, TaggedPrompt, read_captions
 from ctsr_lightning.prompts.taggers import MEAN, STD, ImageTagger, RAMTagger
 from ctsr_lightning.prompts.text_embeddings import TextEmbeddings
+from helpers.config_runs import write_base
 
 LQ = torch.zeros(2, 3, 8, 8)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_experts
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -19,6 +18,7 @@ from ctsr_lightning.images import quantize, write_image
 from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.networks.student import OneStepStudent
+from helpers import tiny_experts
 from recipes.__main__ import main
 from recipes.chain import CHAIN
 from recipes.nano.pack import pack

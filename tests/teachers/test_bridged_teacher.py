@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import tiny
-import tiny_resshift
 import torch
 from jsonargparse import ArgumentParser
 from torch.nn import functional as F
@@ -14,6 +12,7 @@ from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, NanoCodec
 from ctsr_lightning.networks.vq import published_name
 from ctsr_lightning.teachers import BridgedTeacher, Noisy, Teacher, add_noise
+from helpers import tiny, tiny_resshift
 
 TIMESTEPS = (30, 500, 720, 970)
 ALPHA_BARS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

@@ -1,11 +1,10 @@
 """Published restoration networks as teachers; tests/teachers/test_teacher_contract.py has what all teachers promise."""
 
 import pytest
-import tiny
-import tiny_experts
 import torch
 
 from ctsr_lightning.teachers import ExpertTeacher
+from helpers import tiny, tiny_experts
 
 
 def test_it_answers_with_the_networks_pictures(tmp_path):

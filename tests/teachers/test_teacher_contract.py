@@ -4,9 +4,6 @@ import copy
 
 import numpy as np
 import pytest
-import tiny
-import tiny_experts
-import tiny_resshift
 import torch
 from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
@@ -17,6 +14,7 @@ from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, OneStepStudent
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResShiftTeacher, Teacher, add_noise
 from ctsr_lightning.teachers.base import through_identity
+from helpers import tiny, tiny_experts, tiny_resshift
 
 SCHEDULE = NoiseSchedule()
 

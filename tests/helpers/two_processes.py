@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import tiny
 import torch
 from lightning import Callback
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctsr_lightning.modules import CTSRStage1, OneStepTraining
+from helpers import tiny
 
 STEPS = 3
 BATCH = 4

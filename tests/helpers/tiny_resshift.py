@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import tiny
 import torch
 
 from ctsr_lightning.networks import PublishedResShift, published_schedule
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.teachers import BridgedTeacher
+from helpers import tiny
 
 UNET = {
     "image_size": 8,

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ctsr_lightning.training import training_cli
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 QUIET = shlex.split("""
 --trainer.accelerator cpu --trainer.devices 1 --trainer.num_sanity_val_steps 0 --trainer.log_every_n_steps 1

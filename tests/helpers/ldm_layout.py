@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
 from torch import Tensor, nn
+
+from helpers import tiny
 
 RESNET = {
     "norm1": "in_layers.0",

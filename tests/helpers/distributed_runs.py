@@ -6,11 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from evaluation_dummies import Blend, Distance, Features, PhotoData
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ctsr_lightning.callbacks import EMA, Evaluation, ImageGrid, TradeOffCurve, WeightsWriter
+from helpers.evaluation_dummies import Blend, Distance, Features, PhotoData
 
 TESTS: dict[str, dict[str, Any]] = {
     "padded": {"count": 7},

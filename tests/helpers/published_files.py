@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import adapter_files
-import tiny_resshift
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ctsr_lightning.networks.vq import published_name
+from helpers import adapter_files, tiny_resshift
 
 
 def write_osediff(base: Path, path: Path) -> Path:

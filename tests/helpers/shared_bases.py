@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tiny
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from ctsr_lightning.modules import CTSRStage1
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, VelocityField, load_autoencoder, load_unet
 from ctsr_lightning.teachers import OneStepTeacher
+from helpers import tiny
 
 STEPS = 2
 

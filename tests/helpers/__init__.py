@@ -1,0 +1,1 @@
+"""Toy networks, toy files and runs that several tests share."""
