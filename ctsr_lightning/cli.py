@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "sweep": "ctsr_lightning.commands.sweep:sweep",
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
+    "configs": "ctsr_lightning.commands.configs:configs",
 }
 """Commands beside the training verbs: where the function lives, imported when it is asked for."""
 
@@ -97,7 +98,7 @@ def overview() -> str:
         "  --version      Show the version.",
         "",
         "Examples:",
-        "  ctsr fit --config configs/nano/stage2.yaml",
+        "  ctsr fit --config nano/stage2.yaml",
         "  ctsr upscale photos/ restored/ --control 0,0.5,1",
     ]
     return "\n".join(lines)
@@ -126,7 +127,8 @@ def run_command(place: str, args: list[str], program: str) -> None:
     """
     function = load_command(place)
     options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
-    options.pop("config")
+    if "config" not in inspect.signature(function).parameters:
+        options.pop("config")
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
     code = function(*words, *several, **options)
@@ -156,8 +158,9 @@ def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser
 
     description, _, _ = (inspect.getdoc(function) or "").partition("\nArgs:")
     parser = ArgumentParser(prog=program, description=description, formatter_class=HelpFormatter)
-    parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
     parameters = inspect.signature(function).parameters
+    if "config" not in parameters:
+        parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
     flags = [p.name for p in parameters.values() if p.default is False]
     words = _words(function)
     skip: set[str | int] = {*flags, *(word.name for word in words)}

@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ctsr_lightning.configs import find_in_words
+
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from lightning import Callback, LightningModule, Trainer
@@ -51,23 +53,41 @@ def training_cli(args: list[str], run: bool = True) -> LightningCLI:
 
     from ctsr_lightning.modules.base import TrainingModule
 
-    # Lightning 2.6 uses names that torch 2.15 and jsonargparse 4.49 deprecate; nothing a user could change.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=r"(?s)\s.*(JSONARGPARSE_|deprecated in v4)", category=DeprecationWarning)
     import_plugins()
-    return _cli_class()(
-        TrainingModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"prog": "ctsr", "parser_mode": "omegaconf"}
-        | {verb: {"parser_mode": "omegaconf", "usage": f"ctsr {verb} --config FILE [OPTIONS]"} for verb in VERBS},
-        args=args,
-        run=run,
-    )
+    with warnings.catch_warnings():
+        # Lightning 2.6 uses names that torch 2.15 and jsonargparse 4.49 deprecate; nothing a user could change.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        deprecated = r"(?s)\s.*(JSONARGPARSE_|deprecated in v4)"
+        warnings.filterwarnings("ignore", message=deprecated, category=DeprecationWarning)
+        return _cli_class()(
+            TrainingModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "ctsr", "parser_mode": "omegaconf"}
+            | {verb: {"parser_mode": "omegaconf", "usage": f"ctsr {verb} --config FILE [OPTIONS]"} for verb in VERBS},
+            args=find_in_words(args),
+            run=run,
+        )
+
+
+def fit(config: str | Path, *options: str, **trainer: Any) -> LightningModule:
+    """Train as `ctsr fit --config CONFIG OPTIONS` does.
+
+    Args:
+        config: A configuration, a file or the name of one that comes with the package, such as `nano/stage2.yaml`.
+        *options: Further words of the command line, such as `--data.train=[photos]`.
+        **trainer: Options of the trainer, such as `max_steps=1000`.
+
+    Returns:
+        The trained module, on the device where it was trained.
+    """
+    settings = [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    model: LightningModule = training_cli(["fit", "--config", str(config), *options, *settings]).model
+    return model
 
 
 def import_plugins() -> None:

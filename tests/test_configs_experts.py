@@ -54,7 +54,7 @@ def test_an_expert_is_distilled_with_and_without_a_cache(
     pairs = [word for word in words if word.startswith("--model.") and "=" in word]
     options = " ".join([*(word.removeprefix("--") for word in pairs), "data.crop=64", "data.val_crop=64"])
     options += " data.pool=4 data.batch_size=2 data.samples_per_epoch=8 data.num_workers=0"
-    kept = ["cache", "--training", str(config), "--output", "kept", "--device", "cpu"]
+    kept = ["cache", "--config", str(config), "--output", "kept", "--device", "cpu"]
     main([*kept, "--options", options])
     out = capsys.readouterr().out
     assert "train: 4 computed" in out
@@ -84,8 +84,8 @@ def test_a_cache_of_a_one_step_without_target_is_refused(runs: Path, capsys: pyt
     config = str(CONFIGS / "nano" / "realness_teacher.yaml")
     options = f"model.student.unet.weights={START}"
     with pytest.raises(SystemExit):
-        main(["cache", "--training", config, "--options", options])
+        main(["cache", "--config", config, "--options", options])
     assert (
-        "or of OneStepTraining with a target, in --training, found one of OneStepTraining without."
+        "or of OneStepTraining with a target, in --config, found one of OneStepTraining without."
         in capsys.readouterr().err
     )

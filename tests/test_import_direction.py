@@ -18,9 +18,10 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"batch", "control", "files", "images", "spectrum"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
-MEASURING = MODELS | {"data", "metrics", "progress", "evaluation"}
+MEASURING = MODELS | {"configs", "data", "metrics", "progress", "evaluation"}
 ALLOWED = {
     "batch": set(),
+    "configs": set(),
     "control": set(),
     "files": set(),
     "images": set(),
@@ -39,7 +40,18 @@ ALLOWED = {
     "evaluation": MEASURING,
     "callbacks": MEASURING | {"callbacks"},
     "modules": NETWORKS | {"teachers", "losses", "metrics", "cache", "modules"},
-    "training": {"cache", "callbacks", "data", "metrics", "modules", "networks", "prompts", "teachers", "weights"},
+    "training": {
+        "configs",
+        "cache",
+        "callbacks",
+        "data",
+        "metrics",
+        "modules",
+        "networks",
+        "prompts",
+        "teachers",
+        "weights",
+    },
     "commands": MEASURING | {"cache", "callbacks", "progress", "training", "commands"},
     "cli": {"training", "commands"},
 }

@@ -73,7 +73,7 @@ class OutputCache:
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected a cache of `ctsr cache` in '{self.folder}', found no {DESCRIPTION} there (current "
-                f"directory: '{Path.cwd()}'). Correct the path, or make one: ctsr cache --training CONFIG --output "
+                f"directory: '{Path.cwd()}'). Correct the path, or make one: ctsr cache --config CONFIG --output "
                 f"{self.folder}, with a configuration that names the networks themselves."
             )
         try:

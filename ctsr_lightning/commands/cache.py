@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctsr_lightning.commands.options import listed
+from ctsr_lightning.configs import find_config
 from ctsr_lightning.inference.settings import Precision
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Share(NamedTuple):
 
 
 def cache(
-    training: str | list[str] | None = None,
+    config: str | list[str] | None = None,
     output: str | Path = "runs/cache",
     samples: int | None = None,
     options: str = "",
@@ -63,15 +64,15 @@ def cache(
     also how to do so without T_f in memory.
 
     Example:
-        ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --output runs/ctsr/cache
+        ctsr cache --config ctsr/stage2.yaml --samples 20000 --output runs/ctsr/cache
     On all GPUs of a machine, each process with its share; SLURM's srun works alike, on any number of machines:
-        torchrun --nproc-per-node gpu -m ctsr_lightning.cli cache --training configs/ctsr/stage2.yaml --samples 20000
+        torchrun --nproc-per-node gpu -m ctsr_lightning.cli cache --config ctsr/stage2.yaml --samples 20000
     In parts, by hand, wherever the folder can be reached:
-        ctsr cache --training configs/ctsr/stage2.yaml --samples 20000 --rank 0 --ranks 2
+        ctsr cache --config ctsr/stage2.yaml --samples 20000 --rank 0 --ranks 2
 
     Args:
-        training: Configuration of the stage 2, or of the OneStepTraining with a target; several with commas between, as
-            --config of ctsr fit.
+        config: Configuration of the stage 2, or of OneStepTraining with a target, as --config of ctsr fit; several with
+            commas between.
         output: Folder for the outputs: at full size with 512-pixel crops 1 MB per sample, or 0.2 MB with
             --skip-restorations.
         samples: Number of training samples, where the configuration sets no data.pool.
@@ -91,9 +92,9 @@ def cache(
         if value is not None and value < 1:
             raise ValueError(f"Expected --{name} of at least 1, found {value}.")
     share = own_share(rank, ranks)
-    files, further = listed(training), option_words(options)
+    files, further = [str(find_config(file)) for file in listed(config)], option_words(options)
     if not files:
-        raise ValueError("Expected the configuration of a training: --training configs/ctsr/stage2.yaml, for example.")
+        raise ValueError("Expected the configuration of a training: --config ctsr/stage2.yaml, for example.")
     if missing := [file for file in files if not Path(file).expanduser().is_file()]:
         raise FileNotFoundError(f"Expected a training's configuration at '{missing[0]}', found nothing.")
     configured = [word for file in files for word in ("--config", file)] + further
@@ -223,7 +224,7 @@ def _built(words: list[str]) -> "tuple[Any, RealESRGANDataModule]":
     if not getattr(model, "frozen_networks", None):
         raise ValueError(
             "Expected the configuration of a stage-2 training (CTSRStage2), or of OneStepTraining with a target, in "
-            f"--training, found one of {type(model).__name__}{' without' * hasattr(model, 'frozen_networks')}. "
+            f"--config, found one of {type(model).__name__}{' without' * hasattr(model, 'frozen_networks')}. "
             "Other trainings run their networks on something new in every step."
         )
     if not isinstance(data, RealESRGANDataModule):

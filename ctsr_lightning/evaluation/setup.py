@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ctsr_lightning.configs import find_config
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.inference.settings import Color, parse_controls
 
@@ -266,9 +267,9 @@ def load_data(path: str | Path) -> RealESRGANDataModule:
 
     from ctsr_lightning.data import RealESRGANDataModule
 
-    file = Path(path).expanduser()
+    file = find_config(path)
     if not file.is_file():
-        raise FileNotFoundError(f"Expected a data configuration at '{file}', found nothing. See configs/data/.")
+        raise FileNotFoundError(f"Expected a data configuration at '{file}', found nothing. `ctsr configs` lists some.")
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
     parser.add_subclass_arguments(RealESRGANDataModule, "data", required=True)
     try:

@@ -97,7 +97,7 @@ def config(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def cache(*words: str) -> None:
-    main(["cache", "--training", "stage2.yaml", "--output", "kept", "--device", "cpu", *words])
+    main(["cache", "--config", "stage2.yaml", "--output", "kept", "--device", "cpu", *words])
 
 
 def records(folder: str = "kept") -> list[Path]:
@@ -185,7 +185,7 @@ def test_two_processes_share_the_work(capsys: pytest.CaptureFixture[str]) -> Non
     ]  # fmt: skip
     assert "Part 1 of 2" in out
     assert out.count("Train with:") == 1
-    main(["cache", "--training", "stage2.yaml", "--samples", "5", "--output", "alone", "--device", "cpu"])
+    main(["cache", "--config", "stage2.yaml", "--samples", "5", "--output", "alone", "--device", "cpu"])
     assert [path.name for path in records()] == [path.name for path in records("alone")]
     for one, other in zip(records(), records("alone"), strict=True):
         assert one.read_bytes() == other.read_bytes()
@@ -224,7 +224,7 @@ def test_mistakes_are_explained(settings: dict[str, Any], capsys: pytest.Capture
     assert "--rank from 0 to 1 with --ranks 2, found 2" in message("--rank", "2", "--ranks", "2")
     pool = ("--options", "data.pool=3")
     assert "found data.pool 3 in the configuration and --samples 4" in message("--samples", "4", *pool)
-    assert "configuration at 'none.yaml', found nothing" in message("--training", "none.yaml")
+    assert "configuration at 'none.yaml', found nothing" in message("--config", "none.yaml")
     on_device = ("--options", "data.pool=3 data.degrade_on=device")
     assert "Set `degrade_on: worker`" in message(*on_device)
     assert "found nothing" in message("--options", "data.pool=3 model.student.weights=none.safetensors")
@@ -245,7 +245,7 @@ def test_another_training_is_refused(
     config.write_text(yaml.safe_dump({**settings, "model": made("PriorTraining", student=student)}))
     with pytest.raises(SystemExit):
         cache("--samples", "3")
-    assert "or of OneStepTraining with a target, in --training, found one of PriorTraining." in capsys.readouterr().err
+    assert "or of OneStepTraining with a target, in --config, found one of PriorTraining." in capsys.readouterr().err
 
 
 def test_prompts_of_captions_are_kept(
