@@ -10,7 +10,7 @@ import tiny_resshift
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from ctsr_lightning.networks.vq import published_name
+from ctsr_lightning.weights.resshift_files import published_name
 
 
 def write_osediff(base: Path, path: Path) -> Path:

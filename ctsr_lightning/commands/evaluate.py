@@ -127,8 +127,8 @@ def evaluate(
     from ctsr_lightning.metrics.grid import GridEnergy
     from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.named import metric_names
-    from ctsr_lightning.networks.shipped import SHIPPED
-    from ctsr_lightning.weights.search import weight_folders
+    from ctsr_lightning.weights.search import weight_search_path
+    from ctsr_lightning.weights.shipped import SHIPPED
 
     experts = listed(expert)
     if checkpoint is None and (restored is None or experts):
@@ -137,7 +137,7 @@ def evaluate(
     if grid_factor is not None and GRID not in names:
         raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
-    with weight_folders(*listed(weights), download=download):
+    with weight_search_path(*listed(weights), download=download):
         chosen, notes = build_metrics(
             names, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
         )

@@ -42,7 +42,7 @@ def choose_model(checkpoint: str | Path | None) -> Model:
     Raises:
         FileNotFoundError: If the package has come without its model.
     """
-    from ctsr_lightning.networks.shipped import SHIPPED, shipped_model
+    from ctsr_lightning.weights.shipped import SHIPPED, shipped_model
 
     if checkpoint is not None and (str(checkpoint) != SHIPPED or Path(checkpoint).is_file()):
         return Model(Path(checkpoint), str(checkpoint))

@@ -103,11 +103,11 @@ def sweep(
     from ctsr_lightning.metrics.lattice import lattices
     from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
-    from ctsr_lightning.weights.search import weight_folders
+    from ctsr_lightning.weights.search import weight_search_path
 
     experts = listed(expert)
     methods, notes = build_methods(restorer, model.path, controls, alphas, baselines, experts)
-    with weight_folders(*listed(weights)):
+    with weight_search_path(*listed(weights)):
         distance = perceptual_distance(lpips)
         patterns = lattices(restorer.student.codec.factor)
         own = {distance.name, GRID, *patterns}

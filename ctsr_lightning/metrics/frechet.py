@@ -15,8 +15,8 @@ from ctsr_lightning.metrics.base import require_finite
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import CLEAN_INCEPTION, INCEPTION
-from ctsr_lightning.weights.reading import fill, read_weights
-from ctsr_lightning.weights.search import locate
+from ctsr_lightning.weights.reading import load_strictly, read_state_dict
+from ctsr_lightning.weights.search import find_weights
 
 _SIDE = 299  # pixels that Inception-v3 was trained on
 
@@ -47,7 +47,7 @@ class InceptionFeatureNetwork(FeatureNetwork):
     """The 2048 features of the TensorFlow Inception-v3, with TensorFlow's resizing, through torch-fidelity.
 
     Args:
-        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: The weight file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere.
@@ -58,8 +58,8 @@ class InceptionFeatureNetwork(FeatureNetwork):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(INCEPTION, weights)
-        read_weights(path)  # refuses code; torch-fidelity itself would run it
+        path = find_weights(weights or INCEPTION)
+        read_state_dict(path)  # refuses code; torch-fidelity itself would run it
         with patched_constructor():
             self.inception = NoTrainInceptionV3(
                 name="inception-v3-compat", features_list=["2048"], feature_extractor_weights_path=str(path)
@@ -88,7 +88,7 @@ class CleanInceptionFeatures(FeatureNetwork):
     The network is for non-commercial use, as pyiqa is.
 
     Args:
-        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: The weight file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere.
@@ -99,11 +99,12 @@ class CleanInceptionFeatures(FeatureNetwork):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(CLEAN_INCEPTION, weights)
-        state = read_weights(path)
+        path = find_weights(weights or CLEAN_INCEPTION)
+        state = read_state_dict(path)
         with patched_constructor():
             from pyiqa.archs import inception
-        with patched_constructor(inception, "load_pretrained_network", lambda network, _: fill(network, state, path)):
+        load = lambda network, _: load_strictly(network, state, path)  # noqa: E731
+        with patched_constructor(inception, "load_pretrained_network", load):
             self.inception = inception.InceptionV3().eval()
         self.weight_files = (path,)
 

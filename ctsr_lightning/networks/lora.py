@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights
+from ctsr_lightning.weights.one_step_files import Adapter
 
 UNET_TARGETS = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",
@@ -57,18 +58,6 @@ class LoRA:
     def config(self, targets: list[str]) -> LoraConfig:
         """Describe an adapter on exactly these modules to peft: A is Gaussian, B zero."""
         return LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=targets)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One named adapter of a network: where it sits and how strong it is."""
-
-    modules: tuple[str, ...]
-    """Names of the adapted modules."""
-    rank: int
-    """Rank of the update."""
-    alpha: float
-    """Scale of the update times the rank."""
 
 
 def adapters_of(module: nn.Module) -> dict[str, Adapter]:

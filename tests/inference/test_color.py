@@ -10,9 +10,9 @@ import torch
 from scipy import ndimage
 from small_students import make_student
 
+from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.color import FLAT, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.networks.tradeoff import TradeOff
 
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctsr_lightning.networks import vq
-from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, published_name, vq_autoencoder
+from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
+from ctsr_lightning.weights.resshift_files import published_name
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
 needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
