@@ -106,7 +106,7 @@ class LatentResShift(nn.Module):
         return self.schedule.linear_estimate(shifted, degraded, step, self.residual_std) + output
 
     def restore(self, lq: Tensor, seed: int | None = 0) -> Tensor:
-        """Walk the chain, as far as `steps` says.
+        """Restore by `steps` steps of the chain.
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).

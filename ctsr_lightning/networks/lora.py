@@ -49,7 +49,9 @@ class LoRA:
             ValueError: If a name occurs twice or is no plain word.
         """
         if len(set(self.sets)) < len(self.sets) or not all(name.isidentifier() for name in self.sets):
-            raise ValueError(f"Expected different plain words as the names of adapter sets, got {list(self.sets)}.")
+            raise ValueError(
+                f"Expected different plain words as the names of adapter sets, found {list(self.sets)}. Rename them."
+            )
 
     def names(self, adapter: str) -> tuple[str, ...]:
         """The adapters that one of the layout's names stands for: itself, or one per set."""

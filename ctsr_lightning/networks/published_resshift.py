@@ -91,7 +91,7 @@ class PublishedResShift(nn.Module):
         return at_least_float32(self.codec.encode(up))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Encode images in [0, 1]: w = E(x). Gradients flow to the image, so that losses here reach who painted it."""
+        """Encode images in [0, 1]: w = E(x), with gradient, so that losses on latents reach the images."""
         return at_least_float32(self.codec.encode(unit_to_signed(image)))
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def load_swin_unet(path: Path, architecture: Mapping[str, Any] | None = None) ->
 
     Raises:
         MissingWeightsError: If there is no such file.
-        ValueError: If it is damaged, holds code or other weights; the message says which.
+        ValueError: If it is damaged, holds code or other weights.
     """
     with torch.device("meta"):  # without initialisation: the file holds every weight
         unet = SwinUNet(**(architecture or {}))

@@ -14,7 +14,7 @@ from ctsr_lightning.weights.reading import load_strictly
 from ctsr_lightning.weights.single_file import Part, describe, guess_config, read_tensors, rename, select
 
 Base = Literal["sd21-base", "sd15", "any"]
-"""What a base has to be: Stable Diffusion 2.1-base or one of its shape (2.0-base, Turbo), 1.5 or one of its shape, or
+"""Expected base: Stable Diffusion 2.1-base or one of its shape (2.0-base, Turbo), 1.5 or one of its shape, or
 anything, without a check."""
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -23,7 +23,7 @@ _CLASSES: Final[dict[Part, Any]] = {"unet": UNet2DConditionModel, "autoencoder":
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells a base from its look-alikes.
+    """Properties that tell a base from others of its shape.
 
     Args:
         name: Its name, for messages.
@@ -31,8 +31,8 @@ class Fingerprint:
         unet_parameters: Parameters of its UNet.
         autoencoder_parameters: Parameters of its autoencoder.
         channels: Channels of its latents; an inpainting UNet takes more.
-        scaling_factor: What latents are multiplied by.
-        prediction: What its UNet predicts.
+        scaling_factor: Factor on latents.
+        prediction: Prediction of its UNet.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Fingerprint:
     prediction: str = "epsilon"
 
     def differences(self, part: Part, network: Any, prediction: str | None) -> list[str]:
-        """What about a network is not as it should be.
+        """Differences between a network and this base.
 
         Args:
             part: Which part it is.
             network: The network; its weights need not be there yet.
-            prediction: What the scheduler beside it says that it predicts; None if nothing says so.
+            prediction: Prediction stated by the scheduler beside it; None without one.
         """
         config = network.config
         count = sum(p.numel() for p in network.parameters())
@@ -103,7 +103,7 @@ def load_unet(
         subfolder: Folder of the UNet inside a model's folder; null if `path` is the UNet's own folder.
         config: For single files of other architectures than Stable Diffusion 1 and 2: the config.json to build, or its
             folder. A config.json beside a file in diffusers' layout is found without.
-        expect: What the base has to be. A single file seldom says whether it predicts noise, which is then assumed.
+        expect: Expected base. A single file that does not state its prediction is taken to predict noise.
         dtype: Precision of the weights in memory, whatever it is in the file.
         share: Read and keep the weights once for all that ask for the same files and precision with `share`, in this
             process. They are frozen: what is trained are adapters, which everyone has for itself.
@@ -130,7 +130,7 @@ def load_autoencoder(
             layout, of the autoencoder or of the whole model; or a hub id.
         subfolder: Folder of the autoencoder inside a model's folder; null if `path` is its own folder.
         config: As in `load_unet`; Stable Diffusion 1 and 2 have the same autoencoder and need none.
-        expect: What the base has to be.
+        expect: Expected base.
         dtype: Precision of the weights in memory, whatever it is in the file.
         share: As in `load_unet`.
 

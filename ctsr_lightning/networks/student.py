@@ -40,8 +40,8 @@ class OneStepStudent(nn.Module):
         prompt: Source of the prompt embedding; null for none.
         timestep: Where the one step starts (OSEDiff: 999). Earlier starts divide by a larger √ᾱ and so amplify less,
             which is what a small network trained from scratch needs.
-        prediction: What the UNet predicts, here and as a score at other timesteps.
-        residual: The one step subtracts the UNet's answer (PiSA-SR, at timestep 1) instead of solving for ẑ. Scores
+        prediction: Prediction of the UNet, here and as a score at other timesteps.
+        residual: The one step subtracts the UNet's output (PiSA-SR, at timestep 1) instead of solving for ẑ. Scores
             are still read by `prediction`.
         sample_latent: Draw z_L from the encoder's posterior, as OSEDiff does, instead of taking its mode. Results
             then vary from call to call.
@@ -71,15 +71,15 @@ class OneStepStudent(nn.Module):
     ) -> None:
         super().__init__()
         if scale < 1:
-            raise ValueError(f"Expected an integer scale >= 1, got {scale}.")
+            raise ValueError(f"Expected an integer scale >= 1, found {scale}.")
         if unet.config.out_channels != codec.channels:
             raise ValueError(
-                f"The UNet answers with {unet.config.out_channels} channels, the codec's latents have "
-                f"{codec.channels}: configure both for the same latent space."
+                f"Expected a UNet with the {codec.channels} channels of the codec's latents, found "
+                f"{unet.config.out_channels}. Configure both for the same latent space."
             )
         self.schedule = NoiseSchedule()
         if not 0 <= timestep < self.schedule.num_timesteps:
-            raise ValueError(f"Expected 0 <= timestep < {self.schedule.num_timesteps}, got {timestep}.")
+            raise ValueError(f"Expected 0 <= timestep < {self.schedule.num_timesteps}, found {timestep}.")
         self.unet, self.codec, self.prompt = unet, codec, prompt or NoPrompt()
         self.scale, self.timestep = scale, timestep
         self.prediction: Prediction = prediction

@@ -95,7 +95,7 @@ class TradeOff(nn.Module):
         low, high = float(values.min()), float(values.max())
         if not (low >= 0.0 and high <= 1.0):  # in this form NaN is refused too
             found = f"{low}" if low == high else f"values from {low} to {high}"
-            raise ValueError(f"Expected the control t in [0, 1] (0 realness, 1 fidelity), got {found}.")
+            raise ValueError(f"Expected the control t in [0, 1] (0 realness, 1 fidelity), found {found}.")
         if not isinstance(control, Tensor) or control.dim() == 0:
             return control
         factor = self.student.codec.factor
@@ -104,7 +104,7 @@ class TradeOff(nn.Module):
         if control.shape[-2:] != expected or leading not in {(), (1,), (batch,), (1, 1), (batch, 1)}:
             raise ValueError(
                 f"Expected a map of t with the output's height and width {expected} and at most one channel, "
-                f"got shape {tuple(control.shape)}."
+                f"found shape {tuple(control.shape)}."
             )
         mapped = control.to(latent).reshape(-1, 1, *expected)
         return F.avg_pool2d(mapped, factor)

@@ -128,7 +128,7 @@ def load_vq_codec(path: Path, architecture: Mapping[str, Any] | None = None) -> 
 
     Raises:
         MissingWeightsError: If there is no such file.
-        ValueError: If it is damaged, holds code or other weights; the message says which.
+        ValueError: If it is damaged, holds code or other weights.
     """
     with torch.device("meta"):  # without initialisation: the file holds every weight
         autoencoder = vq_autoencoder(**(architecture or {}))

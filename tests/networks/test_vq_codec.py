@@ -123,6 +123,19 @@ def test_latent_is_continuous_and_decoding_quantises():
         assert codec.decode(latent).shape == image.shape
 
 
+@pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])
+def test_checkpointing_computes_every_block_again(checkpointing, passes):
+    codec, calls = tiny(), {}
+    blocks = {n: m for n, m in codec.named_modules() if type(m).__name__ == "ResnetBlock2D"}
+    for name, block in blocks.items():
+        block.register_forward_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
+    if checkpointing:
+        codec.enable_gradient_checkpointing()
+    image = torch.rand(1, 3, 16, 16, requires_grad=True)
+    codec.decode(codec.encode(image)).square().sum().backward()
+    assert calls == dict.fromkeys(blocks, passes)
+
+
 def test_an_error_in_pixels_reaches_pixels_with_and_without_checkpointing():
     codec, image = tiny().double(), (torch.rand(1, 3, 16, 16, dtype=torch.float64) * 2 - 1).requires_grad_()
 
