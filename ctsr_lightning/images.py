@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -247,14 +248,60 @@ def image_grid(rows: Iterable[Iterable[Tensor]], *, gap: int = 4) -> Tensor:
     return canvas
 
 
-def enlarge(lq: Tensor, gt: Tensor, mode: str = "bicubic") -> Tensor:
-    """Low-quality images at the ground truth's size, in [0, 1]; bicubic is Pillow's and MATLAB's kernel (a = -0.5).
+def resize_bicubic(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize images by Pillow's and MATLAB's bicubic kernel (a = -0.5), which widens where images shrink.
+
+    OSEDiff was trained on this kernel; torch has it with `antialias` only, its plain bicubic is a = -0.75.
 
     Args:
-        lq: Low-quality images, shape (B, 3, h, w).
+        images: Images in [0, 1], shape (B, C, h, w).
+        size: Height H and width W.
+
+    Returns:
+        Images in [0, 1], shape (B, C, H, W).
+    """
+    return F.interpolate(images, tuple(size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+
+
+def upsample(lq: Tensor, scale: int) -> Tensor:
+    """Enlarge images bicubically, the up(·) that precedes the encoder (paper, Sec. 4.1).
+
+    Args:
+        lq: Images in [0, 1], shape (B, 3, h, w).
+        scale: Factor; 1 returns the input.
+
+    Returns:
+        Images in [0, 1], shape (B, 3, scale * h, scale * w).
+    """
+    return lq if scale == 1 else resize_bicubic(lq, [scale * side for side in lq.shape[-2:]])
+
+
+def enlarge(lq: Tensor, gt: Tensor, mode: str = "bicubic") -> Tensor:
+    """Enlarge low-quality images to the ground truth's size, in float32.
+
+    Args:
+        lq: Low-quality images in [0, 1], shape (B, 3, h, w).
         gt: Ground truth, shape (B, 3, H, W).
         mode: `bicubic` or `nearest`.
+
+    Returns:
+        Images in [0, 1], shape (B, 3, H, W).
     """
-    # Only with antialias does torch take a = -0.5; it changes nothing else where images grow.
-    enlarged = F.interpolate(lq.float(), gt.shape[-2:], mode=mode, antialias=mode == "bicubic")
-    return enlarged.clamp(0.0, 1.0)
+    size = gt.shape[-2:]
+    return resize_bicubic(lq.float(), size) if mode == "bicubic" else F.interpolate(lq.float(), size, mode=mode)
+
+
+def pad_to_multiple(images: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Pad images at the right and below by reflection, or by the last pixel where too few are there to reflect.
+
+    Args:
+        images: Shape (B, C, h, w).
+        multiple: Divisor of the padded sides.
+        least: Least quotient: sides become at least `least * multiple`.
+    """
+    below, right = (max(least, math.ceil(side / multiple)) * multiple - side for side in images.shape[-2:])
+    for x, y in ((right, 0), (0, below)):
+        if x or y:
+            reflects = x < images.shape[-1] and y < images.shape[-2]
+            images = F.pad(images, (0, x, 0, y), mode="reflect" if reflects else "replicate")
+    return images

@@ -104,7 +104,7 @@ def _cli_class() -> type[LightningCLI]:
     from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
     from ctsr_lightning.modules.base import configured
-    from ctsr_lightning.weights.search import searching
+    from ctsr_lightning.weights.search import weight_search_path
 
     class TrainingCLI(LightningCLI):
         """LightningCLI where typed options win, checks agree across model and data, and Ctrl-C says how to go on."""
@@ -126,7 +126,7 @@ def _cli_class() -> type[LightningCLI]:
         def instantiate_classes(self) -> None:
             """Build everything; a package that is not trained finds its weights wherever it is."""
             files = configuration_files(self.subcommand, self.config)
-            with configured(), searching(*(parent for file in files for parent in file.parents)):
+            with configured(), weight_search_path(*(parent for file in files for parent in file.parents)):
                 super().instantiate_classes()
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

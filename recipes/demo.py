@@ -153,7 +153,7 @@ def bring_experts(output: Path) -> None:
         FileNotFoundError: If this copy of the package has none.
         ValueError: If others are there.
     """
-    from ctsr_lightning.networks.shipped import shipped_folder, shipped_model
+    from ctsr_lightning.weights.shipped import shipped_folder, shipped_model
 
     shipped_model()  # refuses a package without weights
     package = shipped_folder()

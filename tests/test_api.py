@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ctsr_lightning as ctsr
-from ctsr_lightning.networks.shipped import shipped_folder
+from ctsr_lightning.weights.shipped import shipped_folder
 
 NAMES = {
     "Batch",

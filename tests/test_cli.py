@@ -268,7 +268,7 @@ def test_user_error_is_one_message(
         main(words)
     assert end.value.code == 1
     message = capsys.readouterr().err.split("ctsr: ")[-1]
-    assert message.startswith("Expected 0 <= timestep < 1000, got 1000.\n(CTSR_TRACEBACK=1")
+    assert message.startswith("Expected 0 <= timestep < 1000, found 1000.\n(CTSR_TRACEBACK=1")
     monkeypatch.setenv("CTSR_TRACEBACK", "1")
     with pytest.raises(ValueError, match="Expected 0 <= timestep"):
         main(words)

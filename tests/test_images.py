@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from ctsr_lightning.images import (
     UnreadableImageError,
+    enlarge,
     image_grid,
     image_size,
     list_images,
+    pad_to_multiple,
     quantize,
     read_image,
     read_pixels,
+    resize_bicubic,
     rgb_to_y,
     to_uint8,
+    upsample,
     write_image,
 )
 
@@ -171,3 +176,43 @@ def test_grid_has_white_gaps():
     grid = image_grid([[black, black], [black]], gap=1)
     assert grid.shape == (3, 5, 7)
     assert grid.sum() == 3 * (5 * 7 - 3 * 6)
+
+
+@pytest.mark.parametrize("size", [(27, 14), (18, 28), (5, 4), (9, 7)])
+def test_bicubic_is_pillows(size):
+    image = torch.rand(1, 3, 9, 7)
+    for channel, found in zip(image[0], resize_bicubic(image, size)[0], strict=True):
+        resized = Image.fromarray(channel.numpy()).resize(size[::-1], Image.Resampling.BICUBIC)  # 32-bit float
+        np.testing.assert_allclose(found.numpy(), np.asarray(resized).clip(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_enlargements_are_that_bicubic(scale, dtype):
+    lq = torch.rand(2, 3, 9, 7, dtype=dtype)
+    size = (9 * scale, 7 * scale)
+    by_factor = F.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True).clamp(0, 1)
+    assert torch.equal(upsample(lq, scale), by_factor)
+    assert torch.equal(upsample(lq, scale), resize_bicubic(lq, size))
+    assert torch.equal(enlarge(lq, torch.zeros(2, 3, *size)), upsample(lq.float(), scale))
+    nearest = enlarge(lq, torch.zeros(2, 3, *size), "nearest")
+    assert torch.equal(nearest[..., ::scale, ::scale], lq.float())
+    assert upsample(lq, 1) is lq
+
+
+def test_padding_reflects_where_it_can():
+    image = torch.rand(1, 3, 11, 14)
+    expected = np.pad(image.numpy(), ((0, 0), (0, 0), (0, 5), (0, 2)), mode="reflect")
+    np.testing.assert_array_equal(pad_to_multiple(image, 8).numpy(), expected)
+    few = pad_to_multiple(image[..., :4, :], 8)  # four rows cannot be reflected by four
+    assert torch.equal(few[..., 4:, :14], image[..., 3:4, :].expand(1, 3, 4, 14))
+    assert torch.equal(few[..., :4, 14:], image[..., :4, [12, 11]])
+    assert pad_to_multiple(few, 8) is few
+
+
+def test_padding_has_a_least_size():
+    row = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).view(1, 1, 1, 5).expand(1, 1, 5, 5)
+    assert pad_to_multiple(row, 4, least=2)[0, 0, 7].tolist() == [1, 2, 3, 4, 5, 4, 3, 2]
+    assert pad_to_multiple(row[..., :2, :3], 4, least=2)[0, 0, 7].tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
+    assert torch.equal(pad_to_multiple(row[..., :4, :4], 2, least=2), row[..., :4, :4])
+    assert pad_to_multiple(row[..., :1, :4], 4, least=2).shape == (1, 1, 8, 8)

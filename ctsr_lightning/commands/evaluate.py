@@ -99,7 +99,7 @@ def evaluate(
     from ctsr_lightning.evaluation.evaluate import evaluate_folder, evaluate_model
     from ctsr_lightning.evaluation.report import SUMMARY, TABLE
     from ctsr_lightning.metrics.named import metric_names
-    from ctsr_lightning.networks.shipped import SHIPPED
+    from ctsr_lightning.weights.shipped import SHIPPED
 
     experts = listed(expert)
     if checkpoint is None and (restored is None or experts):

@@ -42,7 +42,7 @@ def load_restorer(
 
     from ctsr_lightning.inference.pretrained import describe_model, find_model
     from ctsr_lightning.inference.restorer import Restorer
-    from ctsr_lightning.networks.shipped import SHIPPED
+    from ctsr_lightning.weights.shipped import SHIPPED
 
     path = find_model(SHIPPED if checkpoint is None else checkpoint)
     if checkpoint is None or str(checkpoint) == SHIPPED:

@@ -15,7 +15,6 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,7 +24,7 @@ from ctsr_lightning.data.degradation.recipe import Degradation
 from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
-from ctsr_lightning.images import UnreadableImageError, quantize
+from ctsr_lightning.images import UnreadableImageError, quantize, resize_bicubic
 
 
 class Sample(NamedTuple):
@@ -338,4 +337,4 @@ def _coin(generator: torch.Generator) -> bool:
 def _native(lq: Tensor, size: tuple[int, int], scale: int) -> Tensor:
     """Undo an enlargement: antialiased bicubic, the usual way such images were made from the native ones."""
     whole = lq[:, : size[0] * scale, : size[1] * scale]
-    return quantize(F.interpolate(whole[None], size=size, mode="bicubic", antialias=True))[0]
+    return quantize(resize_bicubic(whole[None], size))[0]

@@ -34,7 +34,7 @@ from ctsr_lightning.metrics.lattice import lattices
 from ctsr_lightning.metrics.named import metric_names
 from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
 from ctsr_lightning.progress import progress
-from ctsr_lightning.weights.search import weight_folders
+from ctsr_lightning.weights.search import weight_search_path
 
 if TYPE_CHECKING:
     from ctsr_lightning.data.pairing.names import Affixes
@@ -93,7 +93,7 @@ def evaluate_folder(
         ValueError: If files cannot be paired, or an image is unreadable, transparent or of another size.
     """
     wanted = metric_names(metrics)
-    with weight_folders(*weights, download=download):
+    with weight_search_path(*weights, download=download):
         chosen, notes = build_metrics(
             wanted, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
         )
@@ -205,7 +205,7 @@ def evaluate_model(
     factor = restorer.student.codec.factor
     wanted = metric_names(metrics if metrics is not None else "psnr,ssim")
     own: dict[str, Metric] = {}
-    with weight_folders(*weights, download=download):
+    with weight_search_path(*weights, download=download):
         if perceptual is not None:
             distance = perceptual_distance(perceptual)
             own[distance.name] = PerceptualMetric(distance)

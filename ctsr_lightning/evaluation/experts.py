@@ -9,8 +9,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from ctsr_lightning.images import pad_to_multiple
 from ctsr_lightning.inference.precision import HALF, inference_precision
-from ctsr_lightning.inference.restorer import RestorationError, checked_images, pad
+from ctsr_lightning.inference.restorer import RestorationError, checked_images
 from ctsr_lightning.inference.tiling import Window, windows
 from ctsr_lightning.inference.tiling import blend as blend_tiles
 from ctsr_lightning.teachers.base import Teacher
@@ -58,7 +59,7 @@ class Expert:
         images = checked_images(lq).to(self.device, self._storage)
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
         unit = self.teacher.multiple // math.gcd(self.teacher.multiple, self.scale)
-        padded = pad(images, unit)
+        padded = pad_to_multiple(images, unit, least=2)
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, unit)
 
         def restored(window: Window) -> Tensor:

@@ -15,7 +15,7 @@ from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
 from ctsr_lightning.teachers.base import Teacher
 from ctsr_lightning.weights.reading import load_weights, read_checkpoint
-from ctsr_lightning.weights.search import find_weights, searching
+from ctsr_lightning.weights.search import find_weights, weight_search_path
 
 TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
 """Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""
@@ -51,7 +51,7 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         types |= {"velocity": VelocityField, "z0_source": Z0Source}
     config = {"z0_source": "latent", **config}
     path = path.absolute()  # it is not to be looked up below the folders that are searched
-    with searching(*path.resolve().parents):
+    with weight_search_path(*path.resolve().parents):
         built = _build(types, {key: config[key] for key in types}, path)
         student: OneStepStudent = built.student
         if "velocity" not in types:
@@ -79,7 +79,7 @@ def load_teachers(path: str | Path) -> dict[str, Teacher]:
     config = read_configuration(path)
     named = {"T_f": "fidelity", "T_r": "realness"}
     found = {label: key for label, key in named.items() if "class_path" in (config.get(key) or {})}
-    with searching(*path.resolve().parents):
+    with weight_search_path(*path.resolve().parents):
         built = _build(dict.fromkeys(found.values(), Teacher), {key: config[key] for key in found.values()}, path)
     return {label: built[key] for label, key in found.items()}
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from ctsr_lightning import __version__
 from ctsr_lightning.inference.loading import read_configuration
-from ctsr_lightning.networks.shipped import SHIPPED, shipped_model
+from ctsr_lightning.weights.shipped import SHIPPED, shipped_model
 from ctsr_lightning.weights.hub import model_folder
 from ctsr_lightning.weights.reading import read_state
-from ctsr_lightning.weights.search import find_weights, searching
+from ctsr_lightning.weights.search import find_weights, weight_search_path
 
 WEIGHTS: Final = "weights.safetensors"
 """Weights of a training, with its configuration beside them."""
@@ -76,7 +76,7 @@ def save_model(source: Path, folder: Path) -> None:
     own = ("student.", "velocity.") if "velocity" in kept else ("student.",)
     state = {name: tensor.contiguous() for name, tensor in read_state(source).items() if name.startswith(own)}
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    with searching(*source.expanduser().resolve().parents):
+    with weight_search_path(*source.expanduser().resolve().parents):
         kept = _collected(kept, folder, {})
     save_file(state, folder / WEIGHTS, {"format": "pt", "ctsr_lightning": __version__})
     model = {"class_path": configuration["_class_path"], "init_args": kept}

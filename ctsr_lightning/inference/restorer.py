@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.control import check_range
+from ctsr_lightning.images import pad_to_multiple, upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.loading import load_model
@@ -21,7 +22,7 @@ from ctsr_lightning.inference.precision import HALF, inference_precision
 from ctsr_lightning.inference.pretrained import find_model, save_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
-from ctsr_lightning.networks.student import OneStepStudent, upsample
+from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, extremes
 
 TILE_PIXELS = 768
@@ -227,7 +228,7 @@ class Restorer:
         """
         images = self._check_image(lq)
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
-        padded = pad(images, self._unit)
+        padded = pad_to_multiple(images, self._unit, least=2)  # one latent a side is too few for group normalisation
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
         ratio = Fraction(self.scale, self.student.codec.factor)
         with self._computing():
@@ -339,19 +340,3 @@ def checked_images(lq: Tensor) -> Tensor:
     return lq if lq.dim() == 4 else lq[None]
 
 
-def pad(image: Tensor, multiple: int) -> Tensor:
-    """Extend images to the right and below until their sides are multiples of a number, and at least twice that.
-
-    The content is mirrored, or, where an image is too small for that, its border repeated. The least size leaves more
-    than one value for the networks' group normalisation at their lowest resolution.
-
-    Args:
-        image: Shape (B, C, h, w).
-        multiple: What the sides become multiples of.
-    """
-    below, right = (max(2 * multiple, math.ceil(n / multiple) * multiple) - n for n in image.shape[-2:])
-    for x, y in ((right, 0), (0, below)):
-        if x or y:
-            fits = x < image.shape[-1] and y < image.shape[-2]
-            image = F.pad(image, (0, x, 0, y), mode="reflect" if fits else "replicate")
-    return image

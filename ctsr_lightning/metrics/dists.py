@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.metrics.perceptual import copy_features
+from ctsr_lightning.metrics.perceptual import load_features
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.weights.published import VGG16
-from ctsr_lightning.weights.search import locate
+from ctsr_lightning.weights.search import find_weights
 
 
 class DISTS(PerceptualDistance):
@@ -21,7 +21,7 @@ class DISTS(PerceptualDistance):
     Images are compared at their own size, as the field's tables do.
 
     Args:
-        weights: torchvision's VGG-16 file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: torchvision's VGG-16 file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere.
@@ -32,14 +32,14 @@ class DISTS(PerceptualDistance):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(VGG16, weights)
+        path = find_weights(weights or VGG16)
         from torchmetrics.functional.image import dists
 
         with patched_constructor(dists, "vgg16", _untrained):
             self.distance = dists.DISTSNetwork()
         self.distance.eval().requires_grad_(False)
         stages = {name: stage for name, stage in self.distance.named_children() if name.startswith("stage")}
-        copy_features(nn.ModuleDict(stages), path)
+        load_features(nn.ModuleDict(stages), path)
         self.weight_files = (path, dists._PATH_WEIGHT_DISTS)
 
     @property

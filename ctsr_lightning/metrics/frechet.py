@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchmetrics import Metric
 
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import require_finite
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import CLEAN_INCEPTION, INCEPTION
-from ctsr_lightning.weights.reading import fill, read_weights
-from ctsr_lightning.weights.search import locate
+from ctsr_lightning.weights.reading import load_strictly, read_state_dict
+from ctsr_lightning.weights.search import find_weights
 
 _SIDE = 299  # pixels that Inception-v3 was trained on
 
@@ -47,7 +48,7 @@ class InceptionFeatureNetwork(FeatureNetwork):
     """The 2048 features of the TensorFlow Inception-v3, with TensorFlow's resizing, through torch-fidelity.
 
     Args:
-        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: The weight file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere.
@@ -58,13 +59,12 @@ class InceptionFeatureNetwork(FeatureNetwork):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(INCEPTION, weights)
-        read_weights(path)  # refuses code; torch-fidelity itself would run it
+        path = find_weights(weights or INCEPTION)
+        read_state_dict(path)  # refuses code; torch-fidelity itself would run it
         with patched_constructor():
-            self.inception = NoTrainInceptionV3(
-                name="inception-v3-compat", features_list=["2048"], feature_extractor_weights_path=str(path)
-            )
-        self.inception.use_antialias = False  # torchmetrics would smooth first, which no published value does
+            self.inception = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+            ).eval()
         self.weight_files = (path,)
 
     @property
@@ -78,7 +78,7 @@ class InceptionFeatureNetwork(FeatureNetwork):
         Args:
             images: Images in [0, 1], shape (B, 3, H, W); resized to 299 x 299 inside.
         """
-        features: Tensor = self.inception(images.mul(255.0).round().byte())
+        features: Tensor = self.inception(images.mul(255.0).round().byte())[0]
         return features
 
 
@@ -88,7 +88,7 @@ class CleanInceptionFeatures(FeatureNetwork):
     The network is for non-commercial use, as pyiqa is.
 
     Args:
-        weights: The weight file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: The weight file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere.
@@ -99,11 +99,12 @@ class CleanInceptionFeatures(FeatureNetwork):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(CLEAN_INCEPTION, weights)
-        state = read_weights(path)
+        path = find_weights(weights or CLEAN_INCEPTION)
+        state = read_state_dict(path)
         with patched_constructor():
             from pyiqa.archs import inception
-        with patched_constructor(inception, "load_pretrained_network", lambda network, _: fill(network, state, path)):
+        load = lambda network, _: load_strictly(network, state, path)  # noqa: E731
+        with patched_constructor(inception, "load_pretrained_network", load):
             self.inception = inception.InceptionV3().eval()
         self.weight_files = (path,)
 
@@ -136,7 +137,7 @@ def clean_resize(images: Tensor) -> Tensor:
     return resized.clamp(0.0, 255.0).to(images.dtype)
 
 
-class FrechetDistance(FrechetInceptionDistance):
+class FrechetDistance(Metric):
     """Fréchet distance between the features of restored images and of their ground truth.
 
     ||m_1 - m_2||^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), means and covariances accumulated in float64 and summed over
@@ -146,16 +147,31 @@ class FrechetDistance(FrechetInceptionDistance):
         features: The feature network; shared by copies and absent from state dicts.
     """
 
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
     needs_reference = True
+    restored_sum: Tensor
+    restored_products: Tensor
+    restored_count: Tensor
+    gt_sum: Tensor
+    gt_products: Tensor
+    gt_count: Tensor
 
     def __init__(self, features: FeatureNetwork) -> None:
-        with torch.random.fork_rng(devices=[]):  # the base class counts the features on a random image
-            super().__init__(feature=_DoubleFeatures(features), normalize=True, input_img_size=(3, 64, 64))
+        super().__init__()
+        self.features = Frozen(features)
         self.name = f"fid_{features.name}"
         self.definition = f"Fréchet distance between feature distributions: {features.definition or features.name}"
         self.weight_files = features.weight_files
+        with torch.no_grad():
+            length = features(torch.zeros(1, 3, 64, 64)).shape[1]
+        for images in ("restored", "gt"):
+            self.add_state(f"{images}_sum", torch.zeros(length, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{images}_products", torch.zeros(length, length, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{images}_count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, restored: Tensor, gt: Tensor) -> None:  # type: ignore[override]
+    def update(self, restored: Tensor, gt: Tensor) -> None:
         """Add a batch.
 
         Args:
@@ -166,19 +182,22 @@ class FrechetDistance(FrechetInceptionDistance):
             ValueError: If an image holds NaN or infinity; nothing is added then.
         """
         require_finite(self.name, restored=restored, gt=gt)
-        super().update(quantize(restored.float()), real=False)
-        super().update(quantize(gt.float()), real=True)
+        with torch.no_grad():
+            vectors: Tensor = self.features(quantize(restored.float())).double()
+            references: Tensor = self.features(quantize(gt.float())).double()
+        self.restored_sum += vectors.sum(dim=0)
+        self.restored_products += vectors.T @ vectors
+        self.restored_count += len(vectors)
+        self.gt_sum += references.sum(dim=0)
+        self.gt_products += references.T @ references
+        self.gt_count += len(references)
 
     def compute(self) -> Tensor:
         """Distance over all images, float64; NaN for fewer than two images, which have no covariance."""
-        if min(self.real_features_num_samples, self.fake_features_num_samples) < 2:
-            return self.real_features_sum.new_full((), torch.nan)
-        mean_1, covariance_1 = _moments(
-            self.fake_features_sum, self.fake_features_cov_sum, self.fake_features_num_samples
-        )
-        mean_2, covariance_2 = _moments(
-            self.real_features_sum, self.real_features_cov_sum, self.real_features_num_samples
-        )
+        if min(self.restored_count, self.gt_count) < 2:
+            return self.gt_sum.new_full((), torch.nan)
+        mean_1, covariance_1 = _moments(self.restored_sum, self.restored_products, self.restored_count)
+        mean_2, covariance_2 = _moments(self.gt_sum, self.gt_products, self.gt_count)
         traces = covariance_1.trace() + covariance_2.trace()
         return (mean_1 - mean_2).square().sum() + traces - 2.0 * _trace_of_root(covariance_1, covariance_2)
 
@@ -205,12 +224,3 @@ def _without_rounding(eigenvalues: Tensor) -> Tensor:
     """Eigenvalues of a positive semidefinite matrix, those within rounding of zero set to zero."""
     tolerance = eigenvalues.abs().max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
     return torch.where(eigenvalues > tolerance, eigenvalues, 0.0)
-
-
-class _DoubleFeatures(Frozen[FeatureNetwork]):
-    """The features in float64: torchmetrics answers in the precision of the last batch's features."""
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(images)
-        return features.double()

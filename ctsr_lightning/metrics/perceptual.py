@@ -14,8 +14,8 @@ from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import ALEXNET, SQUEEZENET, VGG16, WeightFile
-from ctsr_lightning.weights.reading import read_weights
-from ctsr_lightning.weights.search import find, locate, weight_folders
+from ctsr_lightning.weights.reading import load_strictly, read_state_dict
+from ctsr_lightning.weights.search import find_published, find_weights, weight_search_path
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class LPIPS(PerceptualDistance):
     Args:
         net: The backbone; its ImageNet weights are torchvision's file.
         download: Fetch that file if it is nowhere.
-        weights: Path of that file; null looks for it in the folders of `weight_folders` and in torch.hub's.
+        weights: Path of that file; null searches `weight_search_path` and torch.hub's folder.
 
     Raises:
         MissingWeightsError: If the file is nowhere, or cannot be fetched.
@@ -42,8 +42,8 @@ class LPIPS(PerceptualDistance):
     def __init__(self, net: Backbone = "squeeze", download: bool = False, weights: str | Path | None = None) -> None:
         super().__init__()
         self.net: Backbone = net
-        with weight_folders(download=download):
-            path = locate(_file(net), weights)
+        with weight_search_path(download=download):
+            path = find_weights(weights or _file(net))
         self.distance = _build_lpips(net, path).eval().requires_grad_(False)
         self.weight_files = (path, _heads(net))
         self.definition = f"LPIPS v0.1 (Zhang et al. 2018) by the lpips package, backbone {net}, calibrated heads"
@@ -116,29 +116,27 @@ def perceptual_distance(net: Backbone = "squeeze") -> PerceptualDistance:
 def lpips_weights(net: Backbone) -> Path:
     """Where the ImageNet weights of an LPIPS backbone are, or where they would be expected."""
     file = _file(net)
-    return find(file) or file.place()
+    return find_published(file) or file.place()
 
 
-def copy_features(network: nn.Module, weights: Path) -> None:
-    """Fill a backbone that is cut into slices with the weights of torchvision's whole network.
+def load_features(network: nn.Module, weights: Path) -> None:
+    """Load the convolutions of torchvision's classifier into a backbone that is cut into slices.
 
     Args:
         network: The backbone: its `slice3.5.weight` is torchvision's `features.5.weight`.
-        weights: The file, perhaps in half precision.
+        weights: torchvision's file, perhaps in half precision.
 
     Raises:
         ValueError: If the file is damaged or that of another network.
     """
-    state = read_weights(weights)
-    for name, parameter in network.named_parameters():
-        key = f"features.{name.split('.', maxsplit=1)[1]}"
-        if key not in state or state[key].shape != parameter.shape:
-            found = tuple(state[key].shape) if key in state else "none"
-            raise ValueError(
-                f"Expected '{key}' of shape {tuple(parameter.shape)} in '{weights}', found {found}: the file is not "
-                "torchvision's for this network. Fetch it again."
-            )
-        parameter.data.copy_(state[key])
+    load_strictly(
+        network,
+        {name: value for name, value in read_state_dict(weights).items() if name.startswith("features.")},
+        weights,
+        names={name: f"features.{name.split('.', maxsplit=1)[1]}" for name, _ in network.named_parameters()},
+        expected="the features of torchvision's network",
+        remedy="Download torchvision's file for this backbone again.",
+    )
 
 
 def _file(net: Backbone) -> WeightFile:
@@ -158,5 +156,5 @@ def _build_lpips(net: Backbone, path: Path) -> nn.Module:
 
     with patched_constructor():
         network: nn.Module = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    copy_features(network.get_submodule("net"), path)
+    load_features(network.get_submodule("net"), path)
     return network

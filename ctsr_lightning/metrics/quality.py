@@ -24,8 +24,8 @@ from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.weights.published import CLIP_RN50, MANIQA_PIPAL, MUSIQ_KONIQ, NIQE_MODEL
-from ctsr_lightning.weights.reading import fill, read_weights
-from ctsr_lightning.weights.search import locate
+from ctsr_lightning.weights.reading import load_strictly, read_state_dict
+from ctsr_lightning.weights.search import find_weights
 
 _BLOCK = 96  # pixels; Mittal et al. 2013, section II.C
 _MANIQA_CROPS = 20  # of 224 pixels per image, pyiqa's default
@@ -61,7 +61,7 @@ class NIQE(_Blind):
 
     Args:
         weights: The model of pristine images, pyiqa's `niqe_modelparameters.mat` or the same numbers as
-            `niqe_pris_params.npz`; null looks for either in the folders of `weight_folders` and in torch.hub's.
+            `niqe_pris_params.npz`; null searches `weight_search_path` and torch.hub's folder for either.
 
     Raises:
         MissingWeightsError: If neither file is found.
@@ -74,7 +74,7 @@ class NIQE(_Blind):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        path = locate(NIQE_MODEL, weights)
+        path = find_weights(weights or NIQE_MODEL)
         self.mean, self.covariance = _pristine(path)
         self.distance: Callable[..., Tensor] = _pyiqa("niqe_arch").niqe
         self.weight_files = (path,)
@@ -121,12 +121,12 @@ class MUSIQ(_NetworkScore):
     definition = "MUSIQ (Ke et al. 2021) by pyiqa, trained on KonIQ-10k, scales 224, 384 and the image's own"
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        path = locate(MUSIQ_KONIQ, weights)
-        state = read_weights(path)
+        path = find_weights(weights or MUSIQ_KONIQ)
+        state = read_state_dict(path)
         arch = _pyiqa("musiq_arch")
         with patched_constructor():
             network = arch.MUSIQ(pretrained=False)
-        fill(network, state, path)
+        load_strictly(network, state, path)
         super().__init__(network, path)
 
 
@@ -146,8 +146,8 @@ class MANIQA(_NetworkScore):
     )
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        path = locate(MANIQA_PIPAL, weights)
-        state = read_weights(path)
+        path = find_weights(weights or MANIQA_PIPAL)
+        state = read_state_dict(path)
         arch = _pyiqa("maniqa_arch")
         create = arch.timm.create_model
         untrained = SimpleNamespace(create_model=lambda name, **_: create(name, pretrained=False))
@@ -155,7 +155,7 @@ class MANIQA(_NetworkScore):
             arch, "timm", untrained
         ):  # its constructor would download a ViT that the file holds anyway
             network = arch.MANIQA(pretrained=False, test_sample=_MANIQA_CROPS)
-        fill(network, state, path)
+        load_strictly(network, state, path)
         super().__init__(network, path)
 
 
@@ -175,7 +175,7 @@ class CLIPIQA(_NetworkScore):
     definition = "CLIP-IQA (Wang et al. 2023) by pyiqa, CLIP ResNet-50, five antonym prompts, no position embedding"
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        path = locate(CLIP_RN50, weights)
+        path = find_weights(weights or CLIP_RN50)
         state = _clip_state(path)
         arch, clip = _pyiqa("clipiqa_arch"), _pyiqa("clip_model")
         with patched_constructor():
@@ -227,7 +227,7 @@ def _pristine(path: Path) -> tuple[Tensor, Tensor]:
 def _clip_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a CLIP file: OpenAI's own TorchScript archive, or any file of tensors only."""
     if not _is_torchscript(path):
-        return read_weights(path)
+        return read_state_dict(path)
     if file_hash(path) != CLIP_RN50.sha256:
         raise ValueError(
             f"'{path}' is a TorchScript archive, which can hold code, and not the published one (SHA-256 "

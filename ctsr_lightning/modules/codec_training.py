@@ -43,7 +43,7 @@ class CodecTraining(RestorationModule):
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # sees no prompt
         """D(E(up(x)))."""
-        from ctsr_lightning.networks.student import upsample
+        from ctsr_lightning.images import upsample
 
         image = unit_to_signed(upsample(lq, self.scale))
         return signed_to_unit(self.codec.decode(self.codec.encode(image))).clamp(0.0, 1.0)

@@ -6,8 +6,6 @@ from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.osediff import load_osediff, read_osediff, write_osediff
-from ctsr_lightning.networks.pisa import load_pisa, read_pisa, write_pisa
 from ctsr_lightning.networks.published_resshift import (
     PublishedResShift,
     load_resshift,
@@ -37,8 +35,6 @@ __all__ = (
     "VQCodec",
     "VelocityField",
     "load_autoencoder",
-    "load_osediff",
-    "load_pisa",
     "load_resshift",
     "load_sinsr",
     "load_swin_unet",
@@ -47,9 +43,5 @@ __all__ = (
     "nano_unet",
     "published_schedule",
     "read_expert",
-    "read_osediff",
-    "read_pisa",
     "vq_autoencoder",
-    "write_osediff",
-    "write_pisa",
 )

@@ -23,8 +23,8 @@ class ExpertNetwork(nn.Module):
     """A restorer x̂ = F(x_LR) of images in [0, 1], in float32 or, under autocast, in a half type if it is made for it.
 
     Args:
-        descriptor: What spandrel has built from the weights.
-        file: Where they come from, for messages and tables.
+        descriptor: spandrel's network and its description.
+        file: Weight file, for messages and tables.
     """
 
     def __init__(self, descriptor: ImageModelDescriptor[nn.Module], file: Path) -> None:

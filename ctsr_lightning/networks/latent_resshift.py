@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.diffusion.sampling import noise_by_content, sample_resshift
 from ctsr_lightning.diffusion.schedule import ResShiftSchedule
+from ctsr_lightning.images import upsample
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
-from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.weights.reading import load_weights
 
 TIME_RANGE = 1000.0
@@ -106,7 +106,7 @@ class LatentResShift(nn.Module):
         return self.schedule.linear_estimate(shifted, degraded, step, self.residual_std) + output
 
     def restore(self, lq: Tensor, seed: int | None = 0) -> Tensor:
-        """Walk the chain, as far as `steps` says.
+        """Restore by `steps` steps of the chain.
 
         Args:
             lq: Low-quality images in [0, 1], shape (B, 3, h, w).

@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights
+from ctsr_lightning.weights.one_step_files import Adapter
 
 UNET_TARGETS = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",
@@ -48,7 +49,9 @@ class LoRA:
             ValueError: If a name occurs twice or is no plain word.
         """
         if len(set(self.sets)) < len(self.sets) or not all(name.isidentifier() for name in self.sets):
-            raise ValueError(f"Expected different plain words as the names of adapter sets, got {list(self.sets)}.")
+            raise ValueError(
+                f"Expected different plain words as the names of adapter sets, found {list(self.sets)}. Rename them."
+            )
 
     def names(self, adapter: str) -> tuple[str, ...]:
         """The adapters that one of the layout's names stands for: itself, or one per set."""
@@ -57,18 +60,6 @@ class LoRA:
     def config(self, targets: list[str]) -> LoraConfig:
         """Describe an adapter on exactly these modules to peft: A is Gaussian, B zero."""
         return LoraConfig(r=self.rank, lora_alpha=self.alpha, init_lora_weights="gaussian", target_modules=targets)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One named adapter of a network: where it sits and how strong it is."""
-
-    modules: tuple[str, ...]
-    """Names of the adapted modules."""
-    rank: int
-    """Rank of the update."""
-    alpha: float
-    """Scale of the update times the rank."""
 
 
 def adapters_of(module: nn.Module) -> dict[str, Adapter]:

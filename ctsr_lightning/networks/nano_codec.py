@@ -27,10 +27,10 @@ def cosine_basis(channels: int) -> Tensor:
         Filters of shape (channels, 3, 4, 4).
 
     Raises:
-        ValueError: If more than 48 filters are asked for.
+        ValueError: If channels are not 1 to 48.
     """
     if not 1 <= channels <= 3 * PATCH**2:
-        raise ValueError(f"Expected 1 to {3 * PATCH**2} channels for a {PATCH}x{PATCH} RGB patch, got {channels}.")
+        raise ValueError(f"Expected 1 to {3 * PATCH**2} channels for a {PATCH}x{PATCH} RGB patch, found {channels}.")
     n = torch.arange(PATCH, dtype=torch.float64)
     dct = torch.cos(math.pi * (n[None] + 0.5) * n[:, None] / PATCH) * math.sqrt(2 / PATCH)
     dct[0] /= math.sqrt(2)

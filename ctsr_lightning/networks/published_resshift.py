@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.diffusion.sampling import noise_by_content, sample_resshift
 from ctsr_lightning.diffusion.schedule import ResShiftSchedule
+from ctsr_lightning.images import pad_to_multiple
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.vq import load_vq_codec, read_published
+from ctsr_lightning.networks.vq import load_vq_codec
+from ctsr_lightning.weights.resshift_files import load_resshift_file
 
 Version = Literal["v1", "v2", "v3"]
 """Releases of ResShift's x4 model: v1 and v2 walk 15 steps, v3 (the journal's) 4."""
@@ -89,7 +91,7 @@ class PublishedResShift(nn.Module):
         return at_least_float32(self.codec.encode(up))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Encode images in [0, 1]: w = E(x). Gradients flow to the image, so that losses here reach who painted it."""
+        """Encode images in [0, 1]: w = E(x), with gradient, so that losses on latents reach the images."""
         return at_least_float32(self.codec.encode(unit_to_signed(image)))
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -134,21 +136,6 @@ class PublishedResShift(nn.Module):
         return self.decode(clean).clamp(0.0, 1.0)[..., : self.scale * height, : self.scale * width]
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pad images at the right and below by reflection, or by the last pixel where too few are there to reflect.
-
-    Args:
-        image: Shape (B, C, H, W).
-        multiple: What the sides become multiples of.
-    """
-    height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    for amount, length, sides in ((right, width, (0, right, 0, 0)), (below, height, (0, 0, 0, below))):
-        if amount:
-            image = F.pad(image, sides, mode="reflect" if amount < length else "replicate")
-    return image
-
-
 def published_schedule(version: Version) -> ResShiftSchedule:
     """The chain of a release: κ = 2, p = 0.3, √η up to 0.99, 15 steps from 0.04 (v1, v2) or 4 from 0.2 (v3).
 
@@ -172,13 +159,12 @@ def load_swin_unet(path: Path, architecture: Mapping[str, Any] | None = None) ->
         architecture: Arguments of `SwinUNet` that differ from the published model's.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds code or other weights; the message says which.
+        MissingWeightsError: If there is no such file.
+        ValueError: If it is damaged, holds code or other weights.
     """
-    with torch.device("meta"):  # nothing to initialise, the file fills it all
+    with torch.device("meta"):  # without initialisation: the file holds every weight
         unet = SwinUNet(**(architecture or {}))
-    shapes = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
-    unet.load_state_dict(read_published(path, shapes, "a denoiser"), assign=True)
+    load_resshift_file(unet, path, "a denoiser")
     return unet
 
 
@@ -202,7 +188,7 @@ def load_resshift(
         autoencoder_architecture: Arguments of `vq_autoencoder` that differ from the published model's.
 
     Raises:
-        FileNotFoundError: If a file is missing.
+        MissingWeightsError: If a file is missing.
         ValueError: If a file is damaged, holds code, other weights or another release.
     """
     schedule = published_schedule(version)
@@ -238,7 +224,7 @@ def load_sinsr(
         autoencoder_architecture: Arguments of `vq_autoencoder` that differ from the published model's.
 
     Raises:
-        FileNotFoundError: If a file is missing.
+        MissingWeightsError: If a file is missing.
         ValueError: If a file is damaged, holds code or other weights.
     """
     name = Path(unet).name

@@ -43,7 +43,7 @@ _originals: WeakValueDictionary[Hashable, Original] = WeakValueDictionary()
 def share(key: Hashable, load: Callable[[], Network]) -> Network:
     """A network of its own over weights that all networks of the same key share.
 
-    What the networks have in common are the `Parameter` objects, frozen. Modules, modes, hooks and adapters are each
+    The networks have the frozen `Parameter` objects in common. Modules, modes, hooks and adapters are each
     network's own, so nothing has to be switched between one's turn and another's, and gradient checkpointing, which
     runs forward passes within the backward pass, meets the right adapters whatever else was run meanwhile.
 
@@ -55,7 +55,7 @@ def share(key: Hashable, load: Callable[[], Network]) -> Network:
     that rearrange weights (FSDP) do not go with sharing; DDP does.
 
     Args:
-        key: What the weights are; networks of different architecture or precision need different keys.
+        key: Identity of the weights; networks of different architecture or precision need different keys.
         load: Reads the network; called only if nobody has these weights yet.
 
     Returns:

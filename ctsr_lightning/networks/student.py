@@ -7,17 +7,15 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctsr_lightning.diffusion.parametrization import Prediction, at_least_float32, to_clean, to_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
-from ctsr_lightning.networks import adapter_file
+from ctsr_lightning.images import upsample
 from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
-from ctsr_lightning.networks.lora import LoRA, adapters_off, add_encoder_adapters, add_unet_adapters
-from ctsr_lightning.networks.osediff import fill_osediff, is_osediff, parse_osediff
-from ctsr_lightning.networks.pisa import fill_pisa, is_pisa, parse_pisa
+from ctsr_lightning.networks.lora import LoRA, adapters_of, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
 from ctsr_lightning.prompts.base import NoPrompt, Prompt
+from ctsr_lightning.weights.one_step_files import find_format, load_one_step_weights, wrong_entries_error
 from ctsr_lightning.weights.reading import load_weights, read_file
 from ctsr_lightning.weights.search import find_weights
 
@@ -25,23 +23,6 @@ EXPECTED = (
     "weights of a one-step student: weights.safetensors or a checkpoint of a training with a `student`, "
     "osediff.pkl or pisa_sr.pkl"
 )
-
-
-def upsample(lq: Tensor, scale: int) -> Tensor:
-    """Enlarge images bicubically, the up(·) that precedes the encoder (paper, Sec. 4.1).
-
-    The kernel is Pillow's and MATLAB's (a = -0.5), which OSEDiff was trained on; in torch it is the one with antialias.
-
-    Args:
-        lq: Images in [0, 1], shape (B, 3, h, w).
-        scale: Factor; 1 returns the input.
-
-    Returns:
-        Images in [0, 1], shape (B, 3, scale * h, scale * w).
-    """
-    if scale == 1:
-        return lq
-    return F.interpolate(lq, scale_factor=scale, mode="bicubic", antialias=True).clamp(0.0, 1.0)
 
 
 class OneStepStudent(nn.Module):
@@ -59,8 +40,8 @@ class OneStepStudent(nn.Module):
         prompt: Source of the prompt embedding; null for none.
         timestep: Where the one step starts (OSEDiff: 999). Earlier starts divide by a larger √ᾱ and so amplify less,
             which is what a small network trained from scratch needs.
-        prediction: What the UNet predicts, here and as a score at other timesteps.
-        residual: The one step subtracts the UNet's answer (PiSA-SR, at timestep 1) instead of solving for ẑ. Scores
+        prediction: Prediction of the UNet, here and as a score at other timesteps.
+        residual: The one step subtracts the UNet's output (PiSA-SR, at timestep 1) instead of solving for ẑ. Scores
             are still read by `prediction`.
         sample_latent: Draw z_L from the encoder's posterior, as OSEDiff does, instead of taking its mode. Results
             then vary from call to call.
@@ -90,15 +71,15 @@ class OneStepStudent(nn.Module):
     ) -> None:
         super().__init__()
         if scale < 1:
-            raise ValueError(f"Expected an integer scale >= 1, got {scale}.")
+            raise ValueError(f"Expected an integer scale >= 1, found {scale}.")
         if unet.config.out_channels != codec.channels:
             raise ValueError(
-                f"The UNet answers with {unet.config.out_channels} channels, the codec's latents have "
-                f"{codec.channels}: configure both for the same latent space."
+                f"Expected a UNet with the {codec.channels} channels of the codec's latents, found "
+                f"{unet.config.out_channels}. Configure both for the same latent space."
             )
         self.schedule = NoiseSchedule()
         if not 0 <= timestep < self.schedule.num_timesteps:
-            raise ValueError(f"Expected 0 <= timestep < {self.schedule.num_timesteps}, got {timestep}.")
+            raise ValueError(f"Expected 0 <= timestep < {self.schedule.num_timesteps}, found {timestep}.")
         self.unet, self.codec, self.prompt = unet, codec, prompt or NoPrompt()
         self.scale, self.timestep = scale, timestep
         self.prediction: Prediction = prediction
@@ -117,7 +98,7 @@ class OneStepStudent(nn.Module):
             self.unet.enable_gradient_checkpointing()
             self.codec.enable_gradient_checkpointing()
         if weights is not None:
-            _load_start(self, weights)
+            load_student_weights(self, weights)
 
     @property
     def multiple(self) -> int:
@@ -180,14 +161,23 @@ class OneStepStudent(nn.Module):
         return self.restore(lq)
 
 
-def _load_start(student: OneStepStudent, path: str | Path) -> None:
-    """Give a student its trained weights, whichever of the known files they are in."""
+def load_student_weights(student: OneStepStudent, path: str | Path) -> None:
+    """Load trained weights of any known file into a student, strictly; the contents of the file tell which it is.
+
+    Args:
+        student: The student; nothing is changed if the weights do not fit.
+        path: A `weights.safetensors` or checkpoint of a training with a `student`, `osediff.pkl` or `pisa_sr.pkl`.
+
+    Raises:
+        MissingWeightsError: If there is no such file.
+        ValueError: If it is another file, is damaged, or does not fit; the message lists the first differences.
+    """
     contents = None if Path(path).suffix == ".safetensors" else read_file(find_weights(path), EXPECTED)
-    if is_osediff(contents):
-        fill_osediff(student, parse_osediff(contents, path), path)
-    elif is_pisa(contents):
-        fill_pisa(student, parse_pisa(contents, path), path)
+    if find_format(contents) is not None:
+        networks = (student.unet, student.codec.adapted())
+        step = {name: getattr(student, name) for name in ("prediction", "residual", "timestep")}
+        load_one_step_weights(contents, path, networks, (adapters_of(networks[0]), adapters_of(networks[1])), step)
     elif contents is None or (isinstance(contents, dict) and "state_dict" in contents):
         load_weights(student, path, prefix="student.", only_trainable=True)
     else:
-        raise adapter_file.unlike(contents, (), EXPECTED, path)
+        raise wrong_entries_error(contents, None, path, EXPECTED)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 GROUPS = 32
 """Groups of every normalisation."""
 BLOCKED = -100.0
-"""What is added to the logits of pixels that are no neighbours: softmax makes it 1e-44 (Swin)."""
+"""Summand of the logits of pixels that are no neighbours: softmax makes it 1e-44 (Swin)."""
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
@@ -25,7 +25,7 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
 
     Args:
         height: Rows of the feature map, a multiple of `window`.
-        width: Columns, likewise.
+        width: Columns of the image.
         window: Side of a window.
         shift: How far the map was rolled up and left, 0 < shift < window.
 

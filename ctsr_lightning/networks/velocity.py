@@ -18,7 +18,7 @@ TIME_SCALE = 999.0
 class VelocityField(nn.Module):
     """v(z_t, t, c): where the realistic latent has to go to become the faithful one (Eq. 5).
 
-    The UNet's answer passes a 1x1 convolution that starts at zero, so that the untrained field is zero everywhere and
+    The UNet's output passes a 1x1 convolution that starts at zero, so that the untrained field is zero everywhere and
     the untrained stage 2 is the identity.
 
     Args:

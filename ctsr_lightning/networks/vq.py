@@ -1,4 +1,4 @@
-"""The VQ autoencoder that ResShift and SinSR work in, and the reader of their published weight files."""
+"""The VQ autoencoder whose latents ResShift and SinSR work in."""
 
 from __future__ import annotations
 
@@ -15,21 +15,15 @@ from torch.utils.checkpoint import checkpoint
 
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.networks.codec import LatentCodec
-from ctsr_lightning.weights.reading import differences, named_tensors, read_file
-from ctsr_lightning.weights.search import find_weights
+from ctsr_lightning.weights.resshift_files import load_resshift_file, published_name
 
 _ROWS = 4096  # latents looked up at once: with 8192 codes their distances take 134 MB
-_MARKS = {
-    "quantize.embedding.weight": "a VQ autoencoder (ResShift's `autoencoder_vq_f4.pth`)",
-    "input_blocks.0.0.weight": "a denoiser (ResShift's `resshift_realsrx4_*.pth`, `SinSR_*.pth`)",
-    "encoder.down_blocks.0.resnets.0.conv1.weight": "an autoencoder in the layout of diffusers, not the published one",
-}
 
 
 class VQCodec(LatentCodec):
     """The vector-quantised autoencoder of latent diffusion models (ResShift: f = 4, 3 channels, 8192 codes).
 
-    A latent is what the encoder says before it is quantised; decoding quantises first. The gradient passes the
+    A latent is the encoder's output before quantisation; decoding quantises first. The gradient passes the
     quantisation as if it were the identity (straight-through), so that an error in pixels reaches the latent: the true
     derivative is zero almost everywhere.
 
@@ -133,77 +127,12 @@ def load_vq_codec(path: Path, architecture: Mapping[str, Any] | None = None) -> 
         architecture: Arguments of `vq_autoencoder` that differ from the published model's.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds code or other weights; the message says which.
+        MissingWeightsError: If there is no such file.
+        ValueError: If it is damaged, holds code or other weights.
     """
-    with torch.device("meta"):  # nothing to initialise, the file fills it all
+    with torch.device("meta"):  # without initialisation: the file holds every weight
         autoencoder = vq_autoencoder(**(architecture or {}))
     resolutions = len(autoencoder.config.block_out_channels)
-    wanted = {
-        published_name(name, resolutions): (name, value.shape) for name, value in autoencoder.state_dict().items()
-    }
-    shapes = {  # attention is written with 1x1 convolutions there, with linear layers here
-        name: (*shape, 1, 1) if ".attn_1." in name and len(shape) == 2 else tuple(shape)
-        for name, (_, shape) in wanted.items()
-    }
-    state = read_published(path, shapes, "a VQ autoencoder")
-    autoencoder.load_state_dict({name: state[key].view(shape) for key, (name, shape) in wanted.items()}, assign=True)
-    return VQCodec(autoencoder.train())  # as the other loaders answer; whoever owns it decides
-
-
-def published_name(name: str, resolutions: int) -> str:
-    """Translate the name of a weight of diffusers' VQModel to the published one (latent diffusion's).
-
-    Args:
-        name: As in the state dict of VQModel.
-        resolutions: Resolutions of the autoencoder; the decoder counts its blocks the other way round there.
-    """
-    parts = name.split(".")
-    if parts[0] not in {"encoder", "decoder"}:
-        return name
-    side, block, *rest = parts
-    if block in {"down_blocks", "up_blocks"}:
-        level = int(rest[0]) if block == "down_blocks" else resolutions - 1 - int(rest[0])
-        kind, number, *tail = rest[1:]
-        inner = {"resnets": f"block.{number}", "downsamplers": "downsample", "upsamplers": "upsample"}[kind]
-        tail = ["nin_shortcut" if part == "conv_shortcut" else part for part in tail]
-        return ".".join((side, block.removesuffix("_blocks"), str(level), inner, *tail))
-    if block == "mid_block" and rest[0] == "resnets":
-        return ".".join((side, "mid", f"block_{int(rest[1]) + 1}", *rest[2:]))
-    if block == "mid_block":
-        attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out": "proj_out"}
-        return ".".join((side, "mid", "attn_1", attention[rest[2]], rest[-1]))
-    return ".".join((side, {"conv_norm_out": "norm_out"}.get(block, block), *rest))
-
-
-def read_published(path: Path, shapes: Mapping[str, Sequence[int]], what: str) -> dict[str, Tensor]:
-    """Read a published weight file, strictly and without executing anything.
-
-    A wrapper `state_dict` and the prefixes of DistributedDataParallel and torch.compile are removed; half precision
-    becomes float32.
-
-    Args:
-        path: The file, `.pth` or `.safetensors`.
-        shapes: Names and shapes that it must have.
-        what: What it should be, for messages: "a denoiser".
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or its names or shapes differ; the message lists the first differences.
-    """
-    expected = f"the weights of {what}"
-    try:
-        found = find_weights(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Expected {expected} at '{path}', found none. They are published under a non-commercial licence and do "
-            "not come with this package: download them from the authors' release page, or correct the path."
-        ) from error
-    state = named_tensors(read_file(found, expected), expected, found)
-    if problems := differences(state, shapes):
-        like = next((f" It looks like {kind}." for mark, kind in _MARKS.items() if mark in state), "")
-        raise ValueError(
-            f"Expected {expected}, {len(shapes)} tensors, in '{path}', found {len(state)}.{like} Differences: "
-            f"{problems}. Give the published file that belongs here, or the architecture of this one."
-        )
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    names = {name: published_name(name, resolutions) for name in autoencoder.state_dict()}
+    load_resshift_file(autoencoder, path, "a VQ autoencoder", names)
+    return VQCodec(autoencoder.train())  # the mode of all loaded networks; a frozen owner changes it

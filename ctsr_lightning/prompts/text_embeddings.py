@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ctsr_lightning.weights.hub import first_match, model_folder
+from ctsr_lightning.weights.reading import load_strictly
 from ctsr_lightning.weights.single_file import read_tensors
 
 _WEIGHTS: Final = [
@@ -148,16 +149,17 @@ class _Encoder:
                 f"Expected a CLIP tokenizer and text encoder in '{folder}', but they cannot be built: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-        prefix = "text_model."  # which names have or have not, as the version of transformers that wrote them has it
+        prefix = "text_model."  # in the names or not, depending on the version of transformers that wrote them
+        names = {name: name.removeprefix(prefix) for name in encoder.state_dict()}
         tensors = {k.removeprefix(prefix): v for file in weights for k, v in read_tensors(file).items()}
-        own = encoder.state_dict()
-        found = {k: tensors[k.removeprefix(prefix)].float() for k in own if k.removeprefix(prefix) in tensors}
-        if wrong := [k for k, v in own.items() if k not in found or found[k].shape != v.shape]:
-            raise ValueError(
-                f"Expected the weights of the text encoder in '{weights[0]}', found others: {len(wrong)} of its "
-                f"weights are missing or have other shapes ({', '.join(wrong[:3])}). Fetch the folder again."
-            )
-        encoder.load_state_dict(found)
+        load_strictly(
+            encoder,
+            {key: tensors[key] for key in names.values() if key in tensors},  # old files also hold position indices
+            weights[0],
+            names=names,
+            expected="the weights of the text encoder",
+            remedy="Download the folder again.",
+        )
         self.encoder, self.device = encoder.eval().to(device), device
 
     @torch.no_grad()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 PATIENCE: Final = 5.0
-"""Seconds that the hub has to answer before this machine counts as offline."""
+"""Seconds without a response after which this machine counts as offline."""
 
 
 def model_folder(path: str, wanted: Sequence[str], weights: Sequence[str], what: str) -> Path:
-    """Find the folder of a model, fetching what is needed of it from the hub where it is not on disk.
+    """Find the folder of a model, or download the needed files from the hub.
 
     A hub id that is in the cache already is read from there without asking the hub, so a training that has run once
     runs again without network, on the same files.
@@ -20,7 +20,7 @@ def model_folder(path: str, wanted: Sequence[str], weights: Sequence[str], what:
         path: A local folder, or a hub id `owner/name`.
         wanted: Small files, patterns below the folder; the first has to be there, the rest may be.
         weights: Patterns of weight files, best first; only the first kind that the hub has is fetched.
-        what: What is looked for, for messages.
+        what: Description of the model, for messages.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no such model in reach.
@@ -72,7 +72,7 @@ def _download(name: str, patterns: Sequence[str], *, cached: bool) -> Path | Non
 
 
 def _reachable() -> bool:
-    """Whether the hub answers at all; its own client would retry every single file for half a minute."""
+    """Whether the hub responds at all; its own client would retry every single file for half a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

@@ -17,7 +17,7 @@ class WeightFile:
         url: Where it is published.
         folder: Its folder below `torch.hub.get_dir()`.
         sha256: Its hash, or as much of the beginning as is published; empty if nothing is.
-        note: What it is, for messages.
+        note: Description, for messages.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The one reader of weight files: safetensors and PyTorch's own, from which nothing is ever executed."""
+"""Reading of weight files, without executing anything in them, and strict loading of state dicts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from ctsr_lightning.weights.search import find_weights
 
 _ENTRIES: Final = ("state_dict", "params")
-"""Entries below which programs put the weights."""
+"""Entries that hold the state dict in the files of some programs."""
 _WRAPPERS: Final = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before names."""
+"""Prefixes of names by DistributedDataParallel and torch.compile."""
 _SHOWN: Final = 5
 
 
 def read_file(path: Path, expected: str, *, mapped: bool = False) -> Any:
-    """Read what safetensors or `torch.save` wrote: plain values and tensors, no code.
+    """Read a file of safetensors or `torch.save`: plain values and tensors, no code.
 
     Args:
         path: The file.
-        expected: What it should be, for messages: "a safetensors file".
+        expected: Its description, for messages: "a safetensors file".
         mapped: Leave the tensors of a PyTorch file on the disk until they are used.
 
     Raises:
@@ -53,11 +53,11 @@ def read_file(path: Path, expected: str, *, mapped: bool = False) -> Any:
 
 
 def named_tensors(contents: Any, expected: str, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without what programs wrap around them.
+    """State dict of a file's contents, without wrappers and prefixes.
 
     Args:
-        contents: What `read_file` gave.
-        expected: What it should be, for messages.
+        contents: Result of `read_file`.
+        expected: Description of the file, for messages.
         path: The file, for messages.
 
     Raises:
@@ -85,34 +85,80 @@ def _bare(name: str) -> str:
     return name
 
 
-def differences(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> str:
-    """What keeps weights from fitting a network, the first of it in words; empty if they fit.
+def differences(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Differences between a state dict and the one that a module needs; empty if there is none.
 
     Args:
-        state: The weights.
-        shapes: The shape of every weight that the network wants.
+        state: The state dict.
+        shapes: Shapes by name, of all that is needed.
     """
-    problems = [f"missing {name}" for name in shapes if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in shapes]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(shape)} in the network"
-        for name, shape in shapes.items()
-        if name in state and tuple(state[name].shape) != tuple(shape)
+    return [
+        *(f"missing {name}" for name in shapes if name not in state),
+        *(f"unexpected {name}" for name in state if name not in shapes),
+        *(
+            f"{name} is {tuple(state[name].shape)} in the file, {tuple(shape)} in the network"
+            for name, shape in shapes.items()
+            if name in state and tuple(state[name].shape) != tuple(shape)
+        ),
     ]
+
+
+def mismatch_error(expected: str, source: str | Path, problems: Sequence[str], remedy: str) -> ValueError:
+    """The error for weights that do not fit: the first differences, and the number of the others.
+
+    Args:
+        expected: Description of the weights that fit.
+        source: The file.
+        problems: All differences.
+        remedy: Last sentences of the message.
+    """
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
+    return ValueError(
+        f"Expected {expected} in '{source}', found others: {'; '.join(problems[:_SHOWN])}{more}. {remedy}"
+    )
+
+
+def load_strictly(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str | Path,
+    *,
+    names: Mapping[str, str] | None = None,
+    expected: str = "",
+    remedy: str = "Name the published file that belongs here, or one with its names and shapes.",
+    assign: bool = False,
+) -> None:
+    """Load a state dict whose names and shapes are exactly those of a module, or change nothing.
+
+    Args:
+        module: The module; tensors are converted to its precision.
+        state: The state dict.
+        source: Its file, for the message.
+        names: Names in the state dict by the module's names, of all that is loaded; None for the module's own names.
+        expected: Description of the weights, for the message.
+        remedy: Last sentences of the message.
+        assign: Take the tensors themselves, in their precision, instead of copying them: for modules on `meta`.
+
+    Raises:
+        ValueError: If names or shapes differ; the message lists the first differences.
+    """
+    own = module.state_dict()
+    keys = {name: name for name in own} if names is None else names
+    if problems := differences(state, {key: own[name].shape for name, key in keys.items()}):
+        raise mismatch_error(expected or f"the weights of {type(module).__name__}", source, problems, remedy)
+    module.load_state_dict({name: state[key] for name, key in keys.items()}, strict=names is None, assign=assign)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a safetensors file or of a Lightning checkpoint, without executing anything.
 
-    A checkpoint that carries an exponential moving average answers with the averages in place of the raw weights.
+    Exponential moving averages in a checkpoint take the place of the raw weights.
 
     Args:
         path: The file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingWeightsError: If there is no such file.
         ValueError: If the file is neither of the two formats.
     """
     found = find_weights(path)
@@ -131,18 +177,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: The file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingWeightsError: If there is no such file.
         ValueError: If it is not a Lightning checkpoint, or is damaged.
     """
     found = find_weights(path)
     checkpoint: dict[str, Any] = read_file(found, "a Lightning checkpoint or safetensors file")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'.")
+        raise ValueError(
+            f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'. Name a checkpoint."
+        )
     return checkpoint
 
 
 def averages(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The moving averages that the EMA callback left in a checkpoint, by parameter name; empty without one."""
+    """Moving averages of the EMA callback in a checkpoint, by parameter name; empty without that callback."""
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.split("{")[0].rsplit(".", maxsplit=1)[-1] == "EMA":
             return dict(state.get("averages", {}))
@@ -150,62 +198,40 @@ def averages(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: str | Path, prefix: str = "", *, only_trainable: bool = False) -> None:
-    """Load weights into a module, strictly.
+    """Load the weights of a training into a module, strictly.
 
     Args:
-        module: The module to fill.
+        module: The module.
         path: A safetensors file or a Lightning checkpoint.
-        prefix: Keys below this prefix are taken, without it: `student.unet.` fills a UNet from a stage's checkpoint.
-        only_trainable: The file holds only those weights that require a gradient (adapters on a frozen base).
+        prefix: Beginning of the names that are taken, without it: `student.unet.` for a UNet from a stage's checkpoint.
+        only_trainable: The file holds only parameters that require a gradient (adapters on a frozen base).
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingWeightsError: If there is no such file.
         ValueError: If names or shapes differ; the message lists the first differences.
     """
-    state = {k.removeprefix(prefix): v for k, v in read_state(path).items() if k.startswith(prefix)}
-    wanted = {k: v.shape for k, v in module.state_dict().items()}
-    if only_trainable:
-        names = {k for k, p in module.named_parameters() if p.requires_grad}
-        wanted = {k: s for k, s in wanted.items() if k in names}
-    if problems := differences(state, wanted):
-        raise ValueError(
-            f"The weights '{path}' (keys below '{prefix}') do not fit {type(module).__name__}: {problems}. "
-            "Use the configuration that the weights were trained with, or another file."
-        )
-    module.load_state_dict(state, strict=not only_trainable)
+    below = f", names below '{prefix}'," if prefix else ""
+    load_strictly(
+        module,
+        {k.removeprefix(prefix): v for k, v in read_state(path).items() if k.startswith(prefix)},
+        path,
+        names={k: k for k, p in module.named_parameters() if p.requires_grad} if only_trainable else None,
+        expected=f"the weights of {type(module).__name__}{below}",
+        remedy="Use the configuration that the weights were trained with, or another file.",
+    )
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a weight file (PyTorch or safetensors) without executing anything.
+def read_state_dict(path: Path, expected: str = "a file of weights") -> dict[str, Tensor]:
+    """Read the state dict in a weight file (PyTorch or safetensors) without executing anything.
 
-    The wrapper `params` or `state_dict` and the prefix `module.`, which some published files have, are removed.
+    The wrapper `params` or `state_dict` and the prefixes `module.` and `_orig_mod.` of some files are removed.
 
     Args:
         path: The file.
+        expected: Its description, for messages.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, holds code, or is no dictionary of tensors.
     """
-    path = Path(path)
-    return named_tensors(read_file(path, "a file of weights"), "a file of weights", path)
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load weights into a network, strictly; half precision in the file becomes that of the network.
-
-    Args:
-        network: The network.
-        state: Its weights.
-        path: The file that they are from, for messages.
-
-    Raises:
-        ValueError: If names or shapes differ.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise ValueError(
-            f"The weights '{path}' do not fit {type(network).__name__}: {' '.join(lines)[:500]} "
-            "Use the published file, or one with its names and shapes."
-        ) from error
+    return named_tensors(read_file(path, expected), expected, path)

@@ -1,6 +1,6 @@
-"""Where weight files are looked for: those of this package's models, and the published ones of metrics.
+"""Search for weight files: those of this package's trainings, and published ones.
 
-Nothing is downloaded unless a caller allows it with `weight_folders(download=True)`.
+Nothing is downloaded unless a caller allows it with `weight_search_path(download=True)`.
 """
 
 from __future__ import annotations
@@ -14,75 +14,39 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPException
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
 
 from ctsr_lightning.weights.published import WeightFile
 
-_TIMEOUT = 10.0  # seconds without an answer
+_TIMEOUT = 10.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
 
 
-_search_roots: ContextVar[tuple[Path, ...]] = ContextVar("search_roots", default=())
-
-
-@contextmanager
-def searching(*roots: Path) -> Iterator[None]:
-    """Within this context relative weight paths are looked up below these folders first, in this order.
-
-    A model and the files that it builds on are found together so, whatever files of the same names the current
-    directory holds.
-    """
-    token = _search_roots.set(roots)
-    try:
-        yield
-    finally:
-        _search_roots.reset(token)
-
-
-def find_weights(path: str | Path) -> Path:
-    """Find a weight file: below the folders of `searching`, else as given.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileNotFoundError: If it is in none of them.
-    """
-    wanted = Path(path).expanduser()
-    candidates = [*(root / wanted for root in _search_roots.get() if not wanted.is_absolute()), wanted]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"Expected a weight file (.safetensors, .ckpt or .pkl) at '{wanted}', found "
-        f"{'a folder' if wanted.is_dir() else 'nothing'} (current directory: '{Path.cwd()}'). "
-        "Run the training that writes it first, or correct the path."
-    )
-
-
 class MissingWeightsError(FileNotFoundError):
-    """A published weight file that is in none of the places it is looked for, and could not be fetched."""
+    """A weight file that is in none of the folders searched, and could not be downloaded."""
 
 
 @dataclass(frozen=True)
-class _Search:
+class _SearchPath:
     folders: tuple[Path, ...] = ()
     download: bool = False
 
 
-_search: ContextVar[_Search] = ContextVar("weight_search", default=_Search())  # noqa: B039  # frozen
+_search_path: ContextVar[_SearchPath] = ContextVar("weight_search_path", default=_SearchPath())  # noqa: B039  # frozen
 
 
 @contextmanager
-def weight_folders(*folders: str | Path, download: bool = False) -> Iterator[None]:
-    """Within this context weight files are also looked up in these folders, before those of an outer context.
+def weight_search_path(*folders: str | Path, download: bool = False) -> Iterator[None]:
+    """Search folders for weight files within this context, in this order, before those of an outer context.
+
+    A model is loaded below the folders of its checkpoint, so that it finds the files that it builds on wherever the
+    whole has been moved to, and whatever files of the same names the current directory holds.
 
     Args:
-        folders: The folders; a file may lie directly in them or anywhere below.
-        download: Fetch a file that is nowhere into its default place.
+        folders: Relative paths are resolved against them. Published files lie in them directly or as in `TORCH_HOME`.
+        download: Download published files that are in none of them into their default places.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -91,67 +55,79 @@ def weight_folders(*folders: str | Path, download: bool = False) -> Iterator[Non
     absent = [f"'{root}'" for root in roots if not root.is_dir()]
     if absent:
         raise FileNotFoundError(f"Expected folders of weight files, found none at {', '.join(absent)}. Check the path.")
-    outer = _search.get()
-    token = _search.set(_Search((*roots, *outer.folders), download or outer.download))
+    outer = _search_path.get()
+    token = _search_path.set(_SearchPath(tuple(dict.fromkeys((*roots, *outer.folders))), download or outer.download))
     try:
         yield
     finally:
-        _search.reset(token)
+        _search_path.reset(token)
 
 
-def find(file: WeightFile) -> Path | None:
-    """Where a weight file is: in the folders of `weight_folders`, else in its default place, else nowhere.
-
-    Args:
-        file: The file.
-    """
-    folders = _search.get().folders
-    direct = (folder / name for folder in folders for name in file.names)
-    below = (hit for folder in folders for name in file.names for hit in sorted(folder.rglob(name)))
-    default = (file.place().with_name(name) for name in file.names)
-    return next((place for place in chain(direct, below, default) if place.is_file()), None)
-
-
-def locate(file: WeightFile, explicit: str | Path | None = None) -> Path:
-    """Find a weight file, or fetch it where that is allowed.
+def find_weights(file: str | Path | WeightFile) -> Path:
+    """Find a weight file, or download it where that is allowed.
 
     Args:
-        file: The file.
-        explicit: Its path, if the user gave one; nothing else is looked at then.
+        file: A path, relative ones below the folders of `weight_search_path` or the current directory; or a published
+            file, in those folders or in its default place.
 
     Raises:
-        MissingWeightsError: If it is nowhere, or could not be fetched; the message says what to do.
+        MissingWeightsError: If it is in none of them, or could not be downloaded; the message names all of them.
     """
-    if explicit is not None:
-        path = Path(explicit).expanduser()
-        if not path.is_file():
-            raise MissingWeightsError(_missing(file, [path], "a folder" if path.is_dir() else "nothing"))
-        return path
-    found = find(file)
-    if found is not None:
-        return found
-    searched = [*_search.get().folders, file.place().parent]
-    if not _search.get().download:
-        raise MissingWeightsError(_missing(file, searched))
+    if isinstance(file, WeightFile):
+        return find_published(file) or _download_allowed(file)
+    wanted = Path(file).expanduser()
+    folders = [] if wanted.is_absolute() else list(_search_path.get().folders)
+    places = [*(folder / wanted for folder in folders), wanted]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        searched = "" if wanted.is_absolute() else f" in {_listed([*folders, Path.cwd()])}"
+        raise MissingWeightsError(
+            f"Expected a weight file (.safetensors, .ckpt or .pkl) at '{wanted}'{searched}, found "
+            f"{'a folder' if any(place.is_dir() for place in places) else 'nothing'}. "
+            "Run the training that writes it or download it first, or correct the path."
+        )
+    return found
+
+
+def find_published(file: WeightFile) -> Path | None:
+    """Find a published weight file on this machine; None if it is nowhere.
+
+    Args:
+        file: The file.
+    """
+    layouts = (Path(), Path(file.folder), Path("hub", file.folder))
+    folders = [folder / layout for folder in _search_path.get().folders for layout in layouts]
+    places = (folder / name for folder in (*folders, file.place().parent) for name in file.names)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _download_allowed(file: WeightFile) -> Path:
+    """Download a published file that is nowhere, if a caller allows it."""
+    if not _search_path.get().download:
+        raise MissingWeightsError(_missing(file))
     try:
         _download(file)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()  # it is the server's answer, too
-        raise MissingWeightsError(_missing(file, searched, f"nothing, and downloading it failed: {error}")) from error
+        raise MissingWeightsError(_missing(file, f"nothing, and downloading it failed: {error}")) from error
     return file.place()
 
 
-def _missing(file: WeightFile, searched: list[Path], found: str = "nothing") -> str:
-    places = ", ".join(f"'{place}'" for place in searched)
-    what = " or ".join(f"'{name}'" for name in file.names)
-    offer = "" if _search.get().download else " and `--download`"
+def _missing(file: WeightFile, found: str = "nothing") -> str:
+    names = " or ".join(f"'{name}'" for name in file.names)
+    offer = "" if _search_path.get().download else " and `--download`"
     return (
-        f"Expected the weights {what}{f' ({file.note})' if file.note else ''} in {places}, found {found}. "
+        f"Expected the weights {names}{f' ({file.note})' if file.note else ''} in "
+        f"{_listed([*_search_path.get().folders, file.place().parent])}, found {found}. "
         f"Download {file.url} into '{file.place().parent}', or point TORCH_HOME to a folder that has "
         f"hub/{file.folder}/{file.names[0]}. Commands also take `--weights FOLDER`{offer}, classes in a configuration "
         "`weights: FILE`."
     )
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(f"'{folder}'" for folder in folders)
 
 
 def _download(file: WeightFile) -> None:

@@ -1,4 +1,4 @@
-"""Stable Diffusion in one file: the key layouts that such files have, and what a wrong file is."""
+"""Stable Diffusion in one file: its layouts of names, and the description of other files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STABLE_DIFFUSION_UNET: Final[dict[int, dict[str, Any]]] = {
     1024: {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
     768: {"cross_attention_dim": 768, "attention_head_dim": 8},
 }
-"""What sets the published UNets apart, by the width of their prompts: 2.x and Turbo, and 1.x. The rest is shared."""
+"""Settings in which the published UNets differ, by the width of their prompts: 2.x and Turbo, and 1.x."""
 STABLE_DIFFUSION_VAE: Final[dict[str, Any]] = {
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -56,9 +56,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def declared_prediction(path: Path) -> str | None:
-    """What a single file's UNet predicts, in diffusers' words, where the file or its companion says so.
+    """Prediction of a single file's UNet, in diffusers' words; None where neither file nor companion states it.
 
-    A safetensors file may say it in its header (`modelspec.prediction_type`), any other in the original configuration
+    A safetensors file may state it in its header (`modelspec.prediction_type`), any other in the original configuration
     (`parameterization`) that lies beside it under the same name.
 
     Args:
@@ -93,7 +93,7 @@ def select(tensors: dict[str, Tensor], part: Part, source: Path) -> tuple[dict[s
         The part's tensors, and whether they have the original (latent diffusion) names.
 
     Raises:
-        ValueError: If the file does not hold this part; the message says what it holds.
+        ValueError: If the file does not hold this part; the message describes what it holds.
     """
     if part == "unet":
         inner = _below(tensors, _LDM_UNET) or tensors
@@ -167,7 +167,7 @@ def rename(tensors: dict[str, Tensor], part: Part, original: bool, config: dict[
 
 
 def describe(tensors: dict[str, Tensor]) -> str:
-    """What a file seems to hold, in words."""
+    """Description of a file's tensors by the models that their names belong to."""
     signs = {
         "a vector-quantised autoencoder (VQ, keys `quantize.`)": ("quantize.",),
         "the whole of Stable Diffusion XL or another conditioned on labels": (f"{_LDM_UNET}label_emb.", "label_emb."),

@@ -74,7 +74,7 @@ def claims(
         raise ValueError(f"Expected a positive --steps, got {steps}.")
     from ctsr_lightning.commands.options import listed
     from ctsr_lightning.inference.devices import computes_bfloat16
-    from ctsr_lightning.networks.shipped import shipped_folder
+    from ctsr_lightning.weights.shipped import shipped_folder
     from recipes.claims.bench import Bench, Setup, check_chain
     from recipes.claims.conduct import conduct
     from recipes.claims.plan import measured, plan, read_weights, stage_1, stage_2

@@ -190,7 +190,7 @@ def _check_before(
     from ctsr_lightning.evaluation.setup import build_metrics, load_data
     from ctsr_lightning.images import list_images
     from ctsr_lightning.metrics.named import metric_names
-    from ctsr_lightning.weights.search import weight_folders
+    from ctsr_lightning.weights.search import weight_search_path
 
     for each in sets:
         if each.data is not None:
@@ -200,7 +200,7 @@ def _check_before(
     if validated is not None:
         list_images(validated)
     if metrics:
-        with weight_folders(*listed(weights)):
+        with weight_search_path(*listed(weights)):
             build_metrics(metric_names(metrics), skip_unavailable=False)
     if expert is not None:
         from ctsr_lightning.teachers import ExpertTeacher

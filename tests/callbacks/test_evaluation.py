@@ -1,10 +1,8 @@
 """Evaluation gives the numbers of a direct computation, once per image, and says what is wrong."""
 
-import numpy as np
 import pytest
 import torch
 from lightning import LightningModule
-from PIL import Image
 from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 
@@ -170,10 +168,3 @@ def test_a_process_without_images_is_refused() -> None:
     loader = torch.utils.data.DataLoader(Photos(2), sampler=sampler, collate_fn=collate)
     with pytest.raises(ValueError, match="2 for 3 processes"):
         Ownership(loader)
-
-
-def test_bicubic_is_pillows() -> None:
-    lq = torch.rand(1, 3, 9, 12)
-    found = enlarge(lq, torch.zeros(1, 3, 27, 36))[0, 0].numpy()
-    expected = np.asarray(Image.fromarray(lq[0, 0].numpy()).resize((36, 27), Image.Resampling.BICUBIC)).clip(0, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -102,5 +102,5 @@ def shipped(taught: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name, suffix in (("stage1", "base"), ("fidelity_teacher", "shift")):
         text = text.replace(f"taught.{suffix}", f"{name}/weights.safetensors")
     (folder / "stage2" / "config.yaml").write_text(text)
-    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: folder)
+    monkeypatch.setattr("ctsr_lightning.weights.shipped.shipped_folder", lambda: folder)
     return folder

@@ -16,12 +16,11 @@ from ctsr_lightning.cli import main
 from ctsr_lightning.evaluation.experts import Expert
 from ctsr_lightning.evaluation.measurements import Measurements, measure_methods
 from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
-from ctsr_lightning.images import quantize, read_image, write_image
+from ctsr_lightning.images import quantize, read_image, upsample, write_image
 from ctsr_lightning.inference.color import match_adain
 from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import PSNRY, psnr_y, ssim_y
-from ctsr_lightning.networks.student import upsample
 from helpers import tiny_experts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -97,9 +96,9 @@ class TestFolders:
 
         generator = np.random.default_rng(0)
         half = generator.normal(size=(36, 36))
-        Path("params/deep").mkdir(parents=True)
+        Path("params/pyiqa").mkdir(parents=True)
         np.savez(
-            "params/deep/niqe_pris_params.npz",
+            "params/pyiqa/niqe_pris_params.npz",
             mu_pris_param=generator.normal(size=(1, 36)),
             cov_pris_param=half @ half.T,
         )
@@ -108,7 +107,7 @@ class TestFolders:
             write_image(f"big/{name}.png", torch.rand(3, 100, 200))
         run("big", "big_gt", "--metrics", "psnr,niqe", "--weights", "params")
         (file,) = summary()["protocol"]["metrics"]["niqe"]["weights"]
-        data = Path("params/deep/niqe_pris_params.npz").read_bytes()
+        data = Path("params/pyiqa/niqe_pris_params.npz").read_bytes()
         assert file == {"file": "niqe_pris_params.npz", "sha256": hashlib.sha256(data).hexdigest()}
         assert all(float(row["niqe"]) > 0 for row in table())
 

@@ -13,12 +13,11 @@ from PIL import Image
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.upscale import distinct, marks, upscale
-from ctsr_lightning.images import read_image
+from ctsr_lightning.images import read_image, upsample
 from ctsr_lightning.inference.color import match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.networks.nano_codec import LappedDecoder
-from ctsr_lightning.networks.student import upsample
 
 
 def save(path: Path, shape: tuple[int, int] = (12, 9), mode: str = "RGB", **options: object) -> Path:
@@ -74,7 +73,7 @@ def test_the_shipped_model_is_taken_where_none_is_named(shipped: Path, capsys: p
 def test_a_package_without_its_weights(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: tmp_path / "nothing")
+    monkeypatch.setattr("ctsr_lightning.weights.shipped.shipped_folder", lambda: tmp_path / "nothing")
     save(Path("in.jpg"))
     with pytest.raises(SystemExit):
         main(["upscale", "in.jpg", "out", "--device", "cpu"])

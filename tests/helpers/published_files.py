@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from ctsr_lightning.networks.vq import published_name
+from ctsr_lightning.weights.resshift_files import published_name
 from helpers import adapter_files, tiny_resshift
 
 

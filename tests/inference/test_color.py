@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import ndimage
 
+from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.color import FLAT, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.networks.tradeoff import TradeOff
 from helpers.small_students import make_student
 

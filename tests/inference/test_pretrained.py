@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.shipped import shipped_folder, shipped_model
+from ctsr_lightning.weights.shipped import shipped_folder, shipped_model
 
 LQ = torch.rand(3, 16, 20, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctsr_lightning.inference.devices import pick_device
-from ctsr_lightning.inference.restorer import RestorationError, Restorer, pad
+from ctsr_lightning.inference.restorer import RestorationError, Restorer
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff
 from helpers.small_students import make_student
@@ -186,11 +186,3 @@ def test_devices_and_tiles_that_are_not_there(student: OneStepStudent) -> None:
             pick_device(name)
     with pytest.raises(ValueError, match="tile of 0"):
         Restorer(student, "cpu", tile=-1)
-
-
-def test_padding_mirrors_or_repeats() -> None:
-    row = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).view(1, 1, 1, 5).expand(1, 1, 5, 5)
-    assert pad(row, 4)[0, 0, 7].tolist() == [1, 2, 3, 4, 5, 4, 3, 2]
-    assert pad(row[..., :2, :3], 4)[0, 0, 7].tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
-    assert torch.equal(pad(row[..., :4, :4], 2), row[..., :4, :4])
-    assert pad(row[..., :1, :4], 4).shape == (1, 1, 8, 8)

@@ -17,7 +17,7 @@ from ctsr_lightning.files import file_hash
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.dists import DISTS
 from ctsr_lightning.metrics.perceptual import PerceptualMetric
-from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
+from ctsr_lightning.weights.search import MissingWeightsError, weight_search_path
 
 
 def features() -> nn.Sequential:
@@ -111,8 +111,8 @@ def test_missing_weights_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_weights_are_found_in_folders_and_must_fit(vgg: Path, tmp_path: Path) -> None:
-    with weight_folders(vgg.parent):
+    with weight_search_path(vgg.parent):
         assert DISTS().weight_files[0] == vgg
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"features\.0\.bias.*other\.pth"):
+    with pytest.raises(ValueError, match=r"other\.pth.*missing features\.0\.bias"):
         DISTS(tmp_path / "other.pth")

@@ -22,7 +22,7 @@ from ctsr_lightning.metrics.frechet import (
     clean_resize,
 )
 from ctsr_lightning.metrics.third_party import patched_constructor
-from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
+from ctsr_lightning.weights.search import MissingWeightsError, weight_search_path
 
 
 class Colours(FeatureNetwork):
@@ -131,7 +131,7 @@ def test_bad_images_are_refused_before_anything_is_added() -> None:
         metric.update(bad, x)
     with pytest.raises(ValueError, match=r"`gt` is not finite for image \[2\]"):
         metric.update(x, bad)
-    assert metric.real_features_num_samples == metric.fake_features_num_samples == 0
+    assert metric.gt_count == metric.restored_count == 0
 
 
 def test_name_direction_and_state() -> None:
@@ -141,7 +141,7 @@ def test_name_direction_and_state() -> None:
     assert metric.higher_is_better is False
     assert metric.state_dict() == {}
     assert list(metric.parameters()) == []
-    assert metric.clone().inception.network is network
+    assert metric.clone().features.network is network
     assert metric.weight_files == ()
     assert "colours" in metric.definition
 
@@ -181,7 +181,7 @@ class TestMissing:
 
     def test_damaged_files_are_refused(self, network: type[FeatureNetwork], name: str, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"not weights")
-        with weight_folders(tmp_path), pytest.raises(ValueError, match=name):
+        with weight_search_path(tmp_path), pytest.raises(ValueError, match=name):
             network()
 
 
@@ -207,7 +207,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(inception_file: Path) -> CleanInceptionFeatures:
-    with weight_folders(inception_file.parent):
+    with weight_search_path(inception_file.parent):
         return CleanInceptionFeatures()
 
 
@@ -267,7 +267,7 @@ def test_clean_features_are_frozen_and_known_by_their_file(
 def test_the_two_inceptions_share_a_file_and_differ_in_resizing(
     clean: CleanInceptionFeatures, inception_file: Path
 ) -> None:
-    with weight_folders(inception_file.parent):
+    with weight_search_path(inception_file.parent):
         tensorflow = InceptionFeatureNetwork()
     assert tensorflow.weight_files == (inception_file,)
     at_size, larger = photos((299, 299), 1), photos((400, 360), 1)

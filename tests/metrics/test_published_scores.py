@@ -13,7 +13,7 @@ from ctsr_lightning.images import read_image
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.quality import NIQE
-from ctsr_lightning.weights.search import weight_folders
+from ctsr_lightning.weights.search import weight_search_path
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REFERENCE = SHARED / "reference"
@@ -44,7 +44,7 @@ def gt() -> Tensor:
 
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, ImageMean]:
-    with weight_folders(SHARED / "params"):
+    with weight_search_path(SHARED / "params" / "niqe"):
         return {"PSNR": PSNRY(), "SSIM": SSIMY(), "NIQE": NIQE()}
 
 

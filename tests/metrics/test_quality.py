@@ -23,7 +23,7 @@ from ctsr_lightning.metrics import quality
 from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.quality import CLIPIQA, MANIQA, MUSIQ, NIQE
 from ctsr_lightning.weights.published import CLIP_RN50
-from ctsr_lightning.weights.search import MissingWeightsError, weight_folders
+from ctsr_lightning.weights.search import MissingWeightsError, weight_search_path
 
 FILES = {
     NIQE: "niqe_modelparameters.mat",
@@ -154,7 +154,7 @@ class TestFiles:
 
     def test_a_damaged_file_is_named(self, kind: type[ImageMean], tmp_path: Path) -> None:
         (tmp_path / FILES[kind]).write_bytes(b"not weights" * 100)
-        with weight_folders(tmp_path), pytest.raises(ValueError, match=FILES[kind]):
+        with weight_search_path(tmp_path), pytest.raises(ValueError, match=FILES[kind]):
             kind()
 
     def test_weights_of_another_network_are_refused(self, kind: type[ImageMean], tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ class TestFiles:
             savemat(tmp_path / FILES[kind], {"mu_prisparam": np.ones((1, 35)), "cov_prisparam": np.eye(35)})
         else:
             torch.save(nn.Linear(2, 2).state_dict(), tmp_path / FILES[kind])
-        with weight_folders(tmp_path), pytest.raises(ValueError, match=FILES[kind]):
+        with weight_search_path(tmp_path), pytest.raises(ValueError, match=FILES[kind]):
             kind()
 
 

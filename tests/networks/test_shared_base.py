@@ -19,7 +19,6 @@ from ctsr_lightning.networks import (
     OneStepStudent,
     VelocityField,
     load_autoencoder,
-    load_osediff,
     load_unet,
     stable_diffusion,
 )
@@ -27,6 +26,7 @@ from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.sharing import shared_weights
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, whole_model, write_model
+from ctsr_lightning.networks.student import load_student_weights
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 INPUTS = (torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 2, 6))
@@ -291,7 +291,7 @@ def test_merged_weights_are_loaded_into_weights_of_ones_own(tmp_path, base):
     parts = {"unet": student.unet, "vae": student.codec.adapted()}
     contents = {name: {n: v + 1 for n, v in part.state_dict().items()} for name, part in parts.items()}
     torch.save(contents, tmp_path / "osediff.pkl")
-    load_osediff(student, tmp_path / "osediff.pkl")
+    load_student_weights(student, tmp_path / "osediff.pkl")
     assert all(torch.equal(value, before[name]) for name, value in kept.state_dict().items())
     changed = student.codec.state_dict()
     assert all(torch.equal(value + 1, changed[name]) for name, value in before.items())

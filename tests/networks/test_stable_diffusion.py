@@ -114,7 +114,7 @@ def test_weights_of_another_part_are_named(model, part):
     mine, other = ("unet", "vae") if part == "unet" else ("vae", "unet")
     (model / other / WEIGHTS).replace(model / mine / WEIGHTS)
     words = "a KL autoencoder" if part == "unet" else "Stable Diffusion's UNet"
-    with pytest.raises(ValueError, match=rf"do not fit .*missing .*more\. The file holds {words}"):
+    with pytest.raises(ValueError, match=rf"Expected the weights of .*missing .*more\. The file holds {words}"):
         LOADERS[part](str(model), expect="any")
 
 
@@ -240,7 +240,7 @@ def test_velocity_prediction_is_refused(tmp_path, expect):
 @pytest.mark.parametrize("prediction", ["epsilon", None])
 def test_the_right_base_passes_on_to_its_weights(tmp_path, prediction):
     path = full_size(tmp_path, prediction)
-    with pytest.raises(ValueError, match=r"The weights .* do not fit UNet2DConditionModel: missing"):
+    with pytest.raises(ValueError, match=r"Expected the weights of UNet2DConditionModel in .* found others: missing"):
         load_unet(path)
     with pytest.raises(ValueError, match=r"cross_attention_dim is 1024 instead of 768; parameters is 865910724"):
         load_unet(path, expect="sd15")

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
-from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.prompts import FixedPrompt
 from helpers import tiny
 
@@ -64,20 +62,6 @@ def test_restored_images_are_clipped_and_decoded_ones_are_not():
 def test_forward_is_restore():
     student, lq = tiny.student(), torch.rand(1, 3, 8, 8)
     assert torch.equal(student(lq), student.restore(lq))
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_upsampling_is_pillows_bicubic(scale):
-    lq = torch.rand(1, 3, 9, 7)
-    for channel, found in zip(lq[0], upsample(lq, scale)[0], strict=True):
-        image = Image.fromarray(channel.numpy())  # 32-bit float
-        expected = np.asarray(image.resize((7 * scale, 9 * scale), Image.Resampling.BICUBIC)).clip(0, 1)
-        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
-
-
-def test_scale_one_upsamples_nothing():
-    lq = torch.rand(1, 3, 8, 8)
-    assert upsample(lq, 1) is lq
 
 
 def test_result_hardly_depends_on_the_batch():

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctsr_lightning.networks import vq
-from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, published_name, vq_autoencoder
+from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
+from ctsr_lightning.weights.resshift_files import published_name
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
 needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
@@ -120,6 +121,19 @@ def test_latent_is_continuous_and_decoding_quantises():
         assert not torch.equal(codec.quantize(latent), latent)
         assert torch.equal(codec.decode(latent), codec.decode(codec.quantize(latent)))
         assert codec.decode(latent).shape == image.shape
+
+
+@pytest.mark.parametrize(("checkpointing", "passes"), [(False, 1), (True, 2)])
+def test_checkpointing_computes_every_block_again(checkpointing, passes):
+    codec, calls = tiny(), {}
+    blocks = {n: m for n, m in codec.named_modules() if type(m).__name__ == "ResnetBlock2D"}
+    for name, block in blocks.items():
+        block.register_forward_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
+    if checkpointing:
+        codec.enable_gradient_checkpointing()
+    image = torch.rand(1, 3, 16, 16, requires_grad=True)
+    codec.decode(codec.encode(image)).square().sum().backward()
+    assert calls == dict.fromkeys(blocks, passes)
 
 
 def test_an_error_in_pixels_reaches_pixels_with_and_without_checkpointing():

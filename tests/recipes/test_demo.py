@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from ctsr_lightning.networks.shipped import shipped_folder
+from ctsr_lightning.weights.shipped import shipped_folder
 from recipes.__main__ import main
 from recipes.demo import EXPERTS, verdict
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from ctsr_lightning.weights.reading import differences, named_tensors, read_file
+from ctsr_lightning.weights.reading import differences, load_strictly, named_tensors, read_file
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(1)}
 
@@ -66,8 +67,61 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, contents):
 
 def test_differences_are_missing_unexpected_and_of_another_shape():
     shapes = {"a.weight": (2, 3), "b": (1,)}
-    assert not differences(STATE, shapes)
-    assert differences({"a.weight": torch.ones(3, 2), "c": torch.ones(1)}, shapes) == (
-        "missing b; unexpected c; a.weight is (3, 2) in the file, (2, 3) in the network"
-    )
-    assert differences({}, {str(i): (1,) for i in range(9)}).endswith("missing 4; and 4 more")
+    assert differences(STATE, shapes) == []
+    assert differences({"a.weight": torch.ones(3, 2), "c": torch.ones(1)}, shapes) == [
+        "missing b",
+        "unexpected c",
+        "a.weight is (3, 2) in the file, (2, 3) in the network",
+    ]
+
+
+def test_strict_loading_widens_half_precision():
+    network = nn.Linear(2, 1)
+    load_strictly(network, {"weight": torch.full((1, 2), 0.5).half(), "bias": torch.ones(1)}, "w.pth")
+    assert network.weight.dtype == torch.float32
+    assert network.weight.tolist() == [[0.5, 0.5]]
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ({"weight": torch.ones(1, 2)}, "missing bias"),
+        ({"weight": torch.ones(1, 2), "bias": torch.ones(1), "c": torch.ones(1)}, "unexpected c"),
+        (
+            {"weight": torch.ones(1, 3), "bias": torch.ones(1)},
+            r"weight is \(1, 3\) in the file, \(1, 2\) in the network",
+        ),
+    ],
+)
+def test_strict_loading_says_what_differs_and_changes_nothing(state, found, assign):
+    network = nn.Linear(2, 1)
+    before = network.weight.detach().clone()
+    with pytest.raises(
+        ValueError, match=rf"^Expected the weights of Linear in 'w\.pth', found others: {found}\. Get X"
+    ):
+        load_strictly(network, state, "w.pth", remedy="Get X.", assign=assign)
+    assert torch.equal(network.weight, before)
+
+
+def test_many_differences_are_counted():
+    with pytest.raises(ValueError, match=r"unexpected 2; and 6 more\. Name"):
+        load_strictly(nn.Linear(2, 1), {str(i): torch.ones(1) for i in range(9)}, "w.pth")
+
+
+def test_strict_loading_under_other_names():
+    network, state = nn.Linear(2, 1), {"w": torch.ones(1, 2)}
+    bias = network.bias.item()
+    load_strictly(network, state, "w.pth", names={"weight": "w"})
+    assert (network.weight.tolist(), network.bias.item()) == ([[1.0, 1.0]], bias)
+    with pytest.raises(ValueError, match="missing b"):
+        load_strictly(network, state, "w.pth", names={"weight": "w", "bias": "b"})
+    with pytest.raises(ValueError, match="unexpected w"):
+        load_strictly(network, state, "w.pth", names={})
+
+
+def test_assigned_tensors_keep_their_precision():
+    with torch.device("meta"):
+        network = nn.Linear(2, 1)
+    load_strictly(network, {"weight": torch.ones(1, 2).half(), "bias": torch.ones(1)}, "w.pth", assign=True)
+    assert (network.weight.dtype, network.bias.item()) == (torch.float16, 1.0)

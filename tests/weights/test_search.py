@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from ctsr_lightning.files import file_hash
 from ctsr_lightning.metrics.third_party import patched_constructor
 from ctsr_lightning.weights import published as table
 from ctsr_lightning.weights import search as weights
 from ctsr_lightning.weights.published import WeightFile
-from ctsr_lightning.weights.reading import fill, read_weights
-from ctsr_lightning.weights.search import MissingWeightsError, find, locate, weight_folders
+from ctsr_lightning.weights.reading import read_state_dict
+from ctsr_lightning.weights.search import MissingWeightsError, find_published, find_weights, weight_search_path
 
 CONTENT = bytes(range(256)) * 5000
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -47,43 +46,41 @@ def put(path: Path, content: bytes = CONTENT) -> Path:
 
 class TestLookup:
     def test_default_place_follows_torch_home(self, torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert find(published()) is None
+        assert find_published(published()) is None
         path = put(torch_home / "hub" / "pyiqa" / "net-12345678.pth")
-        assert locate(published()) == path
+        assert find_weights(published()) == path
         monkeypatch.setenv("TORCH_HOME", str(torch_home / "elsewhere"))
-        assert find(published()) is None
+        assert find_published(published()) is None
 
     def test_other_names_are_accepted(self, torch_home: Path) -> None:
         other = put(torch_home / "hub" / "pyiqa" / "other.pth")
-        assert locate(published()) == other
+        assert find_weights(published()) == other
         first = put(torch_home / "hub" / "pyiqa" / "net-12345678.pth")
-        assert locate(published()) == first
+        assert find_weights(published()) == first
 
-    def test_folders_come_first_and_direct_hits_before_deep_ones(self, torch_home: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("layout", ["", "pyiqa", "hub/pyiqa"])
+    def test_folders_come_first_in_their_order(self, torch_home: Path, tmp_path: Path, layout: str) -> None:
         put(torch_home / "hub" / "pyiqa" / "net-12345678.pth")
         (tmp_path / "empty").mkdir()
-        deep = put(tmp_path / "a" / "x" / "y" / "net-12345678.pth")
-        put(tmp_path / "a" / "z" / "net-12345678.pth")
-        with weight_folders(tmp_path / "empty", tmp_path / "a"):
-            assert locate(published()) == deep  # the first in order
-        direct = put(tmp_path / "b" / "other.pth")
-        with weight_folders(tmp_path / "a", tmp_path / "b"):
-            assert locate(published()) == direct
-        with weight_folders(tmp_path / "a"), weight_folders(tmp_path / "b"):
-            assert locate(published()) == direct
-        assert locate(published()).is_relative_to(torch_home)
+        first = put(tmp_path / "a" / layout / "other.pth")
+        second = put(tmp_path / "b" / "net-12345678.pth")
+        put(tmp_path / "c" / "anywhere" / "net-12345678.pth")
+        with weight_search_path(tmp_path / "empty", tmp_path / "a", tmp_path / "b"):
+            assert find_weights(published()) == first
+        with weight_search_path(tmp_path / "a"), weight_search_path(tmp_path / "b"):
+            assert find_weights(published()) == second
+        with weight_search_path(tmp_path / "c"):
+            assert find_weights(published()).is_relative_to(torch_home)
 
-    def test_explicit_paths_go_before_everything(self, torch_home: Path, tmp_path: Path) -> None:
-        put(torch_home / "hub" / "pyiqa" / "net-12345678.pth")
-        mine = put(tmp_path / "mine.bin")
-        assert locate(published(), mine) == mine
-        with pytest.raises(MissingWeightsError, match=r"absent\.bin.*found nothing.*http://127"):
-            locate(published(), tmp_path / "absent.bin")
-        with pytest.raises(MissingWeightsError, match="found a folder"):
-            locate(published(), tmp_path)
+    def test_paths_and_published_files_have_one_search_path(self, tmp_path: Path) -> None:
+        put(tmp_path / "outer" / "net-12345678.pth")
+        path = put(tmp_path / "outer" / "runs" / "w.ckpt")
+        with weight_search_path(tmp_path / "outer"), weight_search_path(tmp_path):
+            assert find_weights("runs/w.ckpt") == path
+            assert find_weights(published()) == tmp_path / "outer" / "net-12345678.pth"
 
     def test_absent_folders_are_named(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="nowhere"), weight_folders(tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match="nowhere"), weight_search_path(tmp_path, tmp_path / "nowhere"):
             pytest.fail("entered")
 
     def test_a_missing_file_says_all_there_is_to_know(
@@ -91,8 +88,8 @@ class TestLookup:
     ) -> None:
         monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *_, **__: pytest.fail("went to the network"))
         start = time.perf_counter()
-        with weight_folders(tmp_path), pytest.raises(MissingWeightsError) as error:
-            locate(published())
+        with weight_search_path(tmp_path), pytest.raises(MissingWeightsError) as error:
+            find_weights(published())
         assert time.perf_counter() - start < 0.5
         assert isinstance(error.value, FileNotFoundError)
         remedies = ["--weights FOLDER", "TORCH_HOME", "--download", str(torch_home / "hub" / "pyiqa")]
@@ -145,9 +142,9 @@ class TestDownload:
     ) -> None:
         place = torch_home / "hub" / "pyiqa" / "net-12345678.pth"
         put(place.with_name(f".{place.name}.left-over"), CONTENT[:100])  # of an attempt that was killed
-        with weight_folders(tmp_path, download=True):
-            assert locate(published(f"{server}/net-12345678.pth", HASH)) == place
-            locate(published(f"{server}/net-12345678.pth"))
+        with weight_search_path(tmp_path, download=True):
+            assert find_weights(published(f"{server}/net-12345678.pth", HASH)) == place
+            find_weights(published(f"{server}/net-12345678.pth"))
         assert place.read_bytes() == CONTENT
         assert len(Server.asked) == 1
         assert "Range" not in Server.asked[0]
@@ -156,12 +153,12 @@ class TestDownload:
         assert "net-12345678.pth" in err
 
     def test_inner_contexts_keep_the_permission(self, server: str, tmp_path: Path) -> None:
-        with weight_folders(download=True), weight_folders(tmp_path):
-            assert locate(published(f"{server}/net-12345678.pth")).is_file()
+        with weight_search_path(download=True), weight_search_path(tmp_path):
+            assert find_weights(published(f"{server}/net-12345678.pth")).is_file()
 
     def test_files_can_be_fetched_by_file_url(self, tmp_path: Path) -> None:
-        with weight_folders(download=True):
-            assert locate(published(put(tmp_path / "source.pth").as_uri())).read_bytes() == CONTENT
+        with weight_search_path(download=True):
+            assert find_weights(published(put(tmp_path / "source.pth").as_uri())).read_bytes() == CONTENT
 
     @pytest.mark.parametrize(
         ("folder", "sha256", "cause"),
@@ -174,8 +171,8 @@ class TestDownload:
     def test_only_whole_files_of_the_published_hash_stay(
         self, server: str, torch_home: Path, folder: str, sha256: str, cause: str
     ) -> None:
-        with weight_folders(download=True), pytest.raises(MissingWeightsError) as error:
-            locate(published(f"{server}/{folder}net-12345678.pth", sha256))
+        with weight_search_path(download=True), pytest.raises(MissingWeightsError) as error:
+            find_weights(published(f"{server}/{folder}net-12345678.pth", sha256))
         assert cause in str(error.value)
         assert "--weights FOLDER" in str(error.value)
         assert list((torch_home / "hub" / "pyiqa").iterdir()) == []
@@ -183,14 +180,17 @@ class TestDownload:
 
     def test_an_unreachable_server_fails_at_once(self) -> None:
         start = time.perf_counter()
-        with weight_folders(download=True), pytest.raises(MissingWeightsError, match=r"downloading it failed.*refused"):
-            locate(published())
+        with (
+            weight_search_path(download=True),
+            pytest.raises(MissingWeightsError, match=r"downloading it failed.*refused"),
+        ):
+            find_weights(published())
         assert time.perf_counter() - start < 2.0
 
     def test_a_place_that_cannot_be_written_is_named(self, server: str, torch_home: Path) -> None:
         put(torch_home)  # a file where the folder would be
-        with weight_folders(download=True), pytest.raises(MissingWeightsError, match="downloading it failed"):
-            locate(published(f"{server}/net-12345678.pth"))
+        with weight_search_path(download=True), pytest.raises(MissingWeightsError, match="downloading it failed"):
+            find_weights(published(f"{server}/net-12345678.pth"))
 
 
 class Bomb:
@@ -206,7 +206,7 @@ class TestReading:
     def test_wrappers_and_prefixes_are_removed(self, tmp_path: Path, wrapper: str, prefix: str) -> None:
         state = {f"{prefix}{key}": value for key, value in self.STATE.items()}
         torch.save({wrapper: state} if wrapper else state, tmp_path / "net.pth")
-        read = read_weights(tmp_path / "net.pth")
+        read = read_state_dict(tmp_path / "net.pth")
         assert list(read) == ["a", "b"]
         assert all(torch.equal(read[key], value) for key, value in self.STATE.items())
 
@@ -214,7 +214,7 @@ class TestReading:
         save_file(self.STATE, tmp_path / "net.safetensors")
         torch.save(self.STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
         for name in ("net.safetensors", "old.pth"):
-            assert read_weights(tmp_path / name)["a"].tolist() == [0, 1, 2]
+            assert read_state_dict(tmp_path / name)["a"].tolist() == [0, 1, 2]
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
     def test_truncated_files_are_refused(self, tmp_path: Path, suffix: str) -> None:
@@ -223,7 +223,7 @@ class TestReading:
         save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(ValueError, match=rf"net{suffix}.*cannot be read"):
-            read_weights(path)
+            read_state_dict(path)
 
     @pytest.mark.parametrize("writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
     def test_code_is_refused_and_not_executed(
@@ -232,27 +232,17 @@ class TestReading:
         monkeypatch.chdir(tmp_path)
         writer({"a": Bomb()}, tmp_path / "net.pth")
         with pytest.raises(ValueError, match="cannot be read safely"):
-            read_weights(tmp_path / "net.pth")
+            read_state_dict(tmp_path / "net.pth")
         assert not (tmp_path / "executed").exists()
 
     @pytest.mark.parametrize("content", [[1, 2], {"a": 1.0}, {"a": {"b": torch.ones(1)}}])
     def test_other_content_is_refused(self, tmp_path: Path, content: object) -> None:
         torch.save(content, tmp_path / "net.pth")
         with pytest.raises(ValueError, match="dictionary of tensors"):
-            read_weights(tmp_path / "net.pth")
+            read_state_dict(tmp_path / "net.pth")
 
     def test_hash(self, tmp_path: Path) -> None:
         assert file_hash(put(tmp_path / "file")) == HASH
-
-    def test_filling_is_strict_and_widens_half_precision(self, tmp_path: Path) -> None:
-        network = nn.Linear(2, 1)
-        fill(network, {"weight": torch.full((1, 2), 0.5).half(), "bias": torch.ones(1)}, tmp_path)
-        assert network.weight.dtype == torch.float32
-        assert network.weight.tolist() == [[0.5, 0.5]]
-        with pytest.raises(ValueError, match=r"do not fit Linear.*bias"):
-            fill(network, {"weight": torch.ones(1, 2)}, tmp_path)
-        with pytest.raises(ValueError, match=r"do not fit Linear.*size mismatch"):
-            fill(network, {"weight": torch.ones(1, 3), "bias": torch.ones(1)}, tmp_path)
 
 
 class Owner:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctsr_lightning.weights.reading import load_weights, read_state
-from ctsr_lightning.weights.search import find_weights, searching
+from ctsr_lightning.weights.search import MissingWeightsError, find_weights, weight_search_path
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def test_error_names_what_is_missing_unexpected_and_misshapen(network, tmp_path)
     state = dict(network.state_dict())
     state["0.weight"] = torch.zeros(5, 2)
     state["extra"] = state.pop("1.bias")
-    with pytest.raises(ValueError, match=r"do not fit Sequential") as error:
+    with pytest.raises(
+        ValueError, match=r"Expected the weights of Sequential, names below 'net\.', in .* found others"
+    ) as error:
         load_weights(network, saved(tmp_path / "w.safetensors", state), "net.")
     message = str(error.value)
     assert "missing 1.bias" in message
@@ -84,16 +86,31 @@ def test_missing_file_is_named(tmp_path):
         find_weights(tmp_path)
 
 
-def test_relative_paths_are_searched_below_the_given_roots(tmp_path, monkeypatch):
+def test_relative_paths_are_searched_below_the_given_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "w.ckpt").touch()
     with pytest.raises(FileNotFoundError):
         find_weights("w.ckpt")
-    with searching(tmp_path / "runs"):
+    with weight_search_path(tmp_path / "runs"):
         assert find_weights("w.ckpt") == tmp_path / "runs" / "w.ckpt"
     with pytest.raises(FileNotFoundError):
         find_weights("w.ckpt")
+    (tmp_path / "w.ckpt").touch()
+    assert find_weights("w.ckpt").resolve() == tmp_path / "w.ckpt"
+    with weight_search_path(tmp_path / "runs"):
+        assert find_weights("w.ckpt") == tmp_path / "runs" / "w.ckpt"
+
+
+def test_every_folder_searched_is_named(tmp_path, monkeypatch):
+    for name in ("a", "b", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    outer, inner = weight_search_path(tmp_path / "b"), weight_search_path(tmp_path / "a", tmp_path / "b")
+    with outer, inner, pytest.raises(MissingWeightsError) as error:
+        find_weights("runs/w.ckpt")
+    places = ", ".join(f"'{tmp_path / name}'" for name in ("a", "b", "here"))
+    assert f"at 'runs/w.ckpt' in {places}, found nothing. Run the training" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["bad.safetensors", "bad.ckpt"])

@@ -11,16 +11,17 @@ import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning.data import RealESRGANDataModule
+from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import psnr_y
 from ctsr_lightning.metrics.texture import TextureDistance
-from ctsr_lightning.networks.shipped import shipped_folder, shipped_model
-from ctsr_lightning.networks.student import OneStepStudent, upsample
+from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.weights.shipped import shipped_folder, shipped_model
 
 
 def test_a_package_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("ctsr_lightning.networks.shipped.shipped_folder", lambda: tmp_path)
+    monkeypatch.setattr("ctsr_lightning.weights.shipped.shipped_folder", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"the model 'nano'.*found nothing.*--checkpoint FILE.*recipes nano`"):
         shipped_model()
 

@@ -1,4 +1,4 @@
-"""The trained weights that come with this package."""
+"""Trained weights that come with this package."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ SHIPPED: Final = "nano"
 
 
 def shipped_folder() -> Path:
-    """The folder of the shipped weights: a trimmed copy of a finished chain of trainings, and its model card."""
+    """Folder of the shipped weights: a trimmed copy of a finished chain of trainings, and its model card."""
     return Path(__file__).resolve().parents[1] / "assets" / SHIPPED
 
 
 def shipped_model() -> Path:
-    """The weights of the shipped model: stage 2, whose `config.yaml` lies beside it and names the other files.
+    """Weights of the shipped model: stage 2, whose `config.yaml` lies beside it and names the other files.
 
     Raises:
         FileNotFoundError: If this copy of the package has none.

@@ -1,4 +1,4 @@
-"""`osediff.pkl`: files made by plain diffusers and peft are read, computed with and written."""
+"""`osediff.pkl`: files made by plain diffusers and peft are read and computed with."""
 
 import copy
 import functools
@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
-from ctsr_lightning.networks.adapter_file import AdapterFile, MergedFile
-from ctsr_lightning.networks.osediff import load_osediff, osediff_contents, read_osediff, write_osediff
+from ctsr_lightning.networks.lora import adapters_of
+from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher
 from helpers import adapter_files, tiny
+from ctsr_lightning.weights.one_step_files import MERGED_OSEDIFF, OSEDIFF, find_format
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
 
@@ -101,53 +102,9 @@ def test_all_that_the_file_fills_is_trained(plain, path):
 @pytest.mark.parametrize("name", ["w.pkl", "w.pth", "w.pt", "w.ckpt", "noname"])
 def test_contents_count_not_the_name(path, name):
     renamed = path.rename(path.with_name(name))
-    assert isinstance(read_osediff(renamed), AdapterFile)
+    assert find_format(torch.load(renamed, weights_only=True)) is OSEDIFF
     reread = student(weights=renamed)
     assert torch.equal(student(weights=str(renamed)).unet.conv_in.weight, reread.unet.conv_in.weight)
-
-
-def test_round_trip_is_exact(plain, path, tmp_path):
-    write_osediff(student(weights=path), tmp_path / "again.pkl")
-    again, published = torch.load(tmp_path / "again.pkl", weights_only=True), plain[2]
-    assert list(again) == list(published)
-    for key, value in published.items():
-        if isinstance(value, dict):
-            assert list(again[key]) == list(value)
-            assert all(v.dtype == torch.float32 and torch.equal(v, value[k]) for k, v in again[key].items())
-        else:
-            assert type(again[key]) is type(value)
-            assert again[key] == value
-
-
-def test_a_written_file_is_what_plain_peft_computes_with(tmp_path):
-    ours, lq = tiny.adapted_student(seed=5), torch.rand(1, 3, 8, 8)
-    write_osediff(ours.double(), tmp_path / "osediff.pkl")
-    contents = torch.load(tmp_path / "osediff.pkl", weights_only=True)
-    assert {v.dtype for key in ("state_dict_unet", "state_dict_vae") for v in contents[key].values()} == {torch.float32}
-    unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
-    adapter_files.osediff(unet, autoencoder)
-    for module, state in ((unet, contents["state_dict_unet"]), (autoencoder, contents["state_dict_vae"])):
-        assert not module.load_state_dict(state, strict=False).unexpected_keys
-    expected = oracle(unet, autoencoder, lq)
-    assert (ours.float().latent(lq) - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lora": None}, "UNet has no adapter default_encoder"),
-        ({"encoder_lora": None}, "autoencoder has no adapter default_encoder"),
-        ({"lora": LoRA(sets=("pix", "sem"))}, "no place for adapter default_encoder_pix"),
-        ({"lora": LoRA(alpha=4)}, "alpha of default_encoder is 4 in the student's UNet, readers of the file take 8"),
-        ({"timestep": 500}, "timestep is 500 in the student, 999 in"),
-        ({"prediction": "v_prediction"}, "prediction is v_prediction"),
-        ({"residual": True}, "residual is True"),
-    ],
-)
-def test_what_the_format_cannot_say_is_not_written(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        write_osediff(student(**options), tmp_path / "osediff.pkl")
-    assert not (tmp_path / "osediff.pkl").exists()
 
 
 # The true sizes, without their memory.
@@ -166,37 +123,38 @@ def full_unet(version):
         return UNet2DConditionModel(**{"2.1": adapter_files.SD21_UNET, "1.5": adapter_files.SD15_UNET}[version])
 
 
-def full_student(version, rank=4):
+@functools.cache
+def full_student(version):
+    """A student on such a base; as its tensors are on `meta`, loading compares everything and changes nothing."""
     with torch.device("meta"):
         codec = KLCodec(AutoencoderKL(**adapter_files.SD_AUTOENCODER))
-        return OneStepStudent(full_unet(version), codec, lora=LoRA(rank), encoder_lora=LoRA(rank))
+        return OneStepStudent(full_unet(version), codec, lora=LoRA(), encoder_lora=LoRA())
 
 
+@pytest.mark.filterwarnings("ignore:.*meta parameter in the current model, which is a no-op.*")
 @pytest.mark.parametrize("version", ["2.1", "1.5"])
 def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path):
-    published, ours = full_file(version), osediff_contents(full_student(version))
+    published, ours = full_file(version), full_student(version)
     assert [len(published[f"unet_lora_{g}_modules"]) for g in adapter_files.GROUPS] == [94, 148, 16]
+    assert [len(one.modules) for one in adapters_of(ours.unet).values()] == [94, 148, 16]
     assert len(published["vae_lora_encoder_modules"]) == 65
     assert len(set(published["vae_lora_encoder_modules"])) == 32
     assert len(published["state_dict_unet"]) == 518
-    for key, value in published.items():
-        if isinstance(value, dict):
-            assert [(k, v.shape) for k, v in ours[key].items()] == [(k, v.shape) for k, v in value.items()]
-        else:
-            assert ours[key] == value
+    trained = {n: p.shape for n, p in ours.unet.named_parameters() if p.requires_grad}
+    assert trained == {n: v.shape for n, v in published["state_dict_unet"].items()}
     torch.save(published, tmp_path / "osediff.pkl")
-    load_osediff(full_student(version), tmp_path / "osediff.pkl")  # compares everything; meta tensors take no numbers
+    load_student_weights(ours, tmp_path / "osediff.pkl")
 
 
 def test_adapters_of_another_base_are_named(tmp_path):
     torch.save(full_file("2.1"), tmp_path / "osediff.pkl")
     with pytest.raises(ValueError, match="a UNet with cross-attention 1024, the student's has 768") as error:
-        load_osediff(full_student("1.5"), tmp_path / "osediff.pkl")
+        load_student_weights(full_student("1.5"), tmp_path / "osediff.pkl")
     message = str(error.value)
-    assert "proj_in.lora_A.default_encoder.weight is (4, 320) in the file, (4, 320, 1, 1) in the student's" in message
+    assert "proj_in.lora_A.default_encoder.weight is (4, 320) in the file, (4, 320, 1, 1) in the network" in message
     # Of each transformer proj_in and proj_out with A and B, and A of the two projections that see the prompt.
     transformers = 16
-    assert f"and {1 + transformers * (4 + 2) - 6} more" in message
+    assert f"and {1 + transformers * (4 + 2) - 5} more" in message
     assert "Stable Diffusion 2.1-base" in message
 
 
@@ -230,7 +188,7 @@ def merged(plain, tmp_path):
 def test_merged_copy_fills_a_student_without_adapters(plain, merged):
     unet, autoencoder, _ = plain
     lq = torch.rand(1, 3, 8, 8)
-    assert isinstance(read_osediff(merged), MergedFile)
+    assert find_format(torch.load(merged, weights_only=True)) is MERGED_OSEDIFF
     filled = student(lora=None, encoder_lora=None, weights=merged)
     expected = oracle(unet, autoencoder, lq)
     assert (filled.latent(lq) - expected).abs().max() <= 1e-4 * expected.abs().max()  # merging rounds
@@ -254,8 +212,8 @@ def test_merged_copy_is_strict(merged):
     bare = {"lora": None, "encoder_lora": None}
     with pytest.raises(ValueError, match=r"conv_in.weight is \(8, 9, 3, 3\) in the file, \(8, 4, 3, 3\)") as error:
         student(**bare, weights=merged)
-    assert "missing in the file quant_conv.bias (autoencoder)" in str(error.value)
-    assert "not in the student's autoencoder stray" in str(error.value)
+    assert "autoencoder: missing quant_conv.bias" in str(error.value)
+    assert "autoencoder: unexpected stray" in str(error.value)
 
 
 # Files that do not fit, and files that are something else.
@@ -290,8 +248,8 @@ def edited(path, change):
         (lambda c: c["unet_lora_encoder_modules"].pop(), r"on (\d+) modules in the file, on \d+ of .*student only: "),
         (lambda c: c["unet_lora_others_modules"].append("x.y"), r"file only: x\.y; student only: none"),
         (lambda c: c["vae_lora_encoder_modules"].clear(), "no adapter default_encoder for the student's autoencoder"),
-        (lambda c: c["state_dict_vae"].popitem(), r"missing in the file \S+default_encoder.weight \(autoencoder\)"),
-        (lambda c: c["state_dict_unet"].update(stray=torch.zeros(1)), "not in the student's UNet stray"),
+        (lambda c: c["state_dict_vae"].popitem(), r"autoencoder: missing \S+default_encoder.weight"),
+        (lambda c: c["state_dict_unet"].update(stray=torch.zeros(1)), "UNet: unexpected stray"),
         (lambda c: c["state_dict_unet"].update({"conv_in.base_layer.bias": torch.zeros(9)}), r"bias is \(9,\) in the"),
         (lambda c: c["state_dict_unet"].update(a=torch.zeros(1, dtype=torch.int64)), "found torch.int64 as 'a'"),
         (lambda c: c["state_dict_unet"].update(a="b"), "found a str as 'a'"),
@@ -308,18 +266,18 @@ def test_each_difference_is_named_and_nothing_changes(path, change, message):
     before = copy.deepcopy(target.state_dict())
     edited(path, change)
     with pytest.raises(ValueError, match=message):
-        load_osediff(target, path)
+        load_student_weights(target, path)
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
     with pytest.raises(ValueError, match=message):
         student(weights=path)
 
 
 def test_duplicates_and_order_in_the_lists_do_not_matter(path):
-    before = read_osediff(path)
+    before = student(weights=path).state_dict()
     edited(path, lambda c: c["unet_lora_decoder_modules"].extend(c["unet_lora_decoder_modules"]))
-    assert read_osediff(path).unet_adapters == before.unet_adapters
     edited(path, lambda c: c["unet_lora_decoder_modules"].reverse())
-    student(weights=path)
+    after = student(weights=path).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_half_precision_in_a_file_is_widened(plain, path):
@@ -347,9 +305,6 @@ def test_other_files_are_named(tmp_path, contents, message):
     with pytest.raises(ValueError, match=message) as error:
         student(weights=tmp_path / "w.pth")
     assert "osediff.pkl or pisa_sr.pkl" in str(error.value)
-    with pytest.raises(ValueError, match=message) as error:
-        read_osediff(tmp_path / "w.pth")
-    assert "Expected osediff.pkl, with the entries vae_lora_encoder_modules" in str(error.value)
 
 
 class Trap:
@@ -371,9 +326,8 @@ class Trap:
 )
 def test_code_in_a_file_is_not_run(plain, tmp_path, dump, careless):
     dump({**plain[2], "rank_vae": Trap(tmp_path / "sprung")}, tmp_path / "osediff.pkl")
-    for read in (read_osediff, lambda path: student(weights=path)):
-        with pytest.raises(ValueError, match="cannot be read safely, and nothing in it was executed"):
-            read(tmp_path / "osediff.pkl")
+    with pytest.raises(ValueError, match="cannot be read safely, and nothing in it was executed"):
+        student(weights=tmp_path / "osediff.pkl")
     assert not (tmp_path / "sprung").exists()
     careless(tmp_path / "osediff.pkl")
     assert (tmp_path / "sprung").exists()  # the trap works
@@ -394,5 +348,5 @@ def test_our_own_files_are_still_read(path, tmp_path):
     for name in ("weights.safetensors", "last.ckpt"):
         assert torch.equal(student(weights=tmp_path / name).latent(lq), trained.latent(lq))
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"do not fit OneStepStudent: missing unet\.conv_in"):
+    with pytest.raises(ValueError, match=r"weights of OneStepStudent, .* found others: missing unet\.conv_in"):
         student(weights=tmp_path / "last.ckpt")
