@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.teachers import ExpertTeacher
+from ctsr_lightning.weights.shipped import shipped_folder
 from helpers import tiny_experts
 from helpers.config_runs import CONFIGS, FEW, QUIET, Events, ctsr, nano_words
-from ctsr_lightning.weights.shipped import shipped_folder
 
 EXPERT = str(CONFIGS / "teacher" / "expert.yaml")
 START = shipped_folder() / "realness_teacher" / "weights.safetensors"

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from ctsr_lightning import __version__
 from ctsr_lightning.inference.loading import read_configuration
-from ctsr_lightning.weights.shipped import SHIPPED, shipped_model
 from ctsr_lightning.weights.hub import model_folder
 from ctsr_lightning.weights.reading import read_state
 from ctsr_lightning.weights.search import find_weights, weight_search_path
+from ctsr_lightning.weights.shipped import SHIPPED, shipped_model
 
 WEIGHTS: Final = "weights.safetensors"
 """Weights of a training, with its configuration beside them."""

@@ -338,5 +338,3 @@ def checked_images(lq: Tensor) -> Tensor:
     if not (low >= 0.0 and high <= 1.0):  # also false for NaN
         raise ValueError(f"Expected images in [0, 1], found values from {low} to {high}.")
     return lq if lq.dim() == 4 else lq[None]
-
-

@@ -24,9 +24,9 @@ from ctsr_lightning.networks import (
 )
 from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.sharing import shared_weights
+from ctsr_lightning.networks.student import load_student_weights
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, whole_model, write_model
-from ctsr_lightning.networks.student import load_student_weights
 
 LOADERS = {"unet": load_unet, "autoencoder": load_autoencoder}
 INPUTS = (torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 2, 6))

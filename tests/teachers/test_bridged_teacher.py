@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, NanoCodec
 from ctsr_lightning.teachers import BridgedTeacher, Noisy, Teacher, add_noise
-from helpers import tiny, tiny_resshift
 from ctsr_lightning.weights.resshift_files import published_name
+from helpers import tiny, tiny_resshift
 
 TIMESTEPS = (30, 500, 720, 970)
 ALPHA_BARS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

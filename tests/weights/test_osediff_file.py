@@ -16,8 +16,8 @@ from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
 from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher
-from helpers import adapter_files, tiny
 from ctsr_lightning.weights.one_step_files import MERGED_OSEDIFF, OSEDIFF, find_format
+from helpers import adapter_files, tiny
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
 

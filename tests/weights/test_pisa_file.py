@@ -13,8 +13,8 @@ from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.teachers.base import add_noise
-from helpers import adapter_files, tiny
 from ctsr_lightning.weights.one_step_files import OSEDIFF, PISA, find_format
+from helpers import adapter_files, tiny
 
 BOTH, PIX = ("pix", "sem"), ("pix",)
 
