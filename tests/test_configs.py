@@ -34,7 +34,7 @@ TEACHERS = {f"{teacher}/{term}" for teacher in ("fidelity", "realness") for term
 TERMS = {
     "codec": {"codec/l1"},
     "prior": {"prior/denoise"},
-    "fidelity_teacher": {"shift/latent", "shift/pixel", "shift/grid", "shift/lattice"},
+    "fidelity_teacher": {"shift/latent", "rec/l1", "rec/grid", "rec/lattice"},
     "realness_teacher": {*RECONSTRUCTION, "rec/l1"},
     "stage1": {*RECONSTRUCTION, "rec/l2", *TEACHERS},
     "stage2": {"velocity/match", "rec/grid"},
@@ -148,8 +148,11 @@ def full_size(name: str) -> dict[str, Any]:
 def test_full_size_is_the_paper() -> None:
     one, two = (full_size(f"ctsr/stage{n}.yaml") for n in (1, 2))
     loss = one["model"]["init_args"]
-    assert [loss[f"lambda_{name}"] for name in ("l2", "lpips", "fidelity", "realness")] == [1, 2, 2, 1]
-    assert (loss["gamma_time"], loss["gradient"], loss["perceptual"]["init_args"]["net"]) == (5.5, "paper", "vgg")
+    pixels = loss["reconstruction"]
+    assert [pixels["lambda_l2"], pixels["lambda_lpips"]] == [1, 2]
+    assert [loss["lambda_fidelity"], loss["lambda_realness"]] == [2, 1]
+    assert pixels.keys() == {"lambda_l2", "lambda_lpips", "perceptual"}  # nothing but Eq. 1
+    assert (loss["gamma_time"], loss["gradient"], pixels["perceptual"]["init_args"]["net"]) == (5.5, "paper", "vgg")
     for config, steps in ((one, 20_000), (two, 50_000)):
         model, trainer = config["model"]["init_args"], config["trainer"]
         assert trainer["max_steps"] == steps
@@ -175,7 +178,7 @@ def test_full_size_is_the_paper() -> None:
 @pytest.mark.parametrize(
     ("training", "part", "teacher"),
     [
-        ("fidelity_teacher", "network", "residual_shift"),
+        ("fidelity_teacher", "network", "latent_resshift"),
         ("realness_teacher", "student", "osediff"),
         ("stage1", "student", "osediff"),
     ],
@@ -198,18 +201,7 @@ def test_full_size_has_the_shape_of_nano(training: str) -> None:
     assert nano["model"]["class_path"] == full["model"]["class_path"]
     arguments = [config["model"]["init_args"].keys() for config in (nano, full)]
     # Not the papers', so not at full size.
-    ours = {
-        "lambda_grid",
-        "lambda_lattice",
-        "random_views",
-        "symmetries",
-        "lambda_l1",
-        "lambda_l2",
-        "l2_from",
-        "target",
-        "cache",
-    }
-    ours |= {"t_distribution", "head_lr"}
+    ours = {"lambda_grid", "symmetries", "l2_from", "target", "cache", "t_distribution", "head_lr"}
     theirs = {
         "prior",
         "critic",
