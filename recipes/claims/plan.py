@@ -119,7 +119,7 @@ def read_weights(configs: Path) -> dict[str, float]:
 
 
 def read_config(configs: Path, name: str) -> dict[str, Any]:
-    """A training's configuration as plain values; a data file that it names is read as well.
+    """A training's configuration as plain values, with the files that it names in place of their names.
 
     Args:
         configs: Folder of the configurations.
@@ -134,10 +134,21 @@ def read_config(configs: Path, name: str) -> dict[str, Any]:
             f"Expected the nano configuration '{path}', found nothing. Run this in the project's folder, or name the "
             "folder of the configurations with --configs."
         )
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if isinstance(data := values.get("data"), str):
-        values["data"] = yaml.safe_load((configs / data).read_text(encoding="utf-8"))
+    values: dict[str, Any] = _read(path)
     return values
+
+
+def _read(path: Path) -> Any:
+    """A configuration file, and those that it names relative to itself."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return _read(path.parent / value) if isinstance(value, str) and value.endswith(".yaml") else value
+
+    return filled(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def measured(full: bool) -> list[Variation]:

@@ -59,7 +59,10 @@ def test_a_value_that_is_configured_is_not_tried_again() -> None:
 
 def test_the_shipped_configuration_names_its_weights() -> None:
     assert read_weights(NANO).keys() == WEIGHTS.keys()
-    assert read_config(NANO, "stage2")["data"]["class_path"] == "RealESRGANDataModule"
+    config = read_config(NANO, "stage2")
+    assert config["data"]["class_path"] == "RealESRGANDataModule"
+    network = config["model"]["init_args"]["fidelity"]["init_args"]["network"]["init_args"]
+    assert network["codec"]["class_path"] == "NanoCodec"  # a file within a file
 
 
 def test_seed_follows_seed() -> None:
