@@ -46,7 +46,7 @@ class Variant:
 def student() -> OneStepStudent:
     """The shipped model's sizes, always with the same weights."""
     torch.manual_seed(0)
-    return OneStepStudent(nano_unet(24, widths=(64, 96, 128)), NanoCodec(24), timestep=250)
+    return OneStepStudent(nano_unet(), NanoCodec(), timestep=250)
 
 
 def stepper(variant: Variant) -> Callable[[], float]:

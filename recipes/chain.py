@@ -225,8 +225,9 @@ def _train(command: str, folder: Path, length: Length, words: list[str], device:
                 file=sys.stderr,
             )
             raise
-        if hasattr(model, "perceptual"):
-            record["perceptual"] = model.perceptual.network.name
+        perceptual = getattr(getattr(model, "reconstruction", None), "perceptual", None)
+        if perceptual is not None:
+            record["perceptual"] = perceptual.network.name
 
     return _timed(folder, record, fit)
 

@@ -30,7 +30,7 @@ FULL, TEACHERS = CONFIGS / "ctsr", CONFIGS / "teacher"
 HERE = [*FEW, "--data.batch_size", "1", "--data.train", "null", "--data.val", "null"]
 """Small crops of the sample photos."""
 UNSEEN = ["--trainer.limit_val_batches", "0"]
-STAND_IN = ["--model.perceptual", "ctsr_lightning.metrics.texture.TextureDistance"]
+STAND_IN = ["--model.reconstruction.perceptual", "ctsr_lightning.metrics.texture.TextureDistance"]
 SMALL_SHIFT = {"block_out_channels": "[8,8,8,8]", "norm_num_groups": "4", "attention_head_dim": "4"}
 FILES = {
     "CTSR_BASE": "stable-diffusion-2-1-base",

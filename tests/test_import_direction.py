@@ -32,7 +32,7 @@ ALLOWED = {
     "prompts": BASE | {"weights", "prompts"},
     "networks": NETWORKS,
     "teachers": NETWORKS | {"teachers"},
-    "losses": BASE | {"diffusion", "losses"},
+    "losses": NETWORKS | {"metrics", "losses"},
     "data": BASE | {"data"},
     "metrics": NETWORKS | {"metrics"},
     "inference": MODELS,

@@ -30,7 +30,7 @@ class Component:
     """A network of a training. Memory is in bytes."""
 
     name: str
-    """Where it is: `student.unet`, `realness.codec`, `perceptual`."""
+    """Where it is: `student.unet`, `realness.codec`, `reconstruction.perceptual`."""
     kind: str
     """Its class."""
     parameters: int

@@ -1,23 +1,98 @@
-"""Errors between a restored image and its ground truth."""
+"""Reconstruction loss of Eq. 1: errors between a restored image and its ground truth."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from typing_extensions import final
 
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.images import rgb_to_y
+from ctsr_lightning.losses.random_views import random_view
+from ctsr_lightning.metrics.base import PerceptualDistance
+from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.spectrum import lattice_power
 
 GRID_FLOOR = 1e-4
 """Mean difference (for images in [0, 1]) below which pixels count as equal, as in `metrics.grid`."""
 
 LATTICE = 8
-"""Period in pixels of the lattices that trainings look for: JPEG's blocks, with those of 4 and 2 pixels."""
+"""Period in pixels of the lattice term: JPEG's blocks, and with them the lattices of 4 and 2 pixels."""
 
 ROUNDING = 1.0 / (12.0 * 255.0**2)
 """Variance of rounding an image in [0, 1] to 8 bits."""
+
+
+@final  # jsonargparse then reads its arguments without a class_path
+class Reconstruction(nn.Module):
+    """Eq. 1, λ_l2 ‖x̂ - x_GT‖² + λ_lp ℓ(x̂, x_GT), and terms of this project; those of weight 0 are left out.
+
+    It holds no parameters: ℓ is frozen, and absent from checkpoints.
+
+    Args:
+        lambda_l2: λ_l2, weight of the mean squared error of images in [-1, 1] (paper, OSEDiff: 1).
+        lambda_l1: Weight of their mean absolute error. In no paper.
+        lambda_lpips: λ_lp, weight of the perceptual distance (paper, OSEDiff: 2).
+        perceptual: ℓ, the perceptual distance: LPIPS in the paper; null with `lambda_lpips` 0.
+        random_views: Take ℓ of random views of the images (E-LPIPS), see `losses.random_views`. In no paper.
+        lambda_grid: Weight of the term against visible patches, see `losses.reconstruction.grid`. In no paper.
+        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`. In no paper.
+
+    Raises:
+        ValueError: If `lambda_lpips` has no `perceptual`.
+    """
+
+    def __init__(
+        self,
+        lambda_l2: float = 1.0,
+        lambda_l1: float = 0.0,
+        lambda_lpips: float = 2.0,
+        perceptual: PerceptualDistance | None = None,
+        random_views: bool = False,
+        lambda_grid: float = 0.0,
+        lambda_lattice: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if lambda_lpips and perceptual is None:
+            raise ValueError(
+                f"Expected `perceptual`, the distance that `lambda_lpips` ({lambda_lpips:g}) weights, found null. Name "
+                "one, such as LPIPS, or set `lambda_lpips` to 0."
+            )
+        self.lambda_l2 = lambda_l2
+        self.lambda_l1 = lambda_l1
+        self.lambda_lpips = lambda_lpips
+        self.perceptual = None if perceptual is None else Frozen(perceptual)
+        self.random_views = random_views
+        self.lambda_grid = lambda_grid
+        self.lambda_lattice = lambda_lattice
+
+    def forward(self, restored: Tensor, gt: Tensor, patch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Compute the weighted terms, under `rec/l2`, `rec/l1`, `rec/lpips`, `rec/grid` and `rec/lattice`.
+
+        A perceptual distance other than LPIPS is logged under its own name.
+
+        Args:
+            restored: x̂ in [0, 1], shape (B, 3, H, W).
+            gt: x_GT in [0, 1], same shape.
+            patch: Pixels per latent along each side.
+            generator: Source of the random views, on the CPU.
+        """
+        terms = {}
+        if self.lambda_l2:
+            terms["rec/l2"] = self.lambda_l2 * l2(restored, gt)
+        if self.lambda_l1:
+            terms["rec/l1"] = self.lambda_l1 * l1(restored, gt)
+        if self.lambda_lpips and self.perceptual is not None:
+            name = self.perceptual.network.name
+            pair = random_view(restored, gt, generator) if self.random_views else (restored, gt)
+            distance = self.perceptual(*pair).mean()
+            terms["rec/lpips" if name.startswith("lpips") else f"rec/{name}"] = self.lambda_lpips * distance
+        if self.lambda_grid:
+            terms["rec/grid"] = self.lambda_grid * grid(restored, gt, patch)
+        if self.lambda_lattice:
+            terms["rec/lattice"] = self.lambda_lattice * lattice(restored, gt, LATTICE)
+        return terms
 
 
 def l2(restored: Tensor, gt: Tensor) -> Tensor:

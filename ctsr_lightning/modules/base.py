@@ -1,4 +1,4 @@
-"""What all trainings share: a stage is a loss, the base does the rest."""
+"""Base classes of the trainings: optimizer, logging, random numbers and checkpoints; a training adds its `losses`."""
 
 from __future__ import annotations
 
@@ -82,6 +82,20 @@ class TrainingModule(LightningModule, ABC):
         Returns:
             Scalars by name. Their sum is minimised; each is logged as `train/<name>`.
         """
+
+    def ground_truth(self, batch: Batch, remedy: str = "Train on photographs or on pairs.") -> Tensor:
+        """The ground truth of a batch, in [0, 1], for losses that need it.
+
+        Args:
+            batch: The batch.
+            remedy: The last sentence of the error message.
+
+        Raises:
+            ValueError: If the batch has none.
+        """
+        if batch.gt is None:
+            raise ValueError(f"Expected batches with ground truth for {type(self).__name__}, found none. {remedy}")
+        return batch.gt
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum and log the terms."""

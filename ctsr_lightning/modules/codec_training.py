@@ -33,9 +33,7 @@ class CodecTraining(RestorationModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The round trip's absolute error, on images in [-1, 1]."""
-        if batch.gt is None:
-            raise ValueError("A codec trains on ground truth, but this batch has none.")
-        image = unit_to_signed(batch.gt)
+        image = unit_to_signed(self.ground_truth(batch))
         latent = self.codec.encode(image)
         noisy = latent + self.latent_noise * self.draws.normal(latent)
         return {"codec/l1": F.l1_loss(self.codec.decode(noisy), image)}

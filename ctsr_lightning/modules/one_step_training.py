@@ -14,11 +14,9 @@ from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.diffusion.parametrization import at_least_float32, to_clean, training_target
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.images import quantize
-from ctsr_lightning.losses import reconstruction
-from ctsr_lightning.losses.random_views import random_symmetry, random_view
-from ctsr_lightning.losses.reconstruction import LATTICE
+from ctsr_lightning.losses.random_views import random_symmetry
+from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
-from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.lora import LoRA, add_unet_adapters
@@ -41,20 +39,11 @@ class OneStepTraining(CacheableTraining):
 
     Args:
         student: The restorer to train.
-        perceptual: LPIPS or its stand-in.
+        reconstruction: L2 and LPIPS (OSEDiff, whose weights are Eq. 1's).
         prior: The frozen UNet of clean photographs; only needed for VSD.
         critic: A UNet that starts as the prior; likewise.
         target: The expert to distil, such as an `ExpertTeacher`; null learns from ground truth (OSEDiff).
         critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
-        lambda_l2: Weight of the mean squared error (OSEDiff: 1).
-        lambda_l1: Weight of the mean absolute error, on images in [-1, 1]; 0, as in OSEDiff, leaves it out.
-        lambda_lpips: Weight of the perceptual distance (OSEDiff: 2).
-        lambda_grid: Weight of the term against patches that show, see `losses.reconstruction.grid`; 0, as in OSEDiff,
-            leaves it out.
-        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0 leaves it out. Not
-            in OSEDiff.
-        random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.random_views`,
-            so that the student cannot fool it with a pattern. Not in OSEDiff.
         symmetries: Mirror and turn every batch of square crops at random.
         lambda_vsd: Weight of variational score distillation (OSEDiff: 1); 0 leaves it out, and the critic with it.
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
@@ -72,17 +61,11 @@ class OneStepTraining(CacheableTraining):
     def __init__(
         self,
         student: OneStepStudent,
-        perceptual: PerceptualDistance,
+        reconstruction: Reconstruction,
         prior: UNet2DConditionModel | None = None,
         critic: UNet2DConditionModel | None = None,
         target: Teacher | None = None,
         critic_lora: LoRA | None = None,
-        lambda_l2: float = 1.0,
-        lambda_l1: float = 0.0,
-        lambda_lpips: float = 2.0,
-        lambda_grid: float = 0.0,
-        lambda_lattice: float = 0.0,
-        random_views: bool = False,
         symmetries: bool = False,
         lambda_vsd: float = 1.0,
         lambda_critic: float = 1.0,
@@ -111,10 +94,8 @@ class OneStepTraining(CacheableTraining):
             else:
                 refuse_shared(critic, "critic_lora")
             self.prior, self.critic = Frozen(prior), critic
-        self.perceptual = Frozen(perceptual)
-        self.lambda_l2, self.lambda_l1, self.lambda_lpips = lambda_l2, lambda_l1, lambda_lpips
-        self.lambda_grid, self.lambda_lattice = lambda_grid, lambda_lattice
-        self.random_views, self.symmetries = random_views, symmetries
+        self.reconstruction = reconstruction
+        self.symmetries = symmetries
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
         if vsd_samples is not None and vsd_samples < 1:
             raise ValueError(f"Expected `vsd_samples` of at least 1, or null for the whole batch, found {vsd_samples}.")
@@ -137,37 +118,19 @@ class OneStepTraining(CacheableTraining):
             lq, goal = random_symmetry([lq, goal], self.draws.generator)
         clean = student.latent(lq, keys=batch.key)
         restored = student.decode(clean)
-        terms = {}
-        if self.lambda_l2:
-            terms["rec/l2"] = self.lambda_l2 * reconstruction.l2(restored, goal)
-        if self.lambda_l1:
-            terms["rec/l1"] = self.lambda_l1 * reconstruction.l1(restored, goal)
-        if self.lambda_lpips:
-            name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
-            looked_at = (restored, goal)
-            if self.random_views:
-                looked_at = random_view(restored, goal, self.draws.generator)
-            terms[f"rec/{name}"] = self.lambda_lpips * self.perceptual(*looked_at).mean()
+        terms: dict[str, Tensor] = self.reconstruction(restored, goal, student.codec.factor, self.draws.generator)
         if self.lambda_vsd:
             prompt = student.prompt(lq, batch.key)
-            seen, shown = clean[: self.vsd_samples], None if prompt is None else prompt[: self.vsd_samples]
-            terms["vsd"] = self.lambda_vsd * self._vsd(seen, shown)
-            terms["critic/denoise"] = self.lambda_critic * self._critic_loss(seen.detach(), shown)
-        if self.lambda_grid:
-            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, goal, student.codec.factor)
-        if self.lambda_lattice:
-            terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, goal, LATTICE)
+            vsd_latent = clean[: self.vsd_samples]
+            vsd_prompt = None if prompt is None else prompt[: self.vsd_samples]
+            terms["vsd"] = self.lambda_vsd * self._vsd(vsd_latent, vsd_prompt)
+            terms["critic/denoise"] = self.lambda_critic * self._critic_loss(vsd_latent.detach(), vsd_prompt)
         return terms
 
     def _goal(self, batch: Batch) -> Tensor:
-        """The images that the student is to paint."""
+        """The images to reconstruct, in [0, 1]: ground truth, or the target's pictures."""
         if self.target is None:
-            if batch.gt is None:
-                raise ValueError(
-                    "Expected ground truth, or a `target` to learn from in its place, but this batch has none and "
-                    "`target` is null."
-                )
-            return batch.gt
+            return self.ground_truth(batch, "Name a `target`, whose pictures take its place.")
         if self.output_cache is None:
             return quantize(self.frozen_outputs(batch.lq, batch.key)["target"])
         (known,) = self.output_cache.read(batch.lq, "target")

@@ -32,10 +32,8 @@ class PriorTraining(RestorationModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The denoising error on the latents of the ground truth."""
-        if batch.gt is None:
-            raise ValueError("The prior trains on clean photographs (gt), but this batch has none.")
         student = self.student
-        clean = student.encode(batch.gt)
+        clean = student.encode(self.ground_truth(batch))
         timestep = self.draws.integers(0, student.schedule.num_timesteps - 1, clean)
         noise = self.draws.normal(clean)
         noisy = student.schedule.add_noise(clean, noise, timestep)

@@ -11,13 +11,10 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
-from ctsr_lightning.losses import reconstruction, score_distillation
-from ctsr_lightning.losses.random_views import random_view
-from ctsr_lightning.losses.reconstruction import LATTICE
-from ctsr_lightning.metrics.base import PerceptualDistance
+from ctsr_lightning.losses import score_distillation
+from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
-from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.teachers.base import Gradient, Teacher, add_noise
 
@@ -41,15 +38,7 @@ class CTSRStage1(RestorationModule):
         student: S; give it T_r's weights to start from, as Algorithm 1 does.
         fidelity: T_f.
         realness: T_r.
-        perceptual: ℓ of Eq. 1; LPIPS in the paper.
-        lambda_l2: λ_l2 (paper: 1).
-        lambda_lpips: λ_lp (paper: 2).
-        lambda_grid: Weight of `rec/grid`, the term against patches that show, see `losses.reconstruction.grid`; 0, as
-            in the paper, leaves it out.
-        lambda_lattice: Weight of the term against lattices, see `losses.reconstruction.lattice`; 0, as in the paper,
-            leaves it out.
-        random_views: Take the perceptual distance of random views of the images (E-LPIPS), see `losses.random_views`,
-            so that the student cannot fool it with a pattern. Not in the paper.
+        reconstruction: Eq. 1, the first line of L_s1.
         lambda_fidelity: λ_fl (paper: 2).
         lambda_realness: λ_rn (paper: 1).
         gamma_time: γ_time (paper: 5.5).
@@ -66,12 +55,7 @@ class CTSRStage1(RestorationModule):
         student: OneStepStudent,
         fidelity: Teacher,
         realness: Teacher,
-        perceptual: PerceptualDistance,
-        lambda_l2: float = 1.0,
-        lambda_lpips: float = 2.0,
-        lambda_grid: float = 0.0,
-        lambda_lattice: float = 0.0,
-        random_views: bool = False,
+        reconstruction: Reconstruction,
         lambda_fidelity: float = 2.0,
         lambda_realness: float = 1.0,
         gamma_time: float = 5.5,
@@ -84,9 +68,7 @@ class CTSRStage1(RestorationModule):
                 raise ValueError(f"The {name} teacher enlarges x{teacher.scale}, the student x{student.scale}.")
         self.student, self.scale = student, student.scale
         self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
-        self.perceptual = Frozen(perceptual)
-        self.lambda_l2, self.lambda_lpips, self.lambda_grid = lambda_l2, lambda_lpips, lambda_grid
-        self.lambda_lattice, self.random_views = lambda_lattice, random_views
+        self.reconstruction = reconstruction
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
@@ -118,27 +100,14 @@ class CTSRStage1(RestorationModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The six terms of Eq. 4."""
-        if batch.gt is None:
-            raise ValueError("Stage 1 trains on ground truth, but this batch has none.")
-        student = self.student
-        clean_s, clean = student.latent(batch.lq, keys=batch.key), student.encode(batch.gt)
+        student, gt = self.student, self.ground_truth(batch)
+        clean_s, clean = student.latent(batch.lq, keys=batch.key), student.encode(gt)
         restored = student.decode(clean_s)
-        perceptual_name = "lpips" if self.perceptual.network.name.startswith("lpips") else self.perceptual.network.name
-        looked_at = (restored, batch.gt)
-        if self.random_views:
-            looked_at = random_view(restored, batch.gt, self.draws.generator)
-        terms = {
-            "rec/l2": self.lambda_l2 * reconstruction.l2(restored, batch.gt),
-            f"rec/{perceptual_name}": self.lambda_lpips * self.perceptual(*looked_at).mean(),
-        }
-        if self.lambda_grid:
-            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(restored, batch.gt, student.codec.factor)
-        if self.lambda_lattice:
-            terms["rec/lattice"] = self.lambda_lattice * reconstruction.lattice(restored, batch.gt, LATTICE)
+        terms = self.reconstruction(restored, gt, student.codec.factor, self.draws.generator)
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
         noise = self.draws.normal(clean)
         noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)
-        noisy = add_noise(student.schedule, clean, noise, timestep, batch.gt)
+        noisy = add_noise(student.schedule, clean, noise, timestep, gt)
         judged = noisy_s.latent if self.gradient == "paper" else noisy_s.latent.detach()
         noise_s = student.predict_noise(judged, timestep, student.prompt(batch.lq, batch.key))
         for name, weight in self.weights.items():

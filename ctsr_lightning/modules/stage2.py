@@ -106,11 +106,9 @@ class CTSRStage2(CacheableTraining):
         velocity = self.velocity(latent, control, outputs.get("prompt"), outputs["z_l"])
         terms = {"velocity/match": velocity_matching(velocity, z_0, z_1)}
         if self.lambda_grid:
-            if batch.gt is None:
-                raise ValueError("Expected ground truth for `lambda_grid`, but this batch has none: set it to 0.")
-            student = self.student.network
+            student, gt = self.student.network, self.ground_truth(batch, "Set `lambda_grid` to 0.")
             end = student.decode(latent + (1.0 - control).view(-1, 1, 1, 1) * velocity)
-            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(end, batch.gt, student.codec.factor)
+            terms["rec/grid"] = self.lambda_grid * reconstruction.grid(end, gt, student.codec.factor)
         return terms
 
     @property

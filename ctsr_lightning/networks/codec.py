@@ -99,7 +99,7 @@ class NanoCodec(LatentCodec):
 
     def __init__(
         self,
-        channels: int = 12,
+        channels: int = 24,
         width: int = 64,
         decoder_widths: tuple[int, int, int] = (48, 32, 16),
         weights: Path | None = None,

@@ -10,9 +10,9 @@ from ctsr_lightning.weights.reading import load_weights
 
 
 def nano_unet(
-    latent_channels: int = 12,
+    latent_channels: int = 24,
     in_channels: int | None = None,
-    widths: tuple[int, ...] = (32, 64, 96),
+    widths: tuple[int, ...] = (64, 96, 128),
     layers: int = 1,
     weights: Path | None = None,
     prefix: str = "student.unet.",

@@ -24,7 +24,12 @@ GAMMAS: Final = (1.0, 20.0)
 """Values of γ_time beside the configured one and 0."""
 FACTOR: Final = 5.0
 """By how much λ_fl and λ_rn are raised."""
-PAPER: Final = {"lambda_l2": 1.0, "lambda_lpips": 2.0, "lambda_fidelity": 2.0, "lambda_realness": 1.0}
+PAPER: Final = {
+    "reconstruction.lambda_l2": 1.0,
+    "reconstruction.lambda_lpips": 2.0,
+    "lambda_fidelity": 2.0,
+    "lambda_realness": 1.0,
+}
 """The paper's weights of the loss (section 4.1)."""
 TINY: Final = 1e-6
 """What align is weighted with to leave it out where prior stays."""
@@ -94,7 +99,7 @@ class Experiment:
 
 
 def read_weights(configs: Path) -> dict[str, float]:
-    """The weights of stage 1's loss as configured.
+    """The weights of stage 1's distillation terms as configured.
 
     Args:
         configs: Folder with `stage1.yaml`.
@@ -104,7 +109,7 @@ def read_weights(configs: Path) -> dict[str, float]:
         ValueError: If it names no such weights.
     """
     model = read_config(configs, "stage1").get("model", {}).get("init_args", {})
-    names = ("lambda_lpips", "lambda_fidelity", "lambda_realness", "gamma_time")
+    names = ("lambda_fidelity", "lambda_realness", "gamma_time")
     if missing := [name for name in names if not isinstance(model.get(name), int | float)]:
         raise ValueError(
             f"Expected the loss weights {', '.join(names)} as numbers below model.init_args of "
@@ -114,7 +119,7 @@ def read_weights(configs: Path) -> dict[str, float]:
 
 
 def read_config(configs: Path, name: str) -> dict[str, Any]:
-    """A training's configuration as plain values; a data file that it names is read as well.
+    """A training's configuration as plain values, with the files that it names in place of their names.
 
     Args:
         configs: Folder of the configurations.
@@ -129,10 +134,21 @@ def read_config(configs: Path, name: str) -> dict[str, Any]:
             f"Expected the nano configuration '{path}', found nothing. Run this in the project's folder, or name the "
             "folder of the configurations with --configs."
         )
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if isinstance(data := values.get("data"), str):
-        values["data"] = yaml.safe_load((configs / data).read_text(encoding="utf-8"))
+    values: dict[str, Any] = _read(path)
     return values
+
+
+def _read(path: Path) -> Any:
+    """A configuration file, and those that it names relative to itself."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: filled(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [filled(item) for item in value]
+        return _read(path.parent / value) if isinstance(value, str) and value.endswith(".yaml") else value
+
+    return filled(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def measured(full: bool) -> list[Variation]:

@@ -81,7 +81,7 @@ def pack(runs: Path, package: Path, dtype: torch.dtype = torch.float16) -> dict[
     if dtype.itemsize == 2 and size > LIMIT:
         raise ValueError(
             f"Expected weights of at most {LIMIT / 1e6:.0f} MB, found {size / 1e6:.1f} MB in '{runs}'. "
-            "Train narrower networks: `widths` in the configurations."
+            "Train narrower networks: `widths` in configs/network."
         )
     parts = {}
     for name, (state, metadata) in states.items():

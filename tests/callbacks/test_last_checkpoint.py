@@ -12,7 +12,7 @@ from helpers import tiny
 
 
 def stage_one():
-    return CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    return CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.reconstruction())
 
 
 def test_the_last_checkpoint_is_of_the_last_step(tmp_path):

@@ -15,6 +15,7 @@ from torch import nn
 
 from ctsr_lightning.callbacks import MemorySummary
 from ctsr_lightning.callbacks.memory import HEADER, as_markdown, as_text, components, table
+from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.modules import CTSRStage1, CTSRStage2, OneStepTraining
 from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, VelocityField
 from ctsr_lightning.networks.frozen import Frozen
@@ -41,7 +42,7 @@ class Distance(tiny.Quartic):
 def stage_one(shared: bool) -> CTSRStage1:
     """Stage 1."""
     realness = OneStepTeacher(student(shared), score="base")
-    return CTSRStage1(student(shared), tiny.fidelity_teacher(), realness, Distance())
+    return CTSRStage1(student(shared), tiny.fidelity_teacher(), realness, Reconstruction(perceptual=Distance()))
 
 
 def numel(module: nn.Module, trained: bool = False) -> int:
@@ -61,7 +62,7 @@ def test_every_network_has_a_row_in_its_place() -> None:
         "realness.unet": ("UNet2DConditionModel", numel(realness.frozen.network.unet)),
         "realness.codec": ("KLCodec", numel(realness.frozen.network.codec)),
         "realness.prior": ("UNet2DConditionModel", numel(realness.prior.network)),
-        "perceptual": ("Distance", 20),
+        "reconstruction.perceptual": ("Distance", 20),
     }
 
 
@@ -101,7 +102,7 @@ def test_stage_two_and_trainings_of_plain_networks() -> None:
     assert found.keys() == {"student.unet", "student.codec", "velocity.unet", "velocity.head"}
     assert found["velocity.head"] == 20
     assert found["student.unet"] == 0
-    one_step = OneStepTraining(tiny.student(), tiny.Quartic(), tiny.unet(), tiny.unet())
+    one_step = OneStepTraining(tiny.student(), tiny.reconstruction(), tiny.unet(), tiny.unet())
     names = [row.name for row in components(one_step)]
     assert sorted(names) == ["critic", "prior", "student.codec", "student.unet"]
 
@@ -139,7 +140,7 @@ def test_table_adds_up_and_is_aligned() -> None:
 
 def test_it_prints_and_logs(make_trainer, events, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer(max_steps=1, callbacks=[MemorySummary()], limit_val_batches=0)
-    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.reconstruction())
     with caplog.at_level("INFO"):
         trainer.fit(module, tiny.loader(), tiny.loader())
     assert re.search(r"student\.unet +UNet2DConditionModel +[\d,]{5,}", caplog.text)
@@ -154,7 +155,7 @@ def test_it_prints_and_logs(make_trainer, events, caplog: pytest.LogCaptureFixtu
 
 def test_it_prints_before_a_test_and_with_any_logger(make_trainer, tmp_path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer(callbacks=[MemorySummary()], logger=CSVLogger(tmp_path))
-    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    module = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.reconstruction())
     with caplog.at_level("INFO"):
         trainer.test(module, tiny.loader())
     assert "Networks in memory:" in caplog.text

@@ -60,7 +60,7 @@ def stage_one(base: Path, share: bool = True, score: Any = "own", checkpointing:
         student=student(base, share, seed=0, gradient_checkpointing=checkpointing),
         fidelity=tiny.LinearTeacher(),
         realness=OneStepTeacher(student(base, share, seed=1, gradient_checkpointing=checkpointing), score),
-        perceptual=tiny.Quartic(),
+        reconstruction=tiny.reconstruction(),
         optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion import ResShiftSchedule
+from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks import (
     KLCodec,
@@ -192,6 +194,18 @@ class Quartic(PerceptualDistance):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean fourth power of the difference of each pair."""
         return (x - y).pow(4).mean(dim=(1, 2, 3))
+
+
+def reconstruction(name: str = "lpips_toy", **weights: Any) -> Reconstruction:
+    """Eq. 1 with the distance that anyone can compute."""
+    return Reconstruction(perceptual=Quartic(name), **weights)
+
+
+def nested(options: dict[str, Any]) -> dict[str, Any]:
+    """A training's options, those that are `Reconstruction`'s in an object of their own."""
+    names = inspect.signature(Reconstruction).parameters.keys() & options.keys()
+    rest = {name: value for name, value in options.items() if name not in names}
+    return {"reconstruction": reconstruction(**{name: options[name] for name in names}), **rest}
 
 
 class ToyPairs(Dataset[Batch]):

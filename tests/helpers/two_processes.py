@@ -33,11 +33,11 @@ def trainings() -> dict[str, Any]:
         student=tiny.adapted_student(),
         fidelity=tiny.LinearTeacher(),
         realness=tiny.OneStepTeacher(tiny.adapted_student(seed=1)),
-        perceptual=tiny.Quartic(),
+        reconstruction=tiny.reconstruction(),
         optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
     )
-    patterns: dict[str, Any] = {"lambda_grid": 0.1, "symmetries": True, "random_views": True}
-    one_step = OneStepTraining(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6), **patterns)
+    patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
+    one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
     return {"stage 1": stage_one, "one step": one_step}
 
 

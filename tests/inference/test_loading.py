@@ -25,15 +25,15 @@ UNET = {"class_path": "ctsr_lightning.networks.nano_unet", "init_args": {"latent
 CODEC = {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8, "weights": "work/codec/kept/last.ckpt"}}
 STUDENT = {"class_path": "OneStepStudent", "init_args": {"unet": UNET, "codec": CODEC, "timestep": 250}}
 TEACHER = {"class_path": "OneStepTeacher", "init_args": {"network": STUDENT}}
-DISTANCE = {"class_path": "TextureDistance"}
+EQ_1 = {"perceptual": {"class_path": "TextureDistance"}}
 STAGE_1 = {
     "class_path": STUDENT["class_path"],
     "init_args": STUDENT["init_args"] | {"weights": "work/one/kept/last.ckpt"},
 }
 TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "codec": ("CodecTraining", {"codec": {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8}}}),
-    "one": ("OneStepTraining", {"student": STUDENT, "prior": UNET, "critic": UNET, "perceptual": DISTANCE}),
-    "dual": ("CTSRStage1", {"student": STUDENT, "fidelity": TEACHER, "realness": TEACHER, "perceptual": DISTANCE}),
+    "one": ("OneStepTraining", {"student": STUDENT, "prior": UNET, "critic": UNET, "reconstruction": EQ_1}),
+    "dual": ("CTSRStage1", {"student": STUDENT, "fidelity": TEACHER, "realness": TEACHER, "reconstruction": EQ_1}),
     "control": (
         "CTSRStage2",
         {

@@ -16,7 +16,7 @@ def stage_one(gradient="score", **options) -> CTSRStage1:
         student=options.pop("student", None) or tiny.student(seed=2),
         fidelity=tiny_resshift.bridged_teacher(**options),
         realness=tiny.realness_teacher(),
-        perceptual=tiny.Quartic(),
+        reconstruction=tiny.reconstruction(),
         gradient=gradient,
     )
 

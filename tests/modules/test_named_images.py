@@ -30,7 +30,7 @@ def student():
 
 
 def stage_one():
-    return CTSRStage1(student(), tiny.fidelity_teacher(), OneStepTeacher(student()), tiny.Quartic())
+    return CTSRStage1(student(), tiny.fidelity_teacher(), OneStepTeacher(student()), tiny.reconstruction())
 
 
 def stage_two():
@@ -39,7 +39,7 @@ def stage_two():
 
 
 def realness():
-    return OneStepTraining(student(), tiny.Quartic(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
+    return OneStepTraining(student(), tiny.reconstruction(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
 
 
 @pytest.mark.parametrize("make", [stage_one, stage_two, realness, lambda: PriorTraining(student())])

@@ -70,7 +70,7 @@ def test_every_teacher_is_measured_the_same_every_time_without_drawing(make):
 
 
 def stage_one(realness):
-    return CTSRStage1(tiny.student(seed=2), Known(0.5), realness, tiny.Quartic(), gradient="score")
+    return CTSRStage1(tiny.student(seed=2), Known(0.5), realness, tiny.reconstruction(), gradient="score")
 
 
 def test_errors_are_said_once_and_warned_about_where_there_is_no_score(tmp_path, caplog):

@@ -26,11 +26,9 @@ def one_step(**options) -> OneStepTraining:
     return OneStepTraining(
         **{
             "student": tiny.student(seed=2),
-            "perceptual": tiny.Quartic(),
             "target": tiny_experts.expert_teacher(),
             "lambda_vsd": 0.0,
-            **TERMS,
-            **options,
+            **tiny.nested({**TERMS, **options}),
         }
     )
 
@@ -113,7 +111,7 @@ def test_the_distilled_network_has_a_score() -> None:
     from ctsr_lightning.modules import CTSRStage1
 
     distilled = OneStepTeacher(one_step().student)
-    stage_1 = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), distilled, tiny.Quartic())
+    stage_1 = CTSRStage1(tiny.student(), tiny.fidelity_teacher(), distilled, tiny.reconstruction())
     stage_1.draws = Draws(3)
     assert {"realness/align", "realness/prior"} <= stage_1.losses(tiny.batch()).keys()
 

@@ -26,8 +26,7 @@ def stage_one(**options) -> CTSRStage1:
         "student": tiny.student(seed=2),
         "fidelity": tiny.fidelity_teacher(),
         "realness": tiny.realness_teacher(),
-        "perceptual": tiny.Quartic(),
-        **options,
+        **tiny.nested(options),
     }
     return CTSRStage1(**options)
 
@@ -122,7 +121,7 @@ def test_random_views_change_the_perceptual_term_alone():
 
 def test_default_weights_are_the_papers():
     module = stage_one()
-    assert (module.lambda_l2, module.lambda_lpips, module.gamma_time) == (1.0, 2.0, 5.5)
+    assert (module.reconstruction.lambda_l2, module.reconstruction.lambda_lpips, module.gamma_time) == (1.0, 2.0, 5.5)
     assert module.weights == {"fidelity": 2.0, "realness": 1.0}
 
 
@@ -144,7 +143,7 @@ def test_each_weight_scales_its_own_terms(option, terms):
 
 
 def test_perceptual_term_says_what_it_is():
-    module = stage_one(perceptual=tiny.Quartic("quality_distance"))
+    module = stage_one(reconstruction=tiny.reconstruction("quality_distance"))
     assert list(losses(module, tiny.batch()))[1] == "rec/quality_distance"
 
 

@@ -14,10 +14,17 @@ from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import NanoCodec
 from helpers import tiny
 
+
+def res_shift(network=None, **options) -> ResShiftTraining:
+    """The training of T_f with those terms on images that have a weight."""
+    options = {"lambda_l2": 0.0, "lambda_lpips": 0.0, **options}
+    return ResShiftTraining(network or tiny.shift_network(), **tiny.nested(options))
+
+
 MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec()),
     "prior": lambda: PriorTraining(tiny.student()),
-    "residual shift": lambda: ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5),
+    "residual shift": lambda: res_shift(lambda_l1=0.5),
 }
 
 
@@ -62,8 +69,8 @@ def test_prior_term_is_the_denoising_error(prediction):
 
 @pytest.mark.parametrize("std", [None, 0.3])
 def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
-    options = {"lambda_latent": 3.0, "lambda_pixel": 0.5, "lambda_grid": 2.0}
-    module = ResShiftTraining(tiny.shift_network(residual_std=std), **options).double()
+    network = tiny.shift_network(residual_std=std)
+    module = res_shift(network, lambda_latent=3.0, lambda_l1=0.5, lambda_grid=2.0).double()
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     up = 2 * F.interpolate(batch.lq, scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1) - 1
     w_0, w_y = network.codec.encode(2 * batch.gt - 1), network.codec.encode(up)
@@ -78,12 +85,12 @@ def test_residual_shift_terms_are_the_errors_of_latent_and_image(std):
         guess = guess + (std**-2 * w_y + u / variance) / (std**-2 + 1 / variance)
     image = network.codec.decode(guess)
     found = losses(module, batch)
-    assert list(found) == ["shift/latent", "shift/pixel", "shift/grid"]
+    assert list(found) == ["shift/latent", "rec/l1", "rec/grid"]
     assert found["shift/latent"].item() == pytest.approx(3 * (guess - w_0).square().mean().item(), rel=1e-9)
     pixel = 0.5 * (image - (2 * batch.gt - 1)).abs().mean().item()
-    assert found["shift/pixel"].item() == pytest.approx(pixel, rel=1e-9)
+    assert found["rec/l1"].item() == pytest.approx(pixel, rel=1e-9)
     grid = 2.0 * reconstruction.grid((image + 1) / 2, batch.gt, 4).item()
-    assert found["shift/grid"].item() == pytest.approx(grid, rel=1e-9)
+    assert found["rec/grid"].item() == pytest.approx(grid, rel=1e-9)
 
 
 class Stop(Callback):
@@ -97,23 +104,23 @@ class Stop(Callback):
 
 
 def test_residual_shift_looks_for_lattices_and_turns_its_crops():
-    module = ResShiftTraining(tiny.shift_network(), lambda_lattice=3.0, symmetries=True).double()
-    plain = ResShiftTraining(tiny.shift_network(), lambda_pixel=1.0).double()
+    module = res_shift(lambda_lattice=3.0, symmetries=True).double()
+    plain = res_shift(lambda_l1=1.0).double()
     batch = tiny.batch(side=64, dtype=torch.float64)
     module.draws, plain.draws = Draws(5), Draws(5)
     found = module.losses(batch)
-    assert list(found) == ["shift/latent", "shift/lattice"]
+    assert list(found) == ["shift/latent", "rec/lattice"]
     lq, gt = random_symmetry([batch.lq, batch.gt], plain.draws.generator)  # what the other has drawn first
     turned = plain.losses(type(batch)(lq, gt, batch.key))
     assert found["shift/latent"].item() == pytest.approx(turned["shift/latent"].item(), rel=1e-9)
-    assert found["shift/lattice"].item() > 0
+    assert found["rec/lattice"].item() > 0
 
 
 def switched(tmp_path, l2_from, *stops):
     """Names and values of the pixel term at every step of a training, interrupted after some of them."""
     log, checkpoint = [], None
     for stop in stops:
-        module = ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5, l2_from=l2_from, lambda_l2=3.0)
+        module = res_shift(lambda_l1=0.5, l2_from=l2_from, lambda_l2=3.0)
         losses_of = module.losses
 
         def spied(batch, losses_of=losses_of):
@@ -132,30 +139,36 @@ def switched(tmp_path, l2_from, *stops):
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*:UserWarning")
 def test_squares_take_over_where_they_are_told_to_also_after_a_resumption(tmp_path):
     straight = switched(tmp_path, 0.5, 6)
-    assert [list(terms) for terms in straight] == [["shift/pixel"]] * 3 + [["shift/pixel_l2"]] * 3
+    assert [list(terms) for terms in straight] == [["rec/l1"]] * 3 + [["rec/l2"]] * 3
     assert switched(tmp_path, 0.5, 2, 4, 6) == straight
-    assert [list(terms) for terms in switched(tmp_path, 0.0, 2)] == [["shift/pixel_l2"]] * 2
-    assert [list(terms) for terms in switched(tmp_path, None, 6)] == [["shift/pixel"]] * 6
+    assert [list(terms) for terms in switched(tmp_path, 0.0, 2)] == [["rec/l2"]] * 2
+    assert [list(terms) for terms in switched(tmp_path, None, 2)] == [["rec/l2", "rec/l1"]] * 2
 
 
 def test_squared_term_is_the_mean_squared_error_of_the_image():
-    module = ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5, l2_from=0.5, lambda_l2=3.0).double()
-    module._squares = lambda: True
+    module = res_shift(lambda_l1=0.5, l2_from=0.5, lambda_l2=3.0).double()
+    module._past = lambda share: share == 0.5
     network, batch, draws = module.network, tiny.batch(dtype=torch.float64), torch.Generator().manual_seed(0)
     w_0, w_y = network.encode(batch.gt), network.degraded(batch.lq)
     tau = torch.randint(0, 4, (2,), generator=draws)
     w = network.schedule.add_noise(w_0, w_y, torch.randn(2, 4, 8, 8, generator=draws).double(), tau)
     image = network.codec.decode(network.predict_clean(w, tau, w_y))
     found = losses(module, batch)
-    assert list(found) == ["shift/latent", "shift/pixel_l2"]
+    assert list(found) == ["shift/latent", "rec/l2"]
     expected = 3.0 * (image - (2 * batch.gt - 1)).square().mean().item()
-    assert found["shift/pixel_l2"].item() == pytest.approx(expected, rel=1e-9)
+    assert found["rec/l2"].item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_shares_that_are_none_are_refused(share):
     with pytest.raises(ValueError, match=rf"l2_from in \[0, 1\].* found {share}"):
         ResShiftTraining(tiny.shift_network(), l2_from=share)
+
+
+@pytest.mark.parametrize("weights", [{"lambda_l1": 1.0}, {"lambda_l2": 1.0}])
+def test_a_change_of_terms_needs_both(weights):
+    with pytest.raises(ValueError, match="Expected `lambda_l1` and `lambda_l2`"):
+        res_shift(l2_from=0.5, **weights)
 
 
 def test_pixel_term_can_be_left_out():
@@ -169,7 +182,7 @@ def test_every_trainable_weight_gets_a_gradient(module):
 
 
 def test_batch_without_ground_truth_is_refused(module):
-    with pytest.raises(ValueError, match="this batch has none"):
+    with pytest.raises(ValueError, match=r"Expected batches with ground truth .*found none"):
         module.losses(tiny.batch()._replace(gt=None))
 
 

@@ -34,18 +34,21 @@ def stage_one(**options) -> CTSRStage1:
             "student": tiny.student(seed=2),
             "fidelity": tiny.fidelity_teacher(),
             "realness": tiny.realness_teacher(),
-            "perceptual": tiny.Quartic(),
+            "reconstruction": tiny.reconstruction(),
             "optimizer": adamw,
             **options,
         }
     )
 
 
+PIXEL = tiny.reconstruction(lambda_l2=0.0, lambda_l1=0.5, lambda_lpips=0.0)
 MAKERS = {
     "codec": lambda: CodecTraining(tiny.nano_codec(), scale=4),
     "prior": lambda: PriorTraining(tiny.student()),
-    "residual shift": lambda: ResShiftTraining(tiny.shift_network(), lambda_pixel=0.5),
-    "one step": lambda: OneStepTraining(tiny.student(seed=2), tiny.Quartic(), tiny.unet(seed=5), tiny.unet(seed=6)),
+    "residual shift": lambda: ResShiftTraining(tiny.shift_network(), reconstruction=PIXEL),
+    "one step": lambda: OneStepTraining(
+        tiny.student(seed=2), tiny.reconstruction(), tiny.unet(seed=5), tiny.unet(seed=6)
+    ),
     "stage 1": stage_one,
     "stage 1, full-size layout": lambda: stage_one(student=tiny.adapted_student(), fidelity=tiny.LinearTeacher()),
     "stage 2": lambda: CTSRStage2(

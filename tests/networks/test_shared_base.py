@@ -247,7 +247,7 @@ def test_a_frozen_user_freezes_nobody_else(base, teacher_first):
         (lambda base: VelocityField(shared_bases.unet(base)), "lora"),
         (
             lambda base: OneStepTraining(
-                tiny.adapted_student(), tiny.Quartic(), shared_bases.unet(base), shared_bases.unet(base)
+                tiny.adapted_student(), tiny.reconstruction(), shared_bases.unet(base), shared_bases.unet(base)
             ),
             "critic_lora",
         ),

@@ -25,7 +25,7 @@ from recipes.claims.plan import (
 from recipes.claims.records import Record, Records, digest, listing, transposed
 
 NANO = Path(__file__).parents[2] / "configs" / "nano"
-WEIGHTS = {"lambda_lpips": 0.4, "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5}
+WEIGHTS = {"lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5}
 VARIATIONS = [*measured(full=True), *stage_1(WEIGHTS), *stage_2()]
 
 
@@ -45,7 +45,7 @@ def test_the_plan_holds_what_the_paper_varies() -> None:
     prior = overrides["stage1/no_align"]
     assert prior["lambda_fidelity"] * prior["gamma_time"] == pytest.approx(0.2 * 5.5)
     assert prior["lambda_realness"] < 1e-5
-    assert overrides["stage1/paper_weights"]["lambda_fidelity"] == 2.0
+    assert overrides["stage1/paper_weights"]["reconstruction.lambda_lpips"] == 2.0
     assert overrides["stage1/score"] == {"gradient": "score"}
     assert overrides["stage2/reencode"] == {"z0_source": "reencode"}
     assert len({Experiment(variation).stem for variation in VARIATIONS}) == len(VARIATIONS)
@@ -59,7 +59,10 @@ def test_a_value_that_is_configured_is_not_tried_again() -> None:
 
 def test_the_shipped_configuration_names_its_weights() -> None:
     assert read_weights(NANO).keys() == WEIGHTS.keys()
-    assert read_config(NANO, "stage2")["data"]["class_path"] == "RealESRGANDataModule"
+    config = read_config(NANO, "stage2")
+    assert config["data"]["class_path"] == "RealESRGANDataModule"
+    network = config["model"]["init_args"]["fidelity"]["init_args"]["network"]["init_args"]
+    assert network["codec"]["class_path"] == "NanoCodec"  # a file within a file
 
 
 def test_seed_follows_seed() -> None:
@@ -96,7 +99,7 @@ def test_configurations_without_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"stage1\.yaml"):
         read_weights(tmp_path)
     (tmp_path / "stage1.yaml").write_text("model: {init_args: {lambda_fidelity: 1.0, gamma_time: much}}")
-    with pytest.raises(ValueError, match="missing lambda_lpips, lambda_realness, gamma_time"):
+    with pytest.raises(ValueError, match="missing lambda_realness, gamma_time"):
         read_weights(tmp_path)
 
 

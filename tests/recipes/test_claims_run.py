@@ -22,18 +22,22 @@ from ctsr_lightning.networks import LatentResShift, NanoCodec, OneStepStudent, n
 from recipes.__main__ import main
 from recipes.claims import plan as claims_plan
 from recipes.claims import records as claims_records
-from recipes.claims.plan import Variation, read_weights
+from recipes.claims.plan import Variation, read_config, read_weights
 
 pytestmark = pytest.mark.slow
 
 NANO = Path(__file__).parents[2] / "configs" / "nano"
-SIZES = {"latent_channels": 4, "channels": 4, "in_channels": 8, "widths": [8, 16]}
+SIZES = {"NanoCodec": {"channels": 4}, "ctsr_lightning.networks.nano_unet": {"latent_channels": 4, "widths": [8, 16]}}
 
 
 def shrunk(value: Any) -> Any:
     """A configuration with the smallest networks."""
     if isinstance(value, dict):
-        return {key: SIZES[key] if key in SIZES else shrunk(item) for key, item in value.items()}
+        value = {key: shrunk(item) for key, item in value.items()}
+        if sizes := SIZES.get(value.get("class_path", "")):
+            doubled = {"in_channels": 8} if "in_channels" in value.get("init_args", {}) else {}
+            value["init_args"] = {**value.get("init_args", {}), **sizes, **doubled}
+        return value
     return [shrunk(item) for item in value] if isinstance(value, list) else value
 
 
@@ -41,10 +45,9 @@ def write_configs(folder: Path) -> None:
     """The shipped configurations of both stages, with the smallest networks."""
     folder.mkdir()
     for name in ("stage1", "stage2"):
-        values = yaml.safe_load((NANO / f"{name}.yaml").read_text(encoding="utf-8"))
-        data = yaml.safe_load((NANO / values["data"]).read_text(encoding="utf-8"))
-        data["init_args"] |= {"crop": 64, "val_crop": 64}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(shrunk({**values, "data": data})), encoding="utf-8")
+        values = shrunk(read_config(NANO, name))
+        values["data"]["init_args"] |= {"crop": 64, "val_crop": 64}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
 
 def write_chain(folder: Path) -> None:

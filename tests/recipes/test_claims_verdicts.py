@@ -29,7 +29,7 @@ from recipes.claims.tables import mark, spread
 from recipes.claims.verdicts import Claim, claims, judged
 
 X, Y = Axis("psnr_y", higher_is_better=True), Axis("lpips_squeeze", higher_is_better=False)
-LAMBDAS = {"lambda_lpips": 0.4, "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5}
+LAMBDAS = {"lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5}
 VARIATIONS = [*measured(full=True), *stage_1(LAMBDAS), *stage_2()]
 MAKING = Making(
     "python -m recipes claims --data a",

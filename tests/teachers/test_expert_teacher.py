@@ -34,6 +34,6 @@ def test_judging_is_refused_with_what_to_do():
 def test_stage_1_with_it_says_so(tmp_path):
     from ctsr_lightning.modules import CTSRStage1
 
-    stage_1 = CTSRStage1(tiny.student(), tiny_experts.expert_teacher(), tiny.realness_teacher(), tiny.Quartic())
+    stage_1 = CTSRStage1(tiny.student(), tiny_experts.expert_teacher(), tiny.realness_teacher(), tiny.reconstruction())
     with pytest.raises(ValueError, match="has no score"):
         stage_1.losses(tiny.batch())
