@@ -1,4 +1,4 @@
-"""Restoration networks of any architecture that spandrel knows, read from their published files."""
+"""Published restoration networks of all architectures that spandrel knows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RGB: Final = 3
 
 
 class ExpertNetwork(nn.Module):
-    """A restorer x̂ = F(x_LR) of images in [0, 1], in float32 or, under autocast, in a half type if it is made for it.
+    """A restorer x̂ = F(x_LR) of images in [0, 1], in float32 or, under autocast, in a half type that it supports.
 
     Args:
         descriptor: spandrel's network and its description.
@@ -40,17 +40,17 @@ class ExpertNetwork(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Sides of a restored image for which nothing need be padded are multiples of this many pixels."""
+        """Sides of a restored image without padding are multiples of this many pixels."""
         return self.scale * self._descriptor.size_requirements.multiple_of
 
     def forward(self, lq: Tensor, seed: int = 0) -> Tensor:
-        """Restore images one by one, so that what becomes of an image does not depend on its batch.
+        """Restore images one by one, so that a result does not depend on the rest of its batch.
 
         Images whose sides the architecture cannot take are mirrored up to ones that it can, and cut afterwards.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).
-            seed: Seed of what the network draws; only a few draw anything.
+            seed: Seed of the network's random numbers; few networks draw any.
 
         Returns:
             Images in [0, 1], shape (B, 3, scale * h, scale * w), without gradient.
@@ -64,11 +64,10 @@ class ExpertNetwork(nn.Module):
             for image in lq:
                 torch.manual_seed(seed)
                 restored.append(self._descriptor(image[None]))
-        # Made in inference mode, which no loss may look at: the copy is an ordinary tensor.
-        return torch.cat(restored).clone().to(lq.dtype)
+        return torch.cat(restored).clone().to(lq.dtype)  # a copy, as losses cannot use tensors of inference mode
 
     def _half(self, device: str) -> bool:
-        """Whether autocast is on, and for a type that the architecture was made for."""
+        """Whether autocast is on, in a type that the architecture supports."""
         if not torch.is_autocast_enabled(device):
             return False
         bfloat16 = torch.get_autocast_dtype(device) == torch.bfloat16
@@ -78,16 +77,14 @@ class ExpertNetwork(nn.Module):
 def read_expert(file: Path) -> ExpertNetwork:
     """Read a restoration network from its published file: Real-ESRGAN, SwinIR, HAT, DAT, SPAN and many more.
 
-    The architecture and its settings are found out from the names and shapes of the weights, by spandrel. The file is
-    read as all weight files are: tensors alone, no code. Averaged weights (`params_ema`) are preferred to raw ones.
+    spandrel infers architecture and settings from names and shapes. Averaged weights (`params_ema`) are preferred.
 
     Args:
         file: The file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or holds code, no network that spandrel knows, or one for something else than
-            whole RGB images.
+        MissingWeightsError: If there is no such file.
+        ValueError: If it is damaged, holds code or no network of whole RGB images that spandrel knows.
     """
     found = find_weights(file)
     contents = read_file(found, EXPECTED)
@@ -96,7 +93,7 @@ def read_expert(file: Path) -> ExpertNetwork:
     state = named_tensors(contents, EXPECTED, found)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old calls in the architectures, which are not ours to mend
+            warnings.simplefilter("ignore")  # of outdated calls in spandrel's architectures
             descriptor: Any = ModelLoader().load_from_state_dict(dict(state))
     except UnsupportedModelError as error:
         raise ValueError(_unknown(found, state)) from error
@@ -117,7 +114,7 @@ def _unknown(file: Path, state: dict[str, Tensor]) -> str:
 
 
 def _check(descriptor: Any, file: Path) -> None:
-    """Refuse networks that do not turn an RGB image into an RGB image.
+    """Refuse networks of anything but RGB images.
 
     Raises:
         ValueError: If it is one of those.

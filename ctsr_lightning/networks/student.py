@@ -156,10 +156,6 @@ class OneStepStudent(nn.Module):
         """x̂ = D(ẑ), clipped to [0, 1]."""
         return self.decode(self.latent(lq, keys=keys)).clamp(0.0, 1.0)
 
-    def forward(self, lq: Tensor) -> Tensor:
-        """Same as `restore`."""
-        return self.restore(lq)
-
 
 def load_student_weights(student: OneStepStudent, path: str | Path) -> None:
     """Load trained weights of any known file into a student, strictly; the contents of the file tell which it is.

@@ -17,7 +17,7 @@ from ctsr_lightning.weights.search import find_weights
 
 
 class Prompt(nn.Module, ABC):
-    """The source of the prompt embedding c."""
+    """Source of the prompt embedding c."""
 
     varies: bool = True
     """Whether the embedding differs from image to image."""
@@ -41,7 +41,7 @@ class NoPrompt(Prompt):
     varies = False
 
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> None:
-        """Answer None."""
+        """None."""
 
 
 class _SamePrompt(Prompt):

@@ -1,4 +1,4 @@
-"""Recognition networks that say what is on an image."""
+"""Image taggers: recognition networks whose tags serve as prompts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
 
 SIDE: Final = 384
-"""Pixels along each side of what RAM sees."""
+"""Side of RAM's input in pixels."""
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 """ImageNet's statistics, which RAM was trained with."""
 
 
 class ImageTagger(ABC):
-    """Something that says in words what is on images."""
+    """Interface of image taggers."""
 
     @abstractmethod
     def tags(self, images: Tensor) -> list[str]:
-        """Name what is on each image.
+        """Tag images.
 
         Args:
             images: RGB in [0, 1], float32, shape (B, 3, h, w), on any device.
@@ -37,7 +37,7 @@ class ImageTagger(ABC):
 
 
 class RAMTagger(ImageTagger):
-    """RAM, or DAPE, which is RAM adapted to degraded images (SeeSR; OSEDiff asks it about the low-quality image).
+    """RAM, or DAPE, which is RAM adapted to degraded images (SeeSR; OSEDiff applies it to the low-quality image).
 
     Neither is part of this package. RAM comes as the Python package `ram` of the project recognize-anything. DAPE needs
     the version of `ram` that SeeSR, OSEDiff and PiSA-SR bring along (with `ram.models.ram_lora`): put a checkout of one
@@ -46,7 +46,7 @@ class RAMTagger(ImageTagger):
 
     Args:
         weights: RAM's weights, `ram_swin_large_14m.pth`.
-        dape: DAPE's weights over RAM's, `DAPE.pth`; null asks RAM itself.
+        dape: DAPE's weights over RAM's, `DAPE.pth`; null takes RAM itself.
 
     Raises:
         ImportError: If the package is not installed.
@@ -75,7 +75,7 @@ class RAMTagger(ImageTagger):
         self._network: Any = None
 
     def tags(self, images: Tensor) -> list[str]:
-        """Ask the network about images of 384 pixels along each side."""
+        """Tag images, resized to 384 pixels a side."""
         network = self._loaded().to(images.device)
         small = F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
         mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
@@ -89,7 +89,7 @@ class RAMTagger(ImageTagger):
         return [text.replace(" | ", ", ") for text in found]
 
     def _loaded(self) -> Any:
-        """The network, loaded when first asked for."""
+        """The network, loaded at its first use."""
         if self._network is None:
             for file in self._files.values():
                 _check(file)
@@ -108,6 +108,6 @@ def _check(file: Path) -> None:
     """Make sure that a file holds tensors only, because the package may read it in ways that run what is in it."""
     content = read_file(file, "RAM or DAPE", mapped=True)
     if not isinstance(content, dict):
-        raise ValueError(  # noqa: TRY004  # what is wrong is the file
+        raise ValueError(  # noqa: TRY004  # the file is wrong, not the call
             f"Expected named tensors in '{file}', found {type(content).__name__}. Name RAM's or DAPE's file."
         )

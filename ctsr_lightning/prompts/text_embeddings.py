@@ -26,12 +26,11 @@ _WANTED: Final = ["text_encoder/config.json", "tokenizer/*", "text_encoder/*.ind
 
 
 class TextEmbeddings:
-    """The embeddings of texts, from the cache where they are in it, else from the encoder.
+    """Embeddings of texts, from the cache or else from the encoder.
 
-    The encoder is loaded for what the cache lacks and let go again. Texts are embedded one by one, so that an embedding
-    is the same bits whatever else is asked for. In the cache an embedding is a safetensors file named by the text, in a
-    folder named by the encoder: its configuration, its tokenizer, and name, size and time of its weights. Another
-    encoder, or another version of it, therefore never answers for this one.
+    The encoder is in memory only while it computes texts that the cache lacks. Texts are embedded one by one, so that
+    an embedding is the same bits in every batch. The cache holds a safetensors file for each text, in a folder for each
+    encoder, told apart by its configuration, its tokenizer, and name, size and time of its weights.
 
     Args:
         path: A local folder in diffusers' layout, or a hub id, with `tokenizer` and `text_encoder` subfolders.
@@ -77,7 +76,7 @@ class TextEmbeddings:
             device: Where the encoder runs.
 
         Returns:
-            How many had to be computed.
+            Number of texts that were not in the cache.
 
         Raises:
             ValueError: If there is no cache.
@@ -88,7 +87,7 @@ class TextEmbeddings:
         return sum(1 for _ in self._compute(lacking, device))
 
     def read(self, text: str) -> Tensor | None:
-        """The embedding of a text, shape (L, D), if the cache has it."""
+        """Embedding of a text in the cache, shape (L, D), or None."""
         path = self._file(text) if self.cache is not None else None
         if path is None or not path.is_file():
             return None
@@ -113,7 +112,7 @@ class TextEmbeddings:
             gc.collect()  # its modules refer to each other
 
     def _identity(self) -> str:
-        """A name for this encoder, the same for the same files."""
+        """Name of this encoder by its files."""
         digest = hashlib.sha256()
         config = self.folder / "text_encoder" / "config.json"
         for file in (config, *sorted(p for p in (self.folder / "tokenizer").iterdir() if p.is_file())):
