@@ -144,6 +144,16 @@ def data_options(source: str | None, repeats: int, val: str | None = None) -> li
     return [*options, "--data.init_args.val_repeats", str(repeats)]
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in one step: another process sees the old or the new content, never half of it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def announce(number: int, parts: int, text: str) -> None:
     """Say which part of a command begins.
 
@@ -155,14 +165,10 @@ def announce(number: int, parts: int, text: str) -> None:
     print(f"\n[{number}/{parts}] {text}", flush=True)
 
 
-def computes_half(device: str, precision: TrainingPrecision) -> bool:
-    """Whether networks compute in bfloat16 while they are trained.
-
-    Args:
-        device: Accelerator for Lightning.
-        precision: What the user asked for.
-    """
-    return computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+def training_precision(device: str, precision: TrainingPrecision) -> str:
+    """Lightning's name of the type that networks compute in while they are trained."""
+    half = computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+    return "bf16-mixed" if half else "32-true"
 
 
 def train_link(
@@ -191,9 +197,8 @@ def train_link(
         Seconds that it took, over all its runs.
     """
     os.environ["CTSR_RUNS"] = str(output)  # where the configurations look for each other's weights
-    half = computes_half(device, precision) and not link.fine
     words = ["--config", str(configs / f"{link.name}.yaml"), *options, "--trainer.accelerator", device]
-    words += ["--trainer.precision", "bf16-mixed" if half else "32-true"]
+    words += ["--trainer.precision", "32-true" if link.fine else training_precision(device, precision)]
     return _train(command, output / link.name, length, words, device)
 
 

@@ -21,11 +21,11 @@ from recipes.chain import (
     Link,
     announce,
     check_configurations,
-    computes_half,
     data_options,
     find_photographs,
     remember_data,
     train_link,
+    training_precision,
 )
 
 EXPERTS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
@@ -194,7 +194,7 @@ def _train(
         print("complete: not needed any more", flush=True)
     else:
         words = ["--config", str(configs / "stage2.yaml"), *options["stage2"]]
-        asked: Precision = "bfloat16" if computes_half(device, precision) else "float32"
+        asked: Precision = "bfloat16" if training_precision(device, precision) == "bf16-mixed" else "float32"
         fill_cache(words, cache, None, None, Share(0, 1), torch_device(device), asked, keep=False)
     seconds["cache"] = time.perf_counter() - start
     announce(3, 4, stage2.text)
