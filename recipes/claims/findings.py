@@ -101,9 +101,9 @@ class Findings:
         """A function of experiment and seed, for every seed of the experiment."""
         return pd.Series({seed: function(key, seed) for seed in self.means.loc[key].index.unique("seed")})
 
-    def tried(self, *weights: str) -> list[Experiment]:
-        """The experiments that replace one of these weights of the loss alone."""
-        return [e for e in self.experiments if len(e.overrides) == 1 and e.overrides.keys() <= {*weights}]
+    def tried(self, weight: str) -> list[Experiment]:
+        """The experiments that replace this weight of the loss alone."""
+        return [e for e in self.experiments if [*e.overrides] == [weight]]
 
     def point(self, key: str, seed: int, method: str = START, label: str | None = None) -> Point:
         """A method on the perception-distortion plane."""

@@ -2,7 +2,6 @@
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import inspect
-import os
 import shlex
 import sys
 import time
@@ -74,10 +73,15 @@ def claims(
     options = dict(locals())
     if steps <= 0:
         raise ValueError(f"Expected a positive --steps, found {steps}.")
+    import pandas as pd
+
     from ctsr_lightning.commands.options import listed
     from ctsr_lightning.networks.shipped import shipped_folder
-    from recipes.chain import training_precision
+    from recipes.chain import training_precision, write_atomically
     from recipes.claims.experiments import list_experiments, plan_experiments, read_loss_settings
+    from recipes.claims.findings import Findings
+    from recipes.claims.page import claims_page, introduce
+    from recipes.claims.plots import write_pictures
     from recipes.claims.records import Records
     from recipes.claims.train import ExperimentTrainer, check_chain
 
@@ -109,9 +113,16 @@ def claims(
     if only:
         print(f"{len(found)} records are in '{records.folder}'; without --only the page is written.")
         return 0
+    tables = [record.measurements.assign(experiment=e.key, seed=e.seed) for e, record in found.items()]
+    findings = Findings(pd.concat(tables), experiments)
     page = Path(output).expanduser()
     page = page if page.suffix == ".md" else page / "claims.md"
-    write_page(page, experiments, found, trainer, settings, options)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    pictures = write_pictures(page.parent, page.stem, findings, settings)
+    introduction = introduce(_command(options), findings.perceptual, trainer, found)
+    notes = page.with_name(READING)
+    reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+    write_atomically(page, claims_page(findings, introduction, pictures, reading).encode())
     print(f"→ {page}")
     return 0
 
@@ -140,7 +151,7 @@ def run_pending(
         return experiment in found and (experiment not in needed or trainer.has_weights(experiment))
 
     pending = [e for e in experiments if not is_done(e)]
-    clock = ProgressClock(len(experiments), {e: found[e] for e in experiments if e not in pending})
+    clock = ProgressClock(experiments, pending)
     while pending:
         before = list(pending)
         for experiment in before:
@@ -153,14 +164,12 @@ def run_pending(
                 if (record := records.read(experiment, settings[experiment])) is not None:
                     found[experiment] = record
                 if not is_done(experiment):
-                    clock.announce(experiment, records.differing_settings(experiment, settings[experiment]))
+                    clock.announce(experiment, found, records.differing_settings(experiment, settings[experiment]))
                     found[experiment] = trainer.run(experiment, start)
                     records.write(experiment, settings[experiment], found[experiment])
-                clock.finish(experiment, found[experiment])
                 pending.remove(experiment)
         if len(pending) == len(before):
-            clock.wait(pending[0])
-            time.sleep(WAIT)
+            clock.wait()
     return {e: found[e] for e in experiments}
 
 
@@ -168,84 +177,34 @@ class ProgressClock:
     """Prints which experiment of how many runs, and about how long the rest will take.
 
     Args:
-        total: Number of experiments.
-        finished: Those that are finished.
+        experiments: All experiments.
+        pending: Those that are left, a list that shrinks.
     """
 
-    def __init__(self, total: int, finished: "Mapping[Experiment, Record]") -> None:
-        self.total, self.finished = total, dict(finished)
-        self._waits = False
-        if finished:
-            print(f"{len(finished)} of {total} experiments are finished.", flush=True)
+    def __init__(self, experiments: "Sequence[Experiment]", pending: "Sequence[Experiment]") -> None:
+        self.total, self.pending, self._waits = len(experiments), pending, False
+        if len(pending) < self.total:
+            print(f"{self.total - len(pending)} of {self.total} experiments are finished.", flush=True)
 
-    def announce(self, experiment: "Experiment", differing: Sequence[str]) -> None:
+    def announce(
+        self, experiment: "Experiment", found: "Mapping[Experiment, Record]", differing: Sequence[str]
+    ) -> None:
         """Print which experiment begins, and the settings in which a record of it differs that is not used."""
         if differing:
             print(f"{experiment.title}: its record was made with other settings ({', '.join(differing)}).")
-        print(f"\n[{len(self.finished) + 1}/{self.total}] {experiment.title}{self._left()}", flush=True)
+        seconds = [sum(record.seconds.values()) for e, record in found.items() if e.is_trained]
+        minutes = len(self.pending) * sum(seconds) / max(1, len(seconds)) / 60.0
+        left = f"; about {minutes:.0f} minutes left" if minutes >= 1.0 else "; less than a minute left" * bool(seconds)
+        number = self.total - len(self.pending) + 1
+        print(f"\n[{number}/{self.total}] {experiment.title}{left}", flush=True)
         self._waits = False
 
-    def finish(self, experiment: "Experiment", record: "Record") -> None:
-        """Count an experiment as finished."""
-        self.finished[experiment] = record
-
-    def wait(self, experiment: "Experiment") -> None:
-        """Print, once, what is waited for."""
+    def wait(self) -> None:
+        """Wait a little for another process; print so once."""
         if not self._waits:
-            print(f"Waiting for another process, which does {experiment.title}.", flush=True)
+            print(f"Waiting for another process, which does {self.pending[0].title}.", flush=True)
         self._waits = True
-
-    def _left(self) -> str:
-        seconds = [sum(record.seconds.values()) for e, record in self.finished.items() if e.is_trained]
-        if not seconds:
-            return ""
-        minutes = (self.total - len(self.finished)) * sum(seconds) / len(seconds) / 60.0
-        return f"; about {minutes:.0f} minutes left" if minutes >= 1.0 else "; less than a minute left"
-
-
-def write_page(
-    path: Path,
-    experiments: "Sequence[Experiment]",
-    found: "Mapping[Experiment, Record]",
-    trainer: "ExperimentTrainer",
-    settings: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> None:
-    """Write the page and its pictures.
-
-    Args:
-        path: The page.
-        experiments: All experiments, with seed 0, in the order of the tables.
-        found: Every experiment, with every seed, and its record.
-        trainer: What they were done with.
-        settings: Stage 1's settings as configured.
-        options: The options of the command.
-    """
-    import pandas as pd
-
-    from recipes.chain import write_atomically
-    from recipes.claims.findings import Findings
-    from recipes.claims.page import Making, claims_page
-    from recipes.claims.plots import write_pictures
-
-    tables = [record.measurements.assign(experiment=e.key, seed=e.seed) for e, record in found.items()]
-    findings = Findings(pd.concat(tables), experiments)
-    making = Making(
-        command=_command(options),
-        seeds=sorted({e.seed for e in found if e.is_trained}),
-        steps=(trainer.training_steps("stage1"), trainer.training_steps("stage2")),
-        photos=_named(trainer.photos),
-        test=_named(trainer.test),
-        images=tables[0]["image"].nunique(),
-        chain="those that come with this package" if options["chain"] is None else f"those of `{_near(trainer.chain)}`",
-        devices=list(dict.fromkeys(str(record.made["device"]) for record in found.values())),
-        minutes=sum(sum(record.seconds.values()) for record in found.values()) / 60.0,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = write_pictures(path.parent, path.stem, findings, settings)
-    notes = path.with_name(READING)
-    reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    write_atomically(path, claims_page(findings, making, pictures, reading).encode())
+        time.sleep(WAIT)
 
 
 def _absolute(path: str | Path) -> Path:
@@ -262,17 +221,11 @@ def _numbers(seeds: int | list[int] | str) -> list[int]:
 
 
 def _command(options: Mapping[str, Any]) -> str:
-    """The command line without defaults, paths as seen from here: those of one machine mean nothing elsewhere."""
+    """The command line without defaults, paths as seen from here."""
+    from recipes.claims.page import relative_path
+
     words = ["python", "-m", "recipes", "claims"]
     for name, parameter in inspect.signature(claims).parameters.items():
         if (value := options[name]) != parameter.default:
-            words += [f"--{name}", _near(Path(value).expanduser()) if name in PATHS else str(value)]
+            words += [f"--{name}", relative_path(Path(value).expanduser()) if name in PATHS else str(value)]
     return shlex.join(words)
-
-
-def _near(path: Path) -> str:
-    return Path(os.path.relpath(path)).as_posix()
-
-
-def _named(folder: Path | None) -> str:
-    return "the sample photographs of scikit-image" if folder is None else f"the photographs in `{_near(folder)}`"

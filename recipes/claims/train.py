@@ -158,10 +158,8 @@ class ExperimentTrainer:
 
         folder = self._folder(experiment, start)
         shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted process
-        options = {**self._fit_options(experiment, folder), **self._start_options(start)}
-        options |= {f"model.init_args.{name}": value for name, value in experiment.overrides.items()}
         words = ["fit", "--config", str(self.configs / f"{experiment.group}.yaml")]
-        for name, value in options.items():
+        for name, value in self._fit_options(experiment, start, folder).items():
             words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
         with muted_logs():
             training_cli(words)
@@ -169,9 +167,13 @@ class ExperimentTrainer:
             raise FileNotFoundError(f"Expected the training to write '{folder / WEIGHTS}', found nothing.")
         return folder / WEIGHTS
 
-    def _fit_options(self, experiment: Experiment, folder: Path) -> dict[str, Any]:
+    def _fit_options(self, experiment: Experiment, start: Experiment | None, folder: Path) -> dict[str, Any]:
         steps = self.training_steps(experiment.group)
         photos = {} if self.photos is None else {"train": [str(self.photos)], "val_split": 0}
+        model = dict(experiment.overrides)
+        if start is not None:
+            places = ("student.init_args.weights", "velocity.init_args.unet.init_args.weights")
+            model |= dict.fromkeys(places, str(self._folder(start) / WEIGHTS))
         return {
             "seed_everything": experiment.seed,
             "trainer.max_steps": steps,
@@ -191,11 +193,8 @@ class ExperimentTrainer:
             "data.init_args.pool": None,  # every crop is a new one
             **{f"data.init_args.{name}": value for name, value in photos.items()},
             "model.init_args.scheduler.init_args.warmup_steps": steps // 10,
+            **{f"model.init_args.{name}": value for name, value in model.items()},
         }
-
-    def _start_options(self, start: Experiment | None) -> dict[str, str]:
-        places = ("student.init_args.weights", "velocity.init_args.unet.init_args.weights")
-        return {} if start is None else {f"model.init_args.{p}": str(self._folder(start) / WEIGHTS) for p in places}
 
     def _configured(self, group: str) -> dict[str, Any]:
         """The part of a configuration that a short training keeps: not its length, say."""

@@ -113,8 +113,9 @@ def _best_weight(*weights: str) -> Callable[[Findings], Evidence]:
 
     def evidence(findings: Findings) -> Evidence:
         name = findings.perceptual
-        changes = {e.key: findings.change(e.key, STAGE_1, name) for e in findings.tried(*weights)}
-        parts = [f"{key.partition('/')[2]} {change.text(sign=True)}" for key, change in changes.items()]
+        tried = [e.key for weight in weights for e in findings.tried(weight)]
+        changes = {key.partition("/")[2]: findings.change(key, STAGE_1, name) for key in tried}
+        parts = [f"{key} {change.text(sign=True)}" for key, change in changes.items()]
         numbers = f"Change in {name}, positive is worse: {'; '.join(parts)}."
         return Evidence([change.sign for change in changes.values()], numbers)
 

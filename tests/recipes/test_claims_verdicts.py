@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,7 @@ from recipes.claims.experiments import (
     STAGE_2,
     TEACHERS,
     list_experiments,
+    plan_experiments,
 )
 from recipes.claims.findings import (
     Estimate,
@@ -33,8 +37,9 @@ from recipes.claims.findings import (
     lead_at_equal_psnr,
     paired_difference,
 )
-from recipes.claims.page import Making, claims_page
+from recipes.claims.page import claims_page, introduce
 from recipes.claims.plots import swept_weights, write_pictures
+from recipes.claims.records import COLUMNS, Record
 from recipes.claims.verdicts import Claim, judge_claims, verdict
 
 X, Y = Axis("psnr_y", higher_is_better=True), Axis("lpips_squeeze", higher_is_better=False)
@@ -42,32 +47,22 @@ SETTINGS = {
     "lambda_lpips": 0.4, "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5, "gradient": "score",
 }  # fmt: skip
 EXPERIMENTS = list_experiments(SETTINGS, full=True)
-MAKING = Making(
-    command="python -m recipes claims --photos a",
-    seeds=[0, 1, 2],
-    steps=(120, 180),
-    photos="photographs",
-    test="others",
-    images=4,
-    chain="ours",
-    devices=["cpu, 2 threads"],
-    minutes=31.4,
-)
+INTRODUCTION = ["How it was made."]
 Points = Mapping[str, tuple[float, float]]
 
 
 def record(key: str, seed: int, points: Points, shift: float = 0.0) -> pd.DataFrame:
     """Four images around given means; `shift` moves PSNR as a seed would."""
-    tables = []
+    rows = []
     for method, (psnr, distance) in points.items():
         values = {
-            "psnr_y": psnr + shift + np.array([-2.0, 1.0, 1.0, 0.0]),
-            "lpips_squeeze": distance - shift / 100 + np.array([1.0, -1.0, 0.5, -0.5]) / 100,
-            "grid_energy": np.array([1.0, 1.02, 1.0, 1.02]),
+            "psnr_y": [psnr + shift + offset for offset in (-2.0, 1.0, 1.0, 0.0)],
+            "lpips_squeeze": [distance - shift / 100 + offset / 100 for offset in (1.0, -1.0, 0.5, -0.5)],
+            "grid_energy": [1.0, 1.02, 1.0, 1.02],
         }
-        table = pd.DataFrame({"image": list("abcd"), **values}).melt("image", var_name="metric")
-        tables.append(table.assign(method=method))
-    return pd.concat(tables).assign(experiment=key, seed=seed)
+        for metric, column in values.items():
+            rows += [(key, seed, *row) for row in zip("abcd", [method] * 4, [metric] * 4, column, strict=True)]
+    return pd.DataFrame(rows, columns=["experiment", "seed", *COLUMNS])
 
 
 def teachers(gain: float) -> dict[str, tuple[float, float]]:
@@ -93,6 +88,7 @@ def seeds(key: str, points: Points, wobble: float = 0.01) -> pd.DataFrame:
     return pd.concat([record(key, seed, points, wobble * (seed - 1)) for seed in range(3)])
 
 
+@cache
 def tables(*, good: bool) -> dict[str, pd.DataFrame]:
     """Everything as the paper says, or nothing of it; by experiment."""
     start, end = ((23.9, 0.15), (25.0, 0.3)) if good else ((21.8, 0.39), (21.6, 0.34))
@@ -135,7 +131,7 @@ def test_one_metric_is_enough_for_the_blend() -> None:
 
 
 def test_the_gain_of_the_best_blend_has_the_standard_error_over_images() -> None:
-    table = tables(good=True)[TEACHERS]
+    table = tables(good=True)[TEACHERS].copy()
     noise = np.array([0.3, -0.1, 0.2, -0.4])
     table.loc[(table.method == blend_label(0.8)) & (table.metric == "psnr_y"), "value"] += 1.0 + noise
     claim = by_text(findings(good=True, **{TEACHERS: table}), "Blending")
@@ -160,9 +156,8 @@ def test_a_sweep_that_turns_back_with_one_seed_is_mixed() -> None:
 def test_one_seed_is_judged_by_its_signs() -> None:
     one = Findings(pd.concat(tables(good=True).values()).query("seed == 0"), EXPERIMENTS)
     assert {verdict for _, verdict in verdicts(one)} == {"reproduced"}
-    text = claims_page(one, MAKING._replace(seeds=[0]), {}, "")
-    assert "with one seed nothing is known about the spread" in text
-    assert "**+" not in text
+    assert "**+" not in claims_page(one, INTRODUCTION, {}, "")
+    assert "with one seed nothing is known about the spread" in made([0])
 
 
 def test_weights_without_another_value_are_not_judged() -> None:
@@ -175,7 +170,7 @@ def test_weights_without_another_value_are_not_judged() -> None:
 def test_a_chain_without_its_own_stages_is_judged_as_well() -> None:
     found = Findings(pd.concat(table for key, table in tables(good=True).items() if key != FULL), EXPERIMENTS)
     assert verdicts(found) == verdicts(findings(good=True))
-    assert "full length" not in claims_page(found, MAKING, {}, "")
+    assert "full length" not in claims_page(found, INTRODUCTION, {}, "")
 
 
 def test_verdict() -> None:
@@ -247,11 +242,9 @@ def test_epsilon_distance_is_the_least_improvement_on_a_fine_curve() -> None:
 def test_the_page_says_all_of_it() -> None:
     found = findings(good=True)
     pictures = {"tradeoff": "claims_tradeoff.png"}
-    text = claims_page(found, MAKING, pictures, "By hand: **this**.\n")
+    text = claims_page(found, INTRODUCTION, pictures, "By hand: **this**.\n")
     for part in (
-        "```bash\npython -m recipes claims --photos a\n```",
-        "120 steps of 4 crops for stage 1",
-        "of changes that are nothing but chance, 18 % would be, with 3 seeds",
+        "do not edit.*\n\nHow it was made.\n\n## Verdicts",
         "| (a) | Blending the images of T_f and T_r",
         "## Reading\n\n*Written by hand",
         "By hand: **this**.",
@@ -269,10 +262,37 @@ def test_the_page_says_all_of_it() -> None:
     assert columns == {8}
 
 
+def made(seeds: list[int], perceptual: str = "lpips_squeeze") -> str:
+    """The introduction of a page about experiments of half a minute each."""
+    table = pd.DataFrame({"image": ["a", "b", "a"]})
+    planned = plan_experiments(EXPERIMENTS, seeds, ["chain", STAGE_1, STAGE_2])
+    found = {e: Record(table, {"training": 20.0, "evaluation": 10.0}, {"device": "cpu, 2 threads"}) for e in planned}
+    trainer: Any = SimpleNamespace(
+        chain=Path("ours"), photos=Path("mine"), test=None, training_steps={"stage1": 120, "stage2": 180}.get
+    )
+    return "\n\n".join(introduce("python -m recipes claims --photos a", perceptual, trainer, found))
+
+
+def test_the_introduction_says_how_it_was_made() -> None:
+    text = made([0, 1, 2])
+    for part in (
+        "```bash\npython -m recipes claims --photos a\n```",
+        "120 steps of 4 crops for stage 1",
+        "180 for stage 2",
+        "teachers are those of `ours`. Seeds 0, 1, 2 change",
+        "Trained on the photographs in `mine`.",
+        "Measured on 2 images: the sample photographs of scikit-image",
+        "Device: cpu, 2 threads. All trainings and measurements: 4 minutes.",
+        f"of changes that are nothing but chance, {200 * stats.t.sf(2, 2):.0f} % would be, with 3 seeds",
+    ):
+        assert part in text
+    assert "stand-in" not in text
+
+
 def test_a_stand_in_is_called_so() -> None:
+    assert "texture_distance is this project's stand-in, not LPIPS" in made([0, 1], "texture_distance")
     table = pd.concat(tables(good=True).values()).replace({"metric": {"lpips_squeeze": "texture_distance"}})
-    text = claims_page(Findings(table, EXPERIMENTS), MAKING, {}, "")
-    assert "texture_distance is this project's stand-in, not LPIPS" in text
+    assert "| texture_distance ↓ |" in claims_page(Findings(table, EXPERIMENTS), INTRODUCTION, {}, "")
 
 
 def test_marks() -> None:
