@@ -85,14 +85,10 @@ def find_photographs(folder: str | Path | None) -> str | None:
 
 
 def remember_photographs(output: Path, source: str | None) -> None:
-    """Record in an output folder which photographs it is trained on.
-
-    Args:
-        output: The folder, made as needed.
-        source: Result of `find_photographs`.
+    """Record in an output folder, made as needed, which photographs it is trained on.
 
     Raises:
-        ValueError: If the folder was trained on others.
+        ValueError: If it was trained on others.
     """
     output.mkdir(parents=True, exist_ok=True)
     record = output / "data.json"
@@ -107,13 +103,7 @@ def remember_photographs(output: Path, source: str | None) -> None:
 
 
 def data_options(source: str | None, repeats: int, val: str | None = None) -> list[str]:
-    """Options of `ctsr fit` for the photographs to train and validate on.
-
-    Args:
-        source: Folder of photographs, or None for the sample photographs.
-        repeats: Degradations of each photograph to validate on.
-        val: Folder of photographs to validate on; None holds out some of the others.
-    """
+    """Options of `ctsr fit`: photographs to train on (None: the samples) and to validate on (None: held out)."""
     options = [] if source is None else ["--data.init_args.train", json.dumps([source])]
     if val is not None:
         options += ["--data.init_args.val", json.dumps([val])]
@@ -166,7 +156,7 @@ def train_link(
         precision: Type that networks compute in.
 
     Returns:
-        Seconds, over all its runs.
+        Seconds over all its runs.
     """
     from ctsr_lightning.inference.restorer import pick_device
     from ctsr_lightning.training import training_cli

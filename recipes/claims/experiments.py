@@ -147,10 +147,6 @@ def start_experiment(experiment: Experiment, experiments: Sequence[Experiment]) 
 def read_config(configs: Path, name: str) -> dict[str, Any]:
     """A training's configuration as plain values, with the YAML files that it names in place of their names.
 
-    Args:
-        configs: Folder of the configurations.
-        name: `stage1` or `stage2`.
-
     Raises:
         FileNotFoundError: If there is no such file.
     """

@@ -1,8 +1,7 @@
-"""Records of finished experiments: measurements and the settings behind them; several processes may share a folder."""
+"""Records of finished experiments; several processes may share a folder of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,59 +14,60 @@ import pandas as pd
 from recipes.chain import write_atomically
 from recipes.claims.experiments import Experiment
 
-DIGITS: Final = 8
-"""Hexadecimal digits of the digest in a file's name."""
 COLUMNS: Final = ("image", "method", "metric", "value")
 """Columns of an experiment's measurements, a row per image, method (`t=0.20`, `T_f`, ...) and metric."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """Result of an experiment.
-
-    Args:
-        measurements: Columns as in `COLUMNS`.
-        seconds: Time of the `training` and the `evaluation`.
-        made: Device, versions and steps that it was made with.
-    """
+    """Result of an experiment."""
 
     measurements: pd.DataFrame
+    """Columns as in `COLUMNS`."""
     seconds: Mapping[str, float]
+    """Time of the `training` and the `evaluation`."""
     made: Mapping[str, Any]
-
-
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """A short hash of plain values, the same in whatever order they come."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:DIGITS]
+    """Device, versions and steps that it was made with."""
 
 
 class Records:
-    """A folder of JSON files, one per experiment and settings. Other settings never find a record.
+    """A folder of JSON files, one per experiment, all made with the same settings.
 
     Args:
         folder: The folder, made as needed.
+        settings: Settings that all experiments share, as plain values.
+
+    Raises:
+        ValueError: If the folder's records were made with others.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "settings.json"
+        if file.is_file() and (names := differing_settings(json.loads(file.read_text(encoding="utf-8")), settings)):
+            raise ValueError(
+                f"Expected the settings that the records in '{folder}' were made with, found others: "
+                f"{', '.join(names)}. Name another --work, or delete that folder."
+            )
+        write_atomically(file, json.dumps(settings, indent=1).encode())
 
-    def path(self, experiment: Experiment, settings: Mapping[str, Any]) -> Path:
+    def path(self, experiment: Experiment) -> Path:
         """The file of an experiment's record."""
-        return self.folder / f"{experiment.stem}-{settings_digest(settings)}.json"
+        return self.folder / f"{experiment.stem}.json"
 
     def read(self, experiment: Experiment, settings: Mapping[str, Any]) -> Record | None:
-        """The record of an experiment; None if there is none with these settings.
+        """The record of an experiment; None if there is none with these settings of its own.
 
         Raises:
             ValueError: If the file is damaged.
         """
-        path = self.path(experiment, settings)
+        path = self.path(experiment)
         if not path.is_file():
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content["settings"] != _plain(settings):
+            if differing_settings(content["settings"], settings):
                 return None
             rows = pd.DataFrame(content["measurements"], columns=list(COLUMNS))
             return Record(rows, content["seconds"], content["made"])
@@ -84,23 +84,10 @@ class Records:
             "made": dict(record.made),
             "measurements": record.measurements.round(6)[list(COLUMNS)].to_numpy().tolist(),
         }
-        text = json.dumps(content, allow_nan=False)
-        write_atomically(self.path(experiment, settings), text.encode())
-
-    def differing_settings(self, experiment: Experiment, settings: Mapping[str, Any]) -> list[str]:
-        """The settings in which the most similar record of the same experiment differs; empty without one."""
-        now = _plain(settings)
-        found: list[list[str]] = []
-        for path in sorted(self.folder.glob(f"{experiment.stem}-{'?' * DIGITS}.json")):
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))["settings"]
-            except (KeyError, TypeError, ValueError):
-                continue
-            found.append(sorted(name for name in {*now, *before} if now.get(name) != before.get(name)))
-        return min(filter(None, found), key=len, default=[])
+        write_atomically(self.path(experiment), json.dumps(content, allow_nan=False).encode())
 
     @contextmanager
-    def lock(self, experiment: Experiment, settings: Mapping[str, Any]) -> Iterator[bool]:
+    def lock(self, experiment: Experiment) -> Iterator[bool]:
         """Lock an experiment against other processes on this machine; false if another one holds the lock.
 
         The system releases the lock when a process ends, however it ends. Systems without such locks (Windows) always
@@ -113,7 +100,7 @@ class Records:
             return
         locks = self.folder / "locks"
         locks.mkdir(exist_ok=True)
-        with (locks / self.path(experiment, settings).stem).open("w") as file:
+        with (locks / experiment.stem).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -122,20 +109,7 @@ class Records:
             yield True
 
 
-def _plain(settings: Mapping[str, Any]) -> Any:
-    """Settings as JSON gives them back: lists in place of tuples."""
-    return json.loads(json.dumps(settings))
-
-
-def describe_photographs(photos: list[Path], folder: Path | None) -> str:
-    """Photographs in settings: their number, names and sizes, wherever their folder is.
-
-    Args:
-        photos: The photographs.
-        folder: Their folder; None for the sample photographs.
-    """
-    if folder is None:
-        return "sample photographs"
-    return (
-        f"{len(photos)} files {settings_digest({p.relative_to(folder).as_posix(): p.stat().st_size for p in photos})}"
-    )
+def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that differ from those read from a JSON file."""
+    now = json.loads(json.dumps(now))  # lists in place of tuples
+    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

@@ -43,7 +43,7 @@ def claims(
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
     and measured on photographs held out of training. Three seeds take about 80 minutes of one CPU core. Finished
     experiments are kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
-    with seeds of its own or with the same. A record is used again only with the settings that it was made with.
+    with seeds of its own or with the same. Other settings need another WORK.
 
     The page includes claims_reading.md beside it, if there is one: a person's remarks on the figures.
 
@@ -104,7 +104,7 @@ def claims(
         device=device,
         precision=training_precision(device, precision),
     )
-    records = Records(trainer.work / "records")
+    records = Records(trainer.work / "records", trainer.shared_settings())
     try:
         found = run_pending(planned, trainer, records)
     except SystemExit:  # Ctrl-C, which Lightning has handled
@@ -130,20 +130,14 @@ def claims(
 def run_pending(
     experiments: "Sequence[Experiment]", trainer: "ExperimentTrainer", records: "Records"
 ) -> "dict[Experiment, Record]":
-    """Do all experiments that have no record yet; those that another process is doing are waited for.
+    """Do all experiments that have no record yet, those that others start from first; every one with its record.
 
-    Args:
-        experiments: The experiments in order; the start of one comes before it.
-        trainer: Trains and measures them.
-        records: Their records.
-
-    Returns:
-        Every experiment with its record, in the same order.
+    Experiments that another process is doing are waited for.
     """
     from recipes.claims.experiments import start_experiment
 
     starts = {e: start_experiment(e, experiments) for e in experiments}
-    settings = {e: trainer.settings(e, starts[e]) for e in experiments}
+    settings = {e: trainer.settings(e) for e in experiments}
     found = {e: record for e in experiments if (record := records.read(e, settings[e])) is not None}
     needed = {starts[e] for e in experiments if e not in found}
 
@@ -158,13 +152,13 @@ def run_pending(
             start = starts[experiment]
             if start is not None and not trainer.has_weights(start):
                 continue
-            with records.lock(experiment, settings[experiment]) as mine:
+            with records.lock(experiment) as mine:
                 if not mine:
                     continue
                 if (record := records.read(experiment, settings[experiment])) is not None:
                     found[experiment] = record
                 if not is_done(experiment):
-                    clock.announce(experiment, found, records.differing_settings(experiment, settings[experiment]))
+                    clock.announce(experiment, found)
                     found[experiment] = trainer.run(experiment, start)
                     records.write(experiment, settings[experiment], found[experiment])
                 pending.remove(experiment)
@@ -186,12 +180,8 @@ class ProgressClock:
         if len(pending) < self.total:
             print(f"{self.total - len(pending)} of {self.total} experiments are finished.", flush=True)
 
-    def announce(
-        self, experiment: "Experiment", found: "Mapping[Experiment, Record]", differing: Sequence[str]
-    ) -> None:
-        """Print which experiment begins, and the settings in which a record of it differs that is not used."""
-        if differing:
-            print(f"{experiment.title}: its record was made with other settings ({', '.join(differing)}).")
+    def announce(self, experiment: "Experiment", found: "Mapping[Experiment, Record]") -> None:
+        """Print which experiment begins."""
         seconds = [sum(record.seconds.values()) for e, record in found.items() if e.is_trained]
         minutes = len(self.pending) * sum(seconds) / max(1, len(seconds)) / 60.0
         left = f"; about {minutes:.0f} minutes left" if minutes >= 1.0 else "; less than a minute left" * bool(seconds)

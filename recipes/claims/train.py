@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from ctsr_lightning.teachers import OneStepTeacher
 from recipes.chain import WEIGHTS
 from recipes.claims import experiments as plan
 from recipes.claims.experiments import ALPHAS, BATCH, CONTROLS, FULL, STAGE_1, STAGE_2, STEPS, TEACHERS, Experiment
-from recipes.claims.records import COLUMNS, Record, describe_photographs, settings_digest
+from recipes.claims.records import COLUMNS, Record
 
 LINKS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
 """Trainings of the chain that every experiment builds on."""
@@ -91,48 +91,36 @@ class ExperimentTrainer:
         """Optimizer steps of one training of a stage."""
         return max(2, round(STEPS[group] * self.steps))
 
-    def settings(self, experiment: Experiment, start: Experiment | None = None) -> dict[str, Any]:
-        """All that an experiment's result depends on, as plain values.
-
-        Args:
-            experiment: The experiment.
-            start: The experiment whose weights it starts from.
-        """
-        links = (*LINKS, "stage1", "stage2") if experiment.key == FULL else LINKS
-        settings: dict[str, Any] = {
-            "experiment": experiment.key,
+    def shared_settings(self) -> dict[str, Any]:
+        """All that the results of experiments depend on, and share, as plain values."""
+        return {
             "version": __version__,
-            "chain": {name: _short_hash(self.chain / name / WEIGHTS) for name in links},
-            "test": describe_photographs(self.measured_on, self.test),
+            "chain": {name: file_hash(self.chain / name / WEIGHTS) for name in LINKS},
+            "configurations": {group: self._configured(group) for group in STEPS},
+            "photos": _sizes(self.trained_on, self.photos),
+            "test": _sizes(self.measured_on, self.test),
+            "steps": {group: self.training_steps(group) for group in STEPS},
+            "batch": BATCH,
             "crop": plan.CROP,
             "perceptual": {"name": self.distance.name, "definition": self.distance.definition},
             "device": self.torch_device.type,
-            "controls": list(CONTROLS),
-            "alphas": list(ALPHAS),
-        }
-        if not experiment.is_trained:
-            return settings
-        settings |= {
-            "seed": experiment.seed,
-            "overrides": dict(experiment.overrides),
-            "configuration": settings_digest(self._configured(experiment.group)),
-            "photos": describe_photographs(self.trained_on, self.photos),
-            "steps": self.training_steps(experiment.group),
-            "batch": BATCH,
             "precision": self.precision,
+            "controls": CONTROLS,
+            "alphas": ALPHAS,
         }
-        return settings if start is None else {**settings, "start": settings_digest(self.settings(start))}
+
+    def settings(self, experiment: Experiment) -> dict[str, Any]:
+        """All that the result of an experiment depends on besides."""
+        stages = ("stage1", "stage2") if experiment.key == FULL else ()
+        weights = {stage: file_hash(self.chain / stage / WEIGHTS) for stage in stages}
+        return {"overrides": dict(experiment.overrides), "weights": weights}
 
     def has_weights(self, experiment: Experiment) -> bool:
         """Whether the weights of an experiment are there for another one to start from."""
         return (self._folder(experiment) / WEIGHTS).is_file()
 
     def run(self, experiment: Experiment, start: Experiment | None = None) -> Record:
-        """Train and measure an experiment. Only the weights of trainings as configured stay.
-
-        Args:
-            experiment: The experiment.
-            start: The experiment whose weights it starts from.
+        """Train an experiment, from another one's weights, and measure it. Only weights of base trainings stay.
 
         Raises:
             FileNotFoundError: If the training leaves no weights.
@@ -156,7 +144,7 @@ class ExperimentTrainer:
         """Run a short training; the weights that it leaves."""
         from ctsr_lightning.training import training_cli
 
-        folder = self._folder(experiment, start)
+        folder = self._folder(experiment)
         shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted process
         words = ["fit", "--config", str(self.configs / f"{experiment.group}.yaml")]
         for name, value in self._fit_options(experiment, start, folder).items():
@@ -205,9 +193,9 @@ class ExperimentTrainer:
         kept = {name: trainer[name] for name in names if name in trainer}
         return {"model": config["model"], "data": config.get("data"), **kept, "callbacks": callbacks}
 
-    def _folder(self, experiment: Experiment, start: Experiment | None = None) -> Path:
+    def _folder(self, experiment: Experiment) -> Path:
         """Logs and weights of a training."""
-        return self.work / "trainings" / f"{experiment.stem}-{settings_digest(self.settings(experiment, start))}"
+        return self.work / "trainings" / experiment.stem
 
     def _measure(self, experiment: Experiment, weights: Path) -> pd.DataFrame:
         """PSNR-Y, the perceptual distance and grid energy of every image and method.
@@ -264,9 +252,9 @@ class ExperimentTrainer:
             return training_cli([*words, "--trainer.logger", "false", "--trainer.callbacks", "[]"], run=False).model
 
 
-@cache
-def _short_hash(path: Path) -> str:
-    return file_hash(path)[:16]
+def _sizes(photos: list[Path], folder: Path | None) -> dict[str, int] | str:
+    """Photographs by name and size, wherever their folder is."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in photos} if folder else "samples"
 
 
 @contextmanager

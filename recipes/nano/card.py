@@ -44,16 +44,7 @@ def card(
     figures: Sequence[Mapping[str, Any]],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The card as plain data.
-
-    Args:
-        runs: The chain's folder.
-        parts: Parts of the package, from `pack`.
-        data: Name and number of the photographs.
-        rounding: Effect of float16 on restored images.
-        figures: Measurements, from `figure`.
-        versions: Versions of the libraries.
-    """
+    """The card of a chain's folder as plain data; `parts` from `pack`, `figures` from `figure`."""
     return {
         "name": "nano",
         "text": "CTSR at laptop size: codec, prior, teachers, stage 1 and stage 2, trained from scratch on photographs",

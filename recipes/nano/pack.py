@@ -53,18 +53,10 @@ class Part(NamedTuple):
 
 
 def pack(runs: Path, package: Path, dtype: torch.dtype = torch.float16) -> dict[str, Part]:
-    """Write the weights and the models' configurations of a finished chain.
+    """Write the weights and the models' configurations of a finished chain in the folder `runs`.
 
     Weights are rounded to a half type; loaded networks are in float32 all the same. Paths of weights start at the
     package, wherever that is.
-
-    Args:
-        runs: The chain's folder.
-        package: The folder to write, made as needed.
-        dtype: Type of the weights.
-
-    Returns:
-        What was written, by training.
 
     Raises:
         FileNotFoundError: If a training is not complete.
@@ -94,12 +86,7 @@ def pack(runs: Path, package: Path, dtype: torch.dtype = torch.float16) -> dict[
 
 
 def rounding_effect(runs: Path, package: Path, crops: Sequence[Tensor]) -> dict[str, float]:
-    """Effect of rounding the weights on restored images at t = 0, 0.5 and 1.
-
-    Args:
-        runs: The chain's folder.
-        package: The package.
-        crops: Low-quality images, each of shape (B, 3, h, w).
+    """Effect of rounding the weights on restorations of low-quality crops, each (B, 3, h, w), at t = 0, 0.5 and 1.
 
     Returns:
         `changed`, the share of 8-bit values that differ, and `largest`, the largest change in levels.

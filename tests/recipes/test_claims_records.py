@@ -20,7 +20,7 @@ from recipes.claims.experiments import (
     read_loss_settings,
     start_experiment,
 )
-from recipes.claims.records import COLUMNS, Record, Records, describe_photographs, settings_digest
+from recipes.claims.records import COLUMNS, Record, Records, differing_settings
 from recipes.claims.run import run_pending
 from recipes.claims.train import ExperimentTrainer
 
@@ -105,88 +105,64 @@ def test_configurations_without_numbers_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_record_is_found_by_its_settings_alone(tmp_path: Path) -> None:
-    records, experiment = Records(tmp_path / "records"), Experiment(STAGE_1, "", seed=1)
-    settings = {"steps": 120, "overrides": {"gamma_time": 5.5}, "controls": (0.0, 1.0)}
+    records, experiment = Records(tmp_path / "records", {}), Experiment(STAGE_1, "", seed=1)
+    settings = {"overrides": {"gamma_time": 5.5}, "controls": (0.0, 1.0)}
     assert records.read(experiment, settings) is None
     records.write(experiment, settings, made(20.1234567))
     found = records.read(experiment, {key: settings[key] for key in reversed(settings)})
     pd.testing.assert_frame_equal(found.measurements, made(20.123457).measurements)
     assert (found.seconds, found.made) == ({"training": 30.0}, {"device": "cpu"})
-    other = {**settings, "steps": 240}
-    assert records.read(experiment, other) is None
+    assert records.read(experiment, {**settings, "overrides": {}}) is None
     assert records.read(replace(experiment, seed=2), settings) is None
-    assert records.differing_settings(experiment, other) == ["steps"]
-    assert records.differing_settings(experiment, settings) == []
-    assert [path.suffix for path in records.folder.iterdir()] == [".json"]
+    assert {path.name for path in records.folder.iterdir()} == {"settings.json", "stage1-base-seed1.json"}
+
+
+def test_records_of_other_settings_are_refused(tmp_path: Path) -> None:
+    Records(tmp_path, {"steps": 1, "photos": {"a.png": 3}, "controls": (0.0, 1.0)})
+    Records(tmp_path, {"controls": (0.0, 1.0), "photos": {"a.png": 3}, "steps": 1})
+    with pytest.raises(ValueError, match=r"found others: photos, steps\. Name another --work"):
+        Records(tmp_path, {"steps": 2, "photos": {"a.png": 4}, "controls": (0.0, 1.0)})
+    assert differing_settings({"a": 1, "b": [2], "c": 0}, {"b": (2,), "c": 1, "d": None, "e": 5}) == ["a", "c", "e"]
 
 
 def test_an_interrupted_writing_leaves_the_record_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records, experiment = Records(tmp_path), Experiment(STAGE_1, "")
+    records, experiment = Records(tmp_path, {}), Experiment(STAGE_1, "")
     records.write(experiment, {}, made())
     monkeypatch.setattr(Path, "replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         records.write(experiment, {}, made(99.0))
     assert records.read(experiment, {}).measurements["value"][0] == 20.0
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_the_nearest_of_other_records_is_told(tmp_path: Path) -> None:
-    records, experiment = Records(tmp_path), Experiment(STAGE_1, "")
-    records.write(experiment, {"steps": 1, "chain": "old", "data": "a"}, made())
-    records.write(experiment, {"steps": 2, "chain": "old", "data": "a"}, made())
-    assert records.differing_settings(experiment, {"steps": 2, "chain": "new", "data": "a"}) == ["chain"]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("text", ['{"settings": {}', "{}", '{"settings": {}, "measurements": [[1]]}'])
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
-    records, experiment = Records(tmp_path), Experiment(STAGE_1, "")
-    records.path(experiment, {}).write_text(text)
+    records, experiment = Records(tmp_path, {}), Experiment(STAGE_1, "")
+    records.path(experiment).write_text(text)
     with pytest.raises(ValueError, match="is not a record of python -m recipes claims"):
         records.read(experiment, {})
 
 
-def test_a_damaged_record_of_other_settings_is_passed_over(tmp_path: Path) -> None:
-    records, experiment = Records(tmp_path), Experiment(STAGE_1, "")
-    records.path(experiment, {}).write_text('{"settings": {}')
-    assert records.differing_settings(experiment, {"steps": 2}) == []
-
-
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    one, other, experiment = Records(tmp_path), Records(tmp_path), Experiment(STAGE_1, "")
-    with one.lock(experiment, {}) as mine, other.lock(experiment, {}) as theirs:
+    one, other, experiment = Records(tmp_path, {}), Records(tmp_path, {}), Experiment(STAGE_1, "")
+    with one.lock(experiment) as mine, other.lock(experiment) as theirs:
         assert (mine, theirs) == (True, False)
-        with other.lock(experiment, {"seed": 1}) as free:
+        with other.lock(replace(experiment, seed=1)) as free:
             assert free
-    with other.lock(experiment, {}) as again:
+    with other.lock(experiment) as again:
         assert again
 
 
-def test_photographs_are_the_same_wherever_their_folder_is(tmp_path: Path) -> None:
-    for folder, content in (("one", b"xx"), ("two", b"yy"), ("three", b"z")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.png").write_bytes(content)
-    one, two, three = (describe_photographs([tmp_path / f / "a.png"], tmp_path / f) for f in ("one", "two", "three"))
-    assert one == two != three
-    assert describe_photographs([], None) == "sample photographs"
-    assert settings_digest({"a": 1, "b": [2]}) == settings_digest({"b": [2], "a": 1})
-    assert settings_digest({"a": 1, "b": [2]}) != settings_digest({"a": 1, "b": [3]})
-
-
 class Toy(ExperimentTrainer):
-    """A trainer that trains nothing.
+    """A trainer that trains nothing."""
 
-    Args:
-        steps: Part of the settings.
-    """
-
-    def __init__(self, steps: int = 1) -> None:
-        self.steps = steps
+    def __init__(self) -> None:
         self.done: list[str] = []
         self.weights: set[str] = set()
 
-    def settings(self, experiment: Experiment, start: Experiment | None = None) -> dict[str, Any]:
-        return {"title": experiment.title, "steps": self.steps, "start": start and start.title}
+    def settings(self, experiment: Experiment) -> dict[str, Any]:
+        return {"overrides": dict(experiment.overrides)}
 
     def has_weights(self, experiment: Experiment) -> bool:
         return experiment.title in self.weights
@@ -203,7 +179,7 @@ SMALL = plan_experiments([e for e in EXPERIMENTS if e.key in FEW], [0, 1])
 
 
 def test_what_is_finished_is_not_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer, records = Toy(), Records(tmp_path)
+    trainer, records = Toy(), Records(tmp_path, {})
     found = run_pending(SMALL[:4], trainer, records)
     assert list(found) == SMALL[:4]
     assert trainer.done == titles(SMALL[:4])
@@ -217,17 +193,17 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, capsys: pytest.Captu
     assert trainer.done == titles(SMALL)
 
 
-def test_other_settings_are_done_anew_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records = Records(tmp_path)
-    run_pending(SMALL, Toy(), records)
-    trainer = Toy(steps=2)
-    run_pending(SMALL[:2], trainer, records)
-    assert trainer.done == titles(SMALL[:2])
-    assert "stage1/base, seed 0: its record was made with other settings (steps)" in capsys.readouterr().out
+def test_other_overrides_are_done_anew(tmp_path: Path) -> None:
+    records = Records(tmp_path, {})
+    run_pending(SMALL[:3], Toy(), records)
+    trainer = Toy()
+    changed = replace(SMALL[2], overrides={"lambda_fidelity": 0.5})
+    run_pending([*SMALL[:2], changed], trainer, records)
+    assert trainer.done == titles([changed])
 
 
 def test_weights_that_are_gone_come_again_only_if_they_are_needed(tmp_path: Path) -> None:
-    records = Records(tmp_path)
+    records = Records(tmp_path, {})
     run_pending(SMALL[:2], Toy(), records)
     trainer = Toy()
     run_pending(SMALL[:3], trainer, records)
@@ -240,9 +216,9 @@ def test_another_process_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("fcntl")
-    trainer, records, base = Toy(), Records(tmp_path), SMALL[1]
+    trainer, records, base = Toy(), Records(tmp_path, {}), SMALL[1]
     settings: Mapping[str, Any] = trainer.settings(base)
-    other = Records(tmp_path).lock(base, settings)
+    other = Records(tmp_path, {}).lock(base)
 
     def finish(seconds: float) -> None:
         """The other process comes to its end."""

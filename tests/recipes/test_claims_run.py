@@ -26,7 +26,6 @@ from ctsr_lightning.networks import LatentResShift, NanoCodec, OneStepStudent, n
 from recipes.__main__ import main
 from recipes.claims import experiments as plan
 from recipes.claims.experiments import Experiment, read_config, read_loss_settings
-from recipes.claims.records import settings_digest
 
 pytestmark = pytest.mark.slow
 
@@ -114,13 +113,12 @@ def printed(place: Path) -> Iterator[str]:
 
 
 def configuration(place: Path, stem: str) -> dict[str, Any]:
-    (path,) = place.glob(f"work/trainings/{stem}-*/config.yaml")
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values: dict[str, Any] = yaml.safe_load((place / "work" / "trainings" / stem / "config.yaml").read_text())
     return values
 
 
 def test_every_experiment_leaves_a_record_and_the_page_is_written(printed: str, place: Path) -> None:
-    stems = {path.name.rsplit("-", 1)[0] for path in place.glob("work/records/*.json")}
+    stems = {path.stem for path in place.glob("work/records/*-*.json")}
     trained = {f"stage1-{name}-seed1" for name in ("base", "no_distillation", "all")}
     trained |= {f"stage2-{name}-seed1" for name in ("base", "all")}
     assert stems == {"chain-teachers", *trained}
@@ -152,40 +150,39 @@ def test_settings_reach_the_trainings(printed: str, place: Path) -> None:
         second["student"]["init_args"]["weights"],
         second["velocity"]["init_args"]["unet"]["init_args"]["weights"],
     ):
-        assert Path(start).parent.name.startswith("stage1-base-seed1-")
+        assert Path(start).parent.name == "stage1-base-seed1"
 
 
 def test_only_weights_that_are_built_on_stay(printed: str, place: Path) -> None:
-    kept = {path.parent.name.rsplit("-", 1)[0] for path in place.glob("work/trainings/*/weights.safetensors")}
+    kept = {path.parent.name for path in place.glob("work/trainings/*/weights.safetensors")}
     assert kept == {"stage1-base-seed1", "stage2-base-seed1"}
 
 
 def read_record(place: Path, stem: str) -> tuple[dict[str, Any], dict[tuple[str, str, str], float]]:
     """A record, and its values by image, method and metric."""
-    (path,) = place.glob(f"work/records/{stem}-*.json")
-    record = json.loads(path.read_text())
+    record = json.loads((place / "work" / "records" / f"{stem}.json").read_text())
     return record, {tuple(row[:3]): row[3] for row in record["measurements"]}
 
 
 def test_t_0_of_stage_2_is_stage_1(printed: str, place: Path) -> None:
-    (first, at_0), (second, values) = (read_record(place, f"{name}-base") for name in ("stage1", "stage2"))
+    (_, at_0), (second, values) = (read_record(place, f"{name}-base-seed1") for name in ("stage1", "stage2"))
     assert at_0 == {key: value for key, value in values.items() if key[1] == "t=0.00"}
     assert {image for image, _, _ in values} == {"0", "1"}
     blends = [f"blend α={alpha:.2f}" for alpha in (0.2, 0.4, 0.6, 0.8)]
     assert {method for _, method, _ in values} == {*blends, *(f"t={t:.2f}" for t in plan.CONTROLS)}
     assert second["made"]["steps"] == 2
-    assert second["settings"]["start"] == settings_digest(first["settings"])
+    assert second["settings"] == {"overrides": {}, "weights": {}}
 
 
 def test_blends_are_those_of_the_images(printed: str, place: Path) -> None:
     """PSNR-Y of α T_f + (1 - α) S_1 and α T_f + (1 - α) T_r, from the restored images themselves."""
-    (folder,) = place.glob("work/trainings/stage2-base-*")
+    folder = place / "work" / "trainings" / "stage2-base-seed1"
     teachers = load_teachers(folder / "weights.safetensors")
     restorer = Restorer.from_checkpoint(folder / "weights.safetensors", "cpu")
     module, _ = benchmark_data(4, None, place / "test", crop=64)
     batch = next(load_batches(module)[0])
     faithful, realistic = (teachers[name].eval().restore(batch.lq).clamp(0, 1) for name in ("T_f", "T_r"))
-    for stem, start in (("stage2-base", restorer(batch.lq)), ("chain-teachers", realistic)):
+    for stem, start in (("stage2-base-seed1", restorer(batch.lq)), ("chain-teachers", realistic)):
         mixed = (0.4 * faithful + 0.6 * start).double()
         restored, gt = (np.round(x[0].numpy() * 255).clip(0, 255) for x in (mixed, batch.gt))
         y = [np.tensordot([65.481, 128.553, 24.966], image / 255, 1) for image in (restored, gt)]
@@ -197,21 +194,35 @@ def test_blends_are_those_of_the_images(printed: str, place: Path) -> None:
 def test_what_is_finished_is_not_repeated_and_both_stages_of_a_chain_are_measured(
     printed: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in place.glob("work/records/*.json")}
+    before = {path: path.stat().st_mtime_ns for path in place.glob("work/records/*-*.json")}
     for stage in ("stage1", "stage2"):
-        (source,) = place.glob(f"work/trainings/{stage}-base-*")
-        shutil.copytree(source, place / "chain" / stage)
+        shutil.copytree(place / "work" / "trainings" / f"{stage}-base-seed1", place / "chain" / stage)
     config = place / "configs" / "stage1.yaml"  # the length of the full training is not that of an experiment
     config.write_text(config.read_text().replace("max_steps: ", "max_steps: 9"))
     (place / "docs" / "claims_reading.md").write_text("As expected of noise.")
     main(WORDS)
     assert "6 of 7 experiments are finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    (_, full), (_, short) = (read_record(place, stem) for stem in ("chain-full_length", "stage2-base"))
+    (_, full), (_, short) = (read_record(place, stem) for stem in ("chain-full_length", "stage2-base-seed1"))
     assert full == short  # the same weights
     page = (place / "docs" / "claims.md").read_text(encoding="utf-8")
     assert "S_1 at full length" in page
     assert "As expected of noise." in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "0.1"], "found others: steps. Name another --work"),
+        (["--photos", "test", "--test", "train"], "found others: photos, test."),
+    ],
+)
+def test_a_work_folder_of_other_settings_is_refused(
+    printed: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*WORDS, *words])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
