@@ -13,7 +13,7 @@ from ctsr_lightning.evaluation.labels import GROUND_TRUTH
 from recipes.markdown import markdown_table
 
 SUMMARIES = ("summary.json", "tradeoff.json")
-"""What `ctsr evaluate` and `ctsr sweep` leave, in this order of preference."""
+"""Records of `ctsr evaluate` and `ctsr sweep`, in this order of preference."""
 
 PLOT = "tradeoff.png"
 """The plot of a sweep, which is copied beside the page."""
