@@ -20,14 +20,14 @@ $(BIN)/ctsr-installed: pyproject.toml
 install: $(BIN)/ctsr-installed
 
 demo: install
-	$(BIN)/python -m recipes demo --output '$(or $(OUTPUT),runs/demo)' $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m recipes demo --output '$(or $(OUTPUT),runs/demo)' $(if $(DATA),--photos '$(DATA)')
 
 nano: install
-	$(BIN)/python -m recipes nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--data '$(DATA)') $(if $(VAL),--val '$(VAL)') \
+	$(BIN)/python -m recipes nano --output '$(or $(OUTPUT),runs/nano)' $(if $(DATA),--photos '$(DATA)') $(if $(VAL),--val '$(VAL)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(EXPERT),--expert '$(EXPERT)')
 
 claims: install
-	$(BIN)/python -m recipes claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--data '$(DATA)') \
+	$(BIN)/python -m recipes claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--photos '$(DATA)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install

@@ -21,19 +21,19 @@ from recipes.chain import (
     Link,
     announce,
     check_configurations,
-    computes_half,
     data_options,
     find_photographs,
-    remember_data,
+    remember_photographs,
     train_link,
+    training_precision,
 )
 
 EXPERTS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
 """Folders of the package that the demo starts from."""
-LENGTHS: Final = {"stage1": Length(64, 1), "stage2": Length(400, 1)}
-"""How long the demo trains each stage."""
+STEPS: Final = {"stage1": 64, "stage2": 400}
+"""Optimizer steps of each stage, validated once at the end."""
 POOL, BATCH = 400, 4
-"""Distinct training crops at most, as each costs degradations and an answer of the frozen networks; crops per step."""
+"""Distinct training crops at most, as each costs degradations and a pass of the frozen networks; crops per step."""
 OVERRIDES: Final = {
     "stage1": {
         "model.init_args.reconstruction.lambda_grid": "3.0",  # T_r's patches show: little time to smooth them
@@ -46,11 +46,11 @@ OVERRIDES: Final = {
         "model.init_args.scheduler.init_args.warmup_steps": "10",
     },
 }
-"""What the demo, short as it is, sets otherwise than the configurations."""
+"""Settings that replace the configured ones in so short a training."""
 FEWEST: Final = 5
 """Photographs that the demo needs: four to train on and one to hold out."""
 CROP, REPEATS = 256, 3
-"""Side in pixels of the crops that are measured, and how many, each degraded in its own way, per photograph."""
+"""Side in pixels of the crops to measure on, and their number per photograph, each degraded in its own way."""
 CONTROLS, ALPHAS = "0,0.25,0.5,0.75,1", "0.25,0.5,0.75"
 LARGEST = 1024
 """Side in pixels beyond which a held-out photograph is cropped."""
@@ -59,17 +59,15 @@ MARGIN: Final = 0.4
 
 
 class Finding(NamedTuple):
-    """One thing that the figures of a trade-off show, or fail to show."""
+    """One property of a measured trade-off, in words and figures, and whether it is as it should be."""
 
     text: str
-    """What was found, in words and figures."""
     holds: bool
-    """Whether it is as it should be."""
 
 
 def demo(
     output: str | Path = "runs/demo",
-    data: str | Path | None = None,
+    photos: str | Path | None = None,
     configs: str | Path = "configs/nano",
     steps: float = 1.0,
     device: str = "auto",
@@ -78,25 +76,25 @@ def demo(
     """Train both stages of CTSR on photographs from the package's experts, then test, sweep and restore.
 
     Codec, prior, T_f (faithful) and T_r (realistic) come with the package and are copied to OUTPUT. Stage 1 starts as
-    T_r and learns from both; stage 2 starts from stage 1 and learns the way to T_f, from answers of the frozen networks
-    that are asked once. Takes some minutes on two CPU cores and downloads nothing. What is finished is kept: the same
-    command after Ctrl-C goes on where it stopped. Afterwards OUTPUT holds TensorBoard logs, tradeoff.png, grid.png,
-    restored photos and metrics.json, and the last lines say whether t trades realness for fidelity as it should.
+    T_r and learns from both; stage 2 starts from stage 1 and learns the way to T_f, from cached outputs of the frozen
+    networks. Takes some minutes on two CPU cores and downloads nothing. Finished trainings are kept: the same command
+    after Ctrl-C goes on where it stopped. Afterwards OUTPUT holds TensorBoard logs, tradeoff.png, grid.png, restored
+    photos and metrics.json, and the last lines say whether t trades realness for fidelity as it should.
     `python -m recipes nano` trains everything from nothing.
 
     Example:
-        python -m recipes demo --data my/photos
+        python -m recipes demo --photos my/photos
 
     Args:
         output: Folder for everything that is made.
-        data: Folder of photographs to train on, five or more, a few of which are held out. Without it, the photographs
-            that come with scikit-image.
+        photos: Folder of photographs to train on, five or more, a few of which are held out. Without it, the
+            photographs that come with scikit-image.
         configs: Folder of the nano configurations.
         steps: Factor on the length of both trainings: 10 trains ten times as long.
         device: Accelerator for Lightning: auto, cpu, gpu, mps.
-        precision: Type that networks compute in while they are trained; weights stay in float32, and measured is in
-            float32. auto takes bfloat16 where the device multiplies it natively (a GPU, or a CPU with AVX512-BF16 or
-            AMX), as it is faster there and slower elsewhere.
+        precision: Type that networks compute in while they are trained; weights and measurements are in float32. auto
+            takes bfloat16 where the device multiplies it natively (a GPU, or a CPU with AVX512-BF16 or AMX), as it is
+            faster there and slower elsewhere.
 
     Returns:
         0, also where the trade-off is not as it should be.
@@ -104,10 +102,10 @@ def demo(
     output, configs = Path(output).expanduser(), Path(configs).expanduser()
     check_configurations(configs)
     if steps <= 0:
-        raise ValueError(f"Expected a positive --steps, got {steps}.")
-    source = find_photographs(data)
+        raise ValueError(f"Expected a positive --steps, found {steps}.")
+    source = find_photographs(photos)
     held_out = hold_out_photographs(source)
-    remember_data(output, source)
+    remember_photographs(output, source)
     bring_experts(output)
     seconds = _train(configs, output, source, steps, device, precision)
     announce(4, 4, "test, sweep and restored photographs")
@@ -120,10 +118,7 @@ def demo(
 
 
 def hold_out_photographs(source: str | None) -> list[Path]:
-    """The photographs that are not trained on.
-
-    Args:
-        source: Folder of photographs, or None for the sample photographs.
+    """The photographs of a folder, or of the samples, that are held out of training.
 
     Raises:
         ValueError: If there are too few photographs.
@@ -138,16 +133,13 @@ def hold_out_photographs(source: str | None) -> list[Path]:
     if count < FEWEST:
         raise ValueError(
             f"Expected at least {FEWEST} photographs of 128 pixels or more in '{source}', found {count}: a fifth is "
-            "held out. Add photographs, or leave --data out for the sample photographs."
+            "held out. Add photographs, or leave --photos out for the sample photographs."
         )
     return held_out
 
 
 def bring_experts(output: Path) -> None:
-    """Copy the package's codec, prior and teachers to where the configurations look for them.
-
-    Args:
-        output: Folder for one folder per training.
+    """Copy the package's codec, prior and teachers to the output folder, where the configurations look for them.
 
     Raises:
         FileNotFoundError: If this copy of the package has none.
@@ -171,15 +163,17 @@ def bring_experts(output: Path) -> None:
 def _train(
     configs: Path, output: Path, source: str | None, steps: float, device: str, precision: TrainingPrecision
 ) -> dict[str, float]:
-    """Train both stages, the second with a cache of what its frozen networks answer; seconds by part."""
+    """Train both stages, the second with a cache of its frozen networks' outputs; seconds by part."""
     from ctsr_lightning.commands.cache import Share, fill_cache
 
-    lengths = {name: Length(max(2, round(full.steps * steps)), full.validations) for name, full in LENGTHS.items()}
+    lengths = {name: Length(max(2, round(full * steps)), 1) for name, full in STEPS.items()}
     pool = min(POOL, BATCH * max(length.steps for length in lengths.values()))
-    data = {"data.init_args.batch_size": str(BATCH), "data.init_args.pool": str(pool)}
-    photographs = data_options(source, repeats=1)  # so that the grid shows different ones
-    options = {name: [*photographs, *_words({**data, **OVERRIDES[name]})] for name in lengths}
-    stage1, stage2 = (next(link for link in CHAIN if link.name == name) for name in lengths)
+    options = {}
+    for name, overrides in OVERRIDES.items():
+        settings = {"data.init_args.batch_size": str(BATCH), "data.init_args.pool": str(pool), **overrides}
+        options[name] = data_options(source, repeats=1)  # so that the grid shows different photographs
+        options[name] += [word for key, value in settings.items() for word in (f"--{key}", value)]
+    stage1, stage2 = (next(link for link in CHAIN if link.name == name) for name in STEPS)
     cache = output / "cache"
 
     def train(link: Link, *further: str) -> float:
@@ -188,14 +182,14 @@ def _train(
 
     announce(1, 4, stage1.text)
     seconds = {"stage1": train(stage1)}
-    announce(2, 4, "what the frozen networks of stage 2 answer, asked once")
+    announce(2, 4, "cache: outputs of stage 2's frozen networks")
     start = time.perf_counter()
     if (output / "stage2" / WEIGHTS).is_file():
         print("complete: not needed any more", flush=True)
     else:
         words = ["--config", str(configs / "stage2.yaml"), *options["stage2"]]
-        asked: Precision = "bfloat16" if computes_half(device, precision) else "float32"
-        fill_cache(words, cache, None, None, Share(0, 1), torch_device(device), asked, keep=False)
+        dtype: Precision = "bfloat16" if training_precision(device, precision) == "bf16-mixed" else "float32"
+        fill_cache(words, cache, None, None, Share(0, 1), torch_device(device), dtype, keep=False)
     seconds["cache"] = time.perf_counter() - start
     announce(3, 4, stage2.text)
     seconds["stage2"] = train(stage2, "--model.init_args.cache", str(cache))
@@ -203,22 +197,17 @@ def _train(
     return seconds
 
 
-def _words(overrides: Mapping[str, str]) -> list[str]:
-    """Settings as options of `ctsr fit`."""
-    return [word for name, value in overrides.items() for word in (f"--{name}", value)]
-
-
 def _test(configs: Path, output: Path, options: list[str]) -> dict[str, float]:
     """Measure stage 2 on the held-out photographs through `ctsr test`."""
     from ctsr_lightning.training import training_cli
 
-    checkpoint = output / "stage2" / "checkpoints" / "last.ckpt"
-    cli = training_cli(["test", "--config", str(configs / "stage2.yaml"), *options, "--ckpt_path", str(checkpoint)])
+    words = ["test", "--config", str(configs / "stage2.yaml"), *options, "--ckpt_path", str(_checkpoint(output))]
+    cli = training_cli(words)
     return {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
 
 
 def _use(output: Path, held_out: Sequence[Path], device: str) -> dict[str, Any]:
-    """Sweep crops of held-out photographs and restore them whole, with the commands that a user has."""
+    """Sweep crops of held-out photographs and restore them whole by the commands of the package."""
     from ctsr_lightning.commands.sweep import sweep
     from ctsr_lightning.commands.upscale import upscale
     from ctsr_lightning.data import RealESRGANDataModule
@@ -231,37 +220,28 @@ def _use(output: Path, held_out: Sequence[Path], device: str) -> dict[str, Any]:
         side = LARGEST // whole.scale
         write_image(output / "photos" / "lq" / f"{batch.key[0]}.png", batch.lq[0, :, :side, :side])
         write_image(output / "photos" / "gt" / f"{batch.key[0]}.png", batch.gt[0, :, :LARGEST, :LARGEST])
-    checkpoint = output / "stage2" / "checkpoints" / "last.ckpt"
-    where = torch_device(device)
-    gt, lq = (output / "photos" / side for side in ("gt", "lq"))
-    sweep(
-        checkpoint,
-        gt,
-        output=output / "sweep",
-        control=CONTROLS,
-        alphas=ALPHAS,
-        crop=CROP,
-        repeats=REPEATS,
-        device=where,
-    )
-    upscale(lq, output / "restored", checkpoint, CONTROLS, device=where, overwrite=True)
+    checkpoint, where = _checkpoint(output), torch_device(device)
+    gt, swept = output / "photos" / "gt", output / "sweep"
+    crops: dict[str, Any] = {"crop": CROP, "repeats": REPEATS, "device": where}
+    sweep(checkpoint, gt, output=swept, control=CONTROLS, alphas=ALPHAS, **crops)
+    upscale(output / "photos" / "lq", output / "restored", checkpoint, CONTROLS, device=where, overwrite=True)
     for name in ("tradeoff.png", "tradeoff.html"):
-        shutil.copyfile(output / "sweep" / name, output / name)
-    grids = sorted((output / "stage2" / "images").glob("*.png"))
-    if grids:
+        shutil.copyfile(swept / name, output / name)
+    if grids := sorted((output / "stage2" / "images").glob("*.png")):
         shutil.copyfile(grids[-1], output / "grid.png")
-    report: dict[str, Any] = json.loads((output / "sweep" / "tradeoff.json").read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads((swept / "tradeoff.json").read_text(encoding="utf-8"))
     return report
 
 
-def verdict(report: Mapping[str, Any]) -> list[Finding]:
-    """Say whether a trade-off is what it is named after.
+def _checkpoint(output: Path) -> Path:
+    return output / "stage2" / "checkpoints" / "last.ckpt"
+
+
+def judge_tradeoff(report: Mapping[str, Any]) -> list[Finding]:
+    """Whether t trades realness for fidelity, from the tradeoff.json of `ctsr sweep`.
 
     PSNR-Y at t = 1 has to be `MARGIN` above t = 0 and above bicubic, the perceptual distance has to rise monotonically
     with t, and either teacher has to be the better one on its own axis.
-
-    Args:
-        report: The tradeoff.json of `ctsr sweep`, with t = 0, t = 1, both teachers and bicubic among its results.
     """
     name = report["settings"]["perceptual"]
     rows = {row["setting"]: row for row in report["results"]}
@@ -279,20 +259,20 @@ def verdict(report: Mapping[str, Any]) -> list[Finding]:
         ("T_f", "PSNR-Y", psnr, psnr["T_f"] > psnr["T_r"]),
         ("T_r", name, distance, distance["T_r"] < distance["T_f"]),
     ):
-        figures = f"T_f {values['T_f']:.4f}, T_r {values['T_r']:.4f}"
-        findings.append(
-            Finding(f"{teacher} is {'' if better else 'not '}the better teacher in {metric}: {figures}.", better)
-        )
+        figures = f"T_f {values['T_f']:.4f}, T_r {values['T_r']:.4f}."
+        found = f"{teacher} is {'' if better else 'not '}the better teacher in {metric}: {figures}"
+        findings.append(Finding(found, better))
     return findings
 
 
 def _write_metrics(
     output: Path, tested: dict[str, float], report: dict[str, Any], seconds: dict[str, float], source: str | None
 ) -> None:
-    """Write metrics.json, say where everything is, and what the figures amount to."""
-    is_lpips = bool(report["settings"]["perceptual_is_lpips"])
-    name = report["settings"]["perceptual"]
-    findings = verdict(report)
+    """Write metrics.json, print where everything is, and the verdict."""
+    from ctsr_lightning.evaluation.report import write_json
+
+    name, is_lpips = (report["settings"][key] for key in ("perceptual", "perceptual_is_lpips"))
+    findings = judge_tradeoff(report)
     failed = sum(not finding.holds for finding in findings)
     record = {
         "data": source or "sample photographs of scikit-image",
@@ -303,11 +283,10 @@ def _write_metrics(
         "seconds": {key: round(value, 1) for key, value in seconds.items()},
         "versions": report["versions"],
     }
-    (output / "metrics.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    note = (
-        "" if is_lpips else f"\nLPIPS's weights are not on disk: '{name}', this project's own stand-in, took its place."
-    )
-    restore = ["ctsr", "upscale", "PHOTOS", "OUT", "--checkpoint", str(output / "stage2" / "checkpoints" / "last.ckpt")]
+    write_json(output / "metrics.json", record)
+    stand_in = f"\nLPIPS's weights are not on disk: '{name}', this project's own stand-in, took its place."
+    note = "" if is_lpips else stand_in
+    restore = ["ctsr", "upscale", "PHOTOS", "OUT", "--checkpoint", str(_checkpoint(output))]
     print(
         f"\nDone in {sum(seconds.values()) / 60:.1f} minutes.{note}\n"
         f"  curve     {output / 'tradeoff.png'}, interactive {output / 'tradeoff.html'}\n"
@@ -323,7 +302,7 @@ def _write_metrics(
     if failed:
         print(
             f"The trade-off is not as it should be: {failed} of {len(findings)} findings are off. Train longer "
-            "(--steps 4 in another --output), or on more photographs (--data)."
+            "(--steps 4 in another --output), or on more photographs (--photos)."
         )
     else:
         print("The trade-off is as it should be: t moves from realness to fidelity.")

@@ -1,221 +1,175 @@
-"""What `make claims` has measured, ready to be compared: means and spreads, curves, distances between them."""
+"""Measurements of all experiments, ready to be compared: means over images, estimates over seeds, curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
 
 from ctsr_lightning.evaluation.frontier import Axis, Comparison, Monotone, Point, compare, monotone
-from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC
+from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC
 from ctsr_lightning.evaluation.plots import control_label
-from recipes.claims.plan import ALPHAS, BASE, CONTROLS, FULL, MIXED, TEACHERS, blend_label
-from recipes.claims.records import Record
+from recipes.claims.experiments import ALPHAS, CONTROLS, FULL, STAGE_2, TEACHERS, Experiment
 
 PSNR: Final = Axis("psnr_y", higher_is_better=True)
+START: Final = control_label(0.0)
+"""The image at t = 0: S_1's."""
+
+
+def blend_label(alpha: float) -> str:
+    """Label of the blend with a share α of T_f in `Methods`."""
+    return f"blend α={alpha:.2f}"
 
 
 class Estimate(NamedTuple):
-    """A mean over repetitions and how far it can be trusted.
-
-    Args:
-        mean: The mean.
-        sd: Standard deviation of the repetitions, NaN for a single one.
-        repeats: Number of repetitions.
-    """
+    """A mean over repetitions, their standard deviation (NaN for a single one), and their number."""
 
     mean: float
     sd: float
     repeats: int
 
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Estimate:
+        """Mean and sample standard deviation of at least one value."""
+        column = pd.Series(list(values), dtype=float)
+        return cls(float(column.mean()), float(column.std(ddof=1)), len(column))
+
     @property
     def se(self) -> float:
-        """Standard error of the mean, NaN for a single repetition."""
+        """Standard error of the mean."""
         return self.sd / math.sqrt(self.repeats)
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the mean lies more than two standard errors above or below 0, 0 if not; its sign if single."""
+        """1 or -1 if the mean lies more than two standard errors above or below 0, else 0; its sign if single."""
         reach = 0.0 if self.repeats == 1 else 2.0 * self.se
         return (self.mean > reach) - (self.mean < -reach)
 
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of repetitions with its spread.
-
-    Args:
-        values: At least one value.
-    """
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return Estimate(mean, math.nan, 1)
-    return Estimate(mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
+    def text(self, digits: int = 4, *, sign: bool = False, bold: bool = False) -> str:
+        """Mean ± standard deviation, `25.123 ± 0.010`; with `bold`, marked where it lies beyond two standard errors."""
+        mean = f"{self.mean:+.{digits}f}" if sign else f"{self.mean:.{digits}f}"
+        text = mean if math.isnan(self.sd) else f"{mean} ± {self.sd:.{digits}f}"
+        return f"**{text}**" if bold and self.sign and not math.isnan(self.sd) else text
 
 
-def difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate:
-    """The mean over seeds of what a variation changes, each against the base of the same seed.
-
-    Args:
-        values: The variation's value by seed.
-        base: The base's value by seed.
+def paired_difference(values: pd.Series[float], base: pd.Series[float]) -> Estimate:
+    """Mean difference of two columns over the index (seeds, images) that they share.
 
     Raises:
-        ValueError: If they have no seed in common.
+        ValueError: If they share none.
     """
-    common = sorted(values.keys() & base.keys())
-    if not common:
-        raise ValueError(f"Expected a seed in common, found {sorted(values)} and {sorted(base)}.")
-    return estimate([values[seed] - base[seed] for seed in common])
-
-
-def signed(value: Estimate, digits: int = 4) -> str:
-    """`+0.1234 ± 0.0100`, mean and standard deviation.
-
-    Args:
-        value: The estimate.
-        digits: Decimals.
-    """
-    spread = "" if math.isnan(value.sd) else f" ± {value.sd:.{digits}f}"
-    return f"{value.mean:+.{digits}f}{spread}"
+    difference = (values - base).dropna()
+    if difference.empty:
+        raise ValueError(f"Expected a seed in common, found {list(values.index)} and {list(base.index)}.")
+    return Estimate.of(difference)
 
 
 class Findings:
-    """All records, ready to be compared.
+    """All measurements.
 
     Args:
-        measured: Records of what was measured without training, by name.
-        trained: Records by variation (`stage1/base`) and seed.
-        perceptual: Name of the perceptual distance.
+        measurements: Columns experiment (its key), seed, image, method, metric and value.
+        experiments: All experiments in the order of the tables.
     """
 
-    def __init__(
-        self, measured: Mapping[str, Record], trained: Mapping[str, Mapping[int, Record]], perceptual: str
-    ) -> None:
-        self.measured, self.trained = dict(measured), {k: dict(v) for k, v in trained.items() if v}
-        self.perceptual = perceptual
-        self.axes = (PSNR, Axis(perceptual, higher_is_better=False))
+    def __init__(self, measurements: pd.DataFrame, experiments: Sequence[Experiment]) -> None:
+        by_image = measurements[measurements["experiment"] == TEACHERS].set_index(["method", "metric", "image"])
+        self._images = by_image["value"].sort_index()
+        self.means = measurements.pivot_table("value", ["experiment", "seed", "method"], "metric")
+        self.experiments = [e for e in experiments if e.key in self.means.index.levels[0]]
+        (self.perceptual,) = {*self.means.columns} - {PSNR.name, GRID}
+        self.axes = (PSNR, Axis(self.perceptual, higher_is_better=False))
+        self.full = FULL in self.means.index.levels[0]
 
-    def values(self, key: str, metric: str, method: str = "t=0.00") -> dict[int, float]:
-        """A metric of a variation by seed, a mean over images.
+    def metric(self, key: str, metric: str, method: str = START) -> pd.Series[float]:
+        """A metric by seed, means over images."""
+        return self.means.xs((key, method), level=("experiment", "method"))[metric]
 
-        Args:
-            key: The variation.
-            metric: The metric.
-            method: What restored.
-        """
-        return {seed: record.mean(method, metric) for seed, record in self.trained[key].items()}
+    def change(self, key: str, base: str, metric: str) -> Estimate:
+        """Change of a metric at t = 0 from one experiment to another, each seed against the same seed."""
+        return paired_difference(self.metric(key, metric), self.metric(base, metric))
 
-    def point(self, record: Record, method: str, label: str | None = None) -> Point:
-        """A method on the plane.
+    def images(self, method: str, metric: str) -> pd.Series[float]:
+        """A metric of the teachers, their blend or bicubic enlargement by image."""
+        return self._images.loc[(method, metric)]
 
-        Args:
-            record: Where it was measured.
-            method: The method.
-            label: What to call it; by default as the method.
-        """
-        values = record.means(method)
-        return Point(label or method, values[PSNR.name], values[self.perceptual], values)
+    def by_seed(self, key: str, function: Callable[[str, int], Any]) -> pd.Series[Any]:
+        """A function of experiment and seed, for every seed of the experiment."""
+        return pd.Series({seed: function(key, seed) for seed in self.means.loc[key].index.unique("seed")})
+
+    def tried(self, weight: str) -> list[Experiment]:
+        """The experiments that replace this weight of the loss alone."""
+        return [e for e in self.experiments if [*e.overrides] == [weight]]
+
+    def point(self, key: str, seed: int, method: str = START, label: str | None = None) -> Point:
+        """A method on the perception-distortion plane."""
+        row = self.means.loc[(key, seed, method)]
+        return Point(label or method, float(row[PSNR.name]), float(row[self.perceptual]))
 
     def blend(self, alphas: Sequence[float] = ALPHAS) -> list[Point]:
-        """The blend of the teachers from T_r to T_f.
+        """The blend of the teachers from T_r to T_f, with these shares of T_f in between."""
+        inner = [self.point(TEACHERS, 0, blend_label(alpha), f"α={alpha:.1f}") for alpha in alphas]
+        return [self.point(TEACHERS, 0, REALISTIC), *inner, self.point(TEACHERS, 0, FAITHFUL)]
 
-        Args:
-            alphas: Shares of T_f in between.
-        """
-        teachers = self.measured[TEACHERS]
-        inner = [self.point(teachers, blend_label(alpha)) for alpha in alphas]
-        return [self.point(teachers, REALISTIC), *inner, self.point(teachers, FAITHFUL)]
+    def sweep(self, key: str, seed: int) -> list[Point]:
+        """A student over t."""
+        return [self.point(key, seed, control_label(t)) for t in CONTROLS]
 
-    def sweep(self, record: Record) -> list[Point]:
-        """A model over t.
+    def mixture(self, key: str, seed: int) -> list[Point]:
+        """The blend of a student's image at t = 0, S_1, with T_f's, ends included."""
+        inner = [self.point(key, seed, blend_label(alpha), f"α={alpha:.1f}") for alpha in CONTROLS[1:-1]]
+        return [self.point(key, seed, START, "S_1"), *inner, self.point(TEACHERS, 0, FAITHFUL)]
 
-        Args:
-            record: Where it was measured.
-        """
-        return [self.point(record, control_label(control)) for control in CONTROLS]
-
-    def mixture(self, record: Record) -> list[Point]:
-        """The blend of a model's image at t = 0 with T_f's, its ends included.
-
-        Args:
-            record: Where it was measured.
-        """
-        inner = [self.point(record, f"{MIXED}{alpha:.1f}", blend_label(alpha)) for alpha in CONTROLS[1:-1]]
-        return [self.point(record, "t=0.00", "S_1"), *inner, self.point(self.measured[TEACHERS], FAITHFUL)]
-
+    @cached_property
     def everything(self) -> list[Point]:
-        """All points of all curves, which make the box that hypervolumes are shares of."""
-        records = [*self.trained.get(f"stage2/{BASE}", {}).values(), *self.full()]
-        others = [r for k, v in self.trained.items() if k.startswith("stage2/") for r in v.values()]
-        sweeps = [point for record in [*records, *others] for point in self.sweep(record)]
-        mixtures = [point for record in records for point in self.mixture(record)]
-        return [*sweeps, *mixtures, *self.blend(), self.point(self.measured[TEACHERS], BICUBIC)]
+        """All points of all curves: hypervolumes are shares of their box."""
+        everything = [*self.blend(), self.point(TEACHERS, 0, BICUBIC)]
+        for key in (e.key for e in self.experiments if e.group == "stage2" or e.key == FULL):
+            curves = [self.sweep, self.mixture] if key in {STAGE_2, FULL} else [self.sweep]
+            everything += [p for curve in curves for points in self.by_seed(key, curve) for p in points]
+        return everything
 
-    def against_blend(self, record: Record) -> Comparison:
-        """A model's curve over t against the blend of the teachers at as many points.
+    def against_blend(self, key: str, seed: int) -> Comparison:
+        """A student's curve over t against the blend of the teachers at as many points."""
+        curves = self.sweep(key, seed), self.blend(CONTROLS[1:-1])
+        return compare(*curves, self.everything, *self.axes, ("sweep", "blend"))
 
-        Args:
-            record: Where it was measured.
-        """
-        return compare(
-            self.sweep(record), self.blend(CONTROLS[1:-1]), self.everything(), *self.axes, ("sweep", "blend")
-        )
+    def against_mixture(self, key: str, seed: int) -> Comparison:
+        """A student's curve over t against the blend of its image at t = 0 with T_f's."""
+        curves = self.sweep(key, seed), self.mixture(key, seed)
+        return compare(*curves, self.everything, *self.axes, ("sweep", "S_1 + T_f"))
 
-    def against_mixture(self, record: Record) -> Comparison:
-        """A model's curve over t against the blend of its own image at t = 0 with T_f's.
+    def hypervolume(self, key: str, seed: int) -> float:
+        """Hypervolume of a student's curve over t, a share of the box of `everything`."""
+        return self.against_blend(key, seed).curve.hypervolume
 
-        Args:
-            record: Where it was measured.
-        """
-        names = ("sweep", "S_1 + T_f")
-        return compare(self.sweep(record), self.mixture(record), self.everything(), *self.axes, names)
+    def outside(self, key: str, seed: int) -> float:
+        """Distance of a student's image at t = 0 from the blend of the teachers, see `epsilon_distance`."""
+        return epsilon_distance(self.point(key, seed), self.blend(), *self.axes)
 
-    def outside(self, point: Point) -> float:
-        """How far a point lies outside what the blend of the teachers reaches, see `reach`.
-
-        Args:
-            point: The point.
-        """
-        return reach(point, self.blend(), *self.axes)
-
-    def outside_by_seed(self, key: str) -> dict[int, float]:
-        """How far a variation's image at t = 0 lies outside what the blend of the teachers reaches, by seed.
-
-        Args:
-            key: The variation.
-        """
-        return {seed: self.outside(self.point(record, "t=0.00")) for seed, record in self.trained[key].items()}
-
-    def full(self) -> list[Record]:
-        """The record of the chain's own stages, trained at full length, if there is one."""
-        return [self.measured[FULL]] if FULL in self.measured else []
-
-    def monotone(self, record: Record) -> tuple[Monotone, Monotone]:
-        """Whether PSNR-Y rises and the perceptual distance worsens from t = 0 to 1.
-
-        Args:
-            record: Where it was measured.
-        """
-        points = self.sweep(record)
+    def monotone(self, key: str, seed: int) -> list[Monotone]:
+        """Whether PSNR-Y improves and the perceptual distance worsens from t = 0 to 1."""
+        points, (x, y) = self.sweep(key, seed), self.axes
         labels = [point.label for point in points]
-        x, y = self.axes
-        return (
+        return [
             monotone(labels, [point.x for point in points], x, improving=True),
             monotone(labels, [point.y for point in points], y, improving=False),
-        )
+        ]
 
 
-def reach(point: Point, curve: Sequence[Point], x: Axis, y: Axis) -> float:
-    """Signed distance of a point from what a curve reaches: positive outside, negative inside.
+def epsilon_distance(point: Point, curve: Sequence[Point], x: Axis, y: Axis) -> float:
+    """Signed distance of a point from the region that a curve dominates: positive outside, negative inside.
 
-    It is the least amount by which the curve would have to improve on both axes at once to be nowhere worse than the
-    point (the additive ε-indicator of Zitzler et al. 2003), in units of the curve's extent on each axis. Between its
-    points the curve is taken as straight.
+    The least amount by which the curve would have to improve on both axes at once to be nowhere worse than the point
+    (the additive ε-indicator of Zitzler et al. 2003), in units of the curve's extent on each axis.
 
     Args:
         point: The point.
-        curve: The curve's points in order, two at least.
+        curve: At least two points in order, joined by straight lines.
         x: The horizontal metric.
         y: The vertical metric.
 
@@ -234,17 +188,17 @@ def reach(point: Point, curve: Sequence[Point], x: Axis, y: Axis) -> float:
     return min(found)
 
 
-def lead(point: Point, curve: Sequence[Point], x: Axis, y: Axis) -> float | None:
-    """By how much a point is better on the vertical axis than the best of a curve that is no worse on the horizontal.
+def lead_at_equal_psnr(point: Point, curve: Sequence[Point], x: Axis, y: Axis) -> float | None:
+    """Lead of a point, in units of y, over the best of a curve that is no worse on x; negative if it lies behind.
 
     Args:
         point: The point.
-        curve: The curve's points in order; between them it is taken as straight.
+        curve: Points in order, joined by straight lines.
         x: The horizontal metric.
         y: The vertical metric.
 
     Returns:
-        The lead in units of y, negative if the point lies behind; None if the curve does not reach as far.
+        The lead; None if the curve does not reach as far.
     """
     across, up = (1.0 if axis.higher_is_better else -1.0 for axis in (x, y))
     places = [(across * (p.x - point.x), up * p.y) for p in curve]

@@ -2,9 +2,9 @@
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import inspect
-import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 from ctsr_lightning.inference.settings import TrainingPrecision
 
 if TYPE_CHECKING:
-    from recipes.claims.bench import Setup
-    from recipes.claims.plan import Experiment, Variation
-    from recipes.claims.records import Record
+    from recipes.claims.experiments import Experiment
+    from recipes.claims.records import Record, Records
+    from recipes.claims.train import ExperimentTrainer
 
 READING = "claims_reading.md"
-"""What a person has written about the figures, beside the page."""
-PATHS = frozenset({"data", "test", "chain", "output", "work", "configs"})
+"""Remarks of a person on the figures, beside the page."""
+PATHS = frozenset({"photos", "test", "chain", "output", "work", "configs"})
 """Options that are paths."""
+WAIT = 5.0
+"""Seconds between two attempts at what another process is doing."""
 
 
 def claims(
-    data: str | Path | None = None,
+    photos: str | Path | None = None,
     test: str | Path | None = None,
     chain: str | Path | None = None,
     output: str | Path = "docs/claims.md",
@@ -39,22 +41,21 @@ def claims(
     """Repeat the paper's claims in small: short trainings over several seeds, verdicts, tables and plots on one page.
 
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
-    and measured on photographs that none of them has seen. Three seeds take about 80 minutes of one CPU core. What is
-    finished is kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
-    with seeds of its own or with the same. A record is used again only with the settings that it was made with.
+    and measured on photographs held out of training. Three seeds take about 80 minutes of one CPU core. Finished
+    experiments are kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
+    with seeds of its own or with the same. Other settings need another WORK.
 
-    The page includes claims_reading.md beside it, if there is one: what a person has to say about the figures.
+    The page includes claims_reading.md beside it, if there is one: a person's remarks on the figures.
 
     Example:
-        python -m recipes claims --data photos/train --test photos/test
+        python -m recipes claims --photos photos/train --test photos/test
 
     Args:
-        data: Folder of photographs to train on. Without it, the photographs that come with scikit-image.
+        photos: Folder of photographs to train on. Without it, the photographs that come with scikit-image.
         test: Folder of photographs to measure on, none of which is trained on. Without it, two that come with
             scikit-image and are held out.
-        chain: Folder of a finished chain, such as `make nano` or `make demo` leaves: codec and teachers, which stay as
-            they are, and both stages, which are measured beside the short trainings if they are there. Without it, the
-            chain that comes with this package.
+        chain: Folder of a finished chain, such as `make nano` or `make demo` leaves: codec and teachers, and both
+            stages, which are measured beside the short trainings if they are there. Without it, the package's own.
         output: The page, or a folder for it; the pictures lie beside it.
         seeds: Seeds of the trainings.
         only: Do only some experiments, and leave the page: groups (chain, stage1, stage2) or single ones
@@ -63,7 +64,7 @@ def claims(
         work: Folder for records and logs of the trainings.
         configs: Folder of the nano configurations.
         device: Accelerator for Lightning: auto, cpu, gpu, mps.
-        precision: Type that networks compute in while they are trained, as in nano; all is measured in float32.
+        precision: Type that networks compute in while they are trained, as in nano; measurements are in float32.
         threads: Threads on a CPU; by default as many as torch takes.
 
     Returns:
@@ -71,97 +72,129 @@ def claims(
     """
     options = dict(locals())
     if steps <= 0:
-        raise ValueError(f"Expected a positive --steps, got {steps}.")
+        raise ValueError(f"Expected a positive --steps, found {steps}.")
+    import pandas as pd
+
     from ctsr_lightning.commands.options import listed
-    from ctsr_lightning.inference.devices import computes_bfloat16
     from ctsr_lightning.weights.shipped import shipped_folder
-    from recipes.claims.bench import Bench, Setup, check_chain
-    from recipes.claims.conduct import conduct
-    from recipes.claims.plan import measured, plan, read_weights, stage_1, stage_2
+    from recipes.chain import training_precision, write_atomically
+    from recipes.claims.experiments import list_experiments, plan_experiments, read_loss_settings
+    from recipes.claims.findings import Findings
+    from recipes.claims.page import claims_page, introduce
+    from recipes.claims.plots import write_pictures
     from recipes.claims.records import Records
+    from recipes.claims.train import ExperimentTrainer, check_chain
 
     folder = _absolute(chain) if chain is not None else shipped_folder()
     full = check_chain(folder)
-    paths = [None if path is None else _absolute(path) for path in (data, test)]
-    variations = [*measured(full), *stage_1(read_weights(_absolute(configs))), *stage_2()]
-    experiments = plan(variations, _numbers(seeds), listed(only))
+    settings = read_loss_settings(_absolute(configs))
+    experiments = list_experiments(settings, full=full)
+    planned = plan_experiments(experiments, _numbers(seeds), listed(only))
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    half = computes_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-    work = _absolute(work)
-    setup = Setup(
+    trainer = ExperimentTrainer(
         configs=_absolute(configs),
         chain=folder,
-        data=paths[0],
-        test=paths[1],
-        work=work,
+        photos=None if photos is None else _absolute(photos),
+        test=None if test is None else _absolute(test),
+        work=_absolute(work),
         steps=steps,
         device=device,
-        precision="bf16-mixed" if half else "32-true",
+        precision=training_precision(device, precision),
     )
-    bench, records = Bench(setup), Records(work / "records")
+    records = Records(trainer.work / "records", trainer.shared_settings())
     try:
-        found = conduct(experiments, bench, records)
+        found = run_pending(planned, trainer, records)
     except SystemExit:  # Ctrl-C, which Lightning has handled
         print("ctsr: the same `python -m recipes claims` goes on with the experiments that are left.", file=sys.stderr)
         raise
     if only:
         print(f"{len(found)} records are in '{records.folder}'; without --only the page is written.")
         return 0
-    print(f"→ {write_page(_page_path(Path(output).expanduser()), found, variations, setup, options)}")
+    tables = [record.measurements.assign(experiment=e.key, seed=e.seed) for e, record in found.items()]
+    findings = Findings(pd.concat(tables), experiments)
+    page = Path(output).expanduser()
+    page = page if page.suffix == ".md" else page / "claims.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    pictures = write_pictures(page.parent, page.stem, findings, settings)
+    introduction = introduce(_command(options), findings.perceptual, trainer, found)
+    notes = page.with_name(READING)
+    reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+    write_atomically(page, claims_page(findings, introduction, pictures, reading).encode())
+    print(f"→ {page}")
     return 0
 
 
-def write_page(
-    path: Path,
-    found: "Sequence[tuple[Experiment, Record]]",
-    variations: "Sequence[Variation]",
-    setup: "Setup",
-    options: "Mapping[str, Any]",
-) -> Path:
-    """Write the page and its pictures.
+def run_pending(
+    experiments: "Sequence[Experiment]", trainer: "ExperimentTrainer", records: "Records"
+) -> "dict[Experiment, Record]":
+    """Do all experiments that have no record yet, those that others start from first; every one with its record.
+
+    Experiments that another process is doing are waited for.
+    """
+    from recipes.claims.experiments import start_experiment
+
+    starts = {e: start_experiment(e, experiments) for e in experiments}
+    settings = {e: trainer.settings(e) for e in experiments}
+    found = {e: record for e in experiments if (record := records.read(e, settings[e])) is not None}
+    needed = {starts[e] for e in experiments if e not in found}
+
+    def is_done(experiment: "Experiment") -> bool:
+        return experiment in found and (experiment not in needed or trainer.has_weights(experiment))
+
+    pending = [e for e in experiments if not is_done(e)]
+    clock = ProgressClock(experiments, pending)
+    while pending:
+        before = list(pending)
+        for experiment in before:
+            start = starts[experiment]
+            if start is not None and not trainer.has_weights(start):
+                continue
+            with records.lock(experiment) as mine:
+                if not mine:
+                    continue
+                if (record := records.read(experiment, settings[experiment])) is not None:
+                    found[experiment] = record
+                if not is_done(experiment):
+                    clock.announce(experiment, found)
+                    found[experiment] = trainer.run(experiment, start)
+                    records.write(experiment, settings[experiment], found[experiment])
+                pending.remove(experiment)
+        if len(pending) == len(before):
+            clock.wait()
+    return {e: found[e] for e in experiments}
+
+
+class ProgressClock:
+    """Prints which experiment of how many runs, and about how long the rest will take.
 
     Args:
-        path: The page.
-        found: Every experiment with its record.
-        variations: All variations, in the order of the tables.
-        setup: What the experiments have in common.
-        options: The options of the command.
+        experiments: All experiments.
+        pending: Those that are left, a list that shrinks.
     """
-    from recipes.claims.findings import Findings
-    from recipes.claims.page import Making, page
-    from recipes.claims.plots import write_pictures
-    from recipes.claims.records import replace
 
-    trained: dict[str, dict[int, Any]] = {}
-    measured = {e.variation.name: record for e, record in found if e.variation.group == "chain"}
-    for experiment, record in found:
-        if experiment.variation.group != "chain":
-            trained.setdefault(experiment.variation.key, {})[experiment.seed] = record
-    columns = next(iter(next(iter(measured.values())).values.values()))
-    findings = Findings(measured, trained, list(columns)[1])
-    making = Making(
-        command=_command(options),
-        seeds=sorted({e.seed for e, _ in found if e.variation.group != "chain"}),
-        steps=(setup.training_steps("stage1"), setup.training_steps("stage2")),
-        data=_named(setup.data),
-        test=_named(setup.test),
-        chain="those that come with this package" if options["chain"] is None else f"those of `{_near(setup.chain)}`",
-        devices=list(dict.fromkeys(str(record.made["device"]) for _, record in found)),
-        minutes=sum(sum(record.seconds.values()) for _, record in found) / 60.0,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = write_pictures(path.parent, path.stem, findings, variations)
-    notes = path.with_name(READING)
-    reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    replace(path, page(findings, variations, making, pictures, reading))
-    return path
+    def __init__(self, experiments: "Sequence[Experiment]", pending: "Sequence[Experiment]") -> None:
+        self.total, self.pending, self._waits = len(experiments), pending, False
+        if len(pending) < self.total:
+            print(f"{self.total - len(pending)} of {self.total} experiments are finished.", flush=True)
 
+    def announce(self, experiment: "Experiment", found: "Mapping[Experiment, Record]") -> None:
+        """Print which experiment begins."""
+        seconds = [sum(record.seconds.values()) for e, record in found.items() if e.is_trained]
+        minutes = len(self.pending) * sum(seconds) / max(1, len(seconds)) / 60.0
+        left = f"; about {minutes:.0f} minutes left" if minutes >= 1.0 else "; less than a minute left" * bool(seconds)
+        number = self.total - len(self.pending) + 1
+        print(f"\n[{number}/{self.total}] {experiment.title}{left}", flush=True)
+        self._waits = False
 
-def _page_path(output: Path) -> Path:
-    return output if output.suffix == ".md" else output / "claims.md"
+    def wait(self) -> None:
+        """Wait a little for another process; print so once."""
+        if not self._waits:
+            print(f"Waiting for another process, which does {self.pending[0].title}.", flush=True)
+        self._waits = True
+        time.sleep(WAIT)
 
 
 def _absolute(path: str | Path) -> Path:
@@ -169,27 +202,20 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _numbers(seeds: int | list[int] | str) -> list[int]:
-    """Read seeds: a number, a list, or numbers with commas between them."""
+    """Seeds: a number, a list, or numbers with commas between them."""
     words = seeds.replace(",", " ").split() if isinstance(seeds, str) else seeds if isinstance(seeds, list) else [seeds]
     try:
         return [int(word) for word in words]
     except ValueError as error:
-        raise ValueError(f"Expected seeds as whole numbers, such as 0,1,2; got '{seeds}'.") from error
+        raise ValueError(f"Expected seeds as whole numbers, such as 0,1,2; found '{seeds}'.") from error
 
 
-def _command(options: "Mapping[str, Any]") -> str:
-    """The command line without defaults, paths as seen from here: those of one machine mean nothing elsewhere."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(claims).parameters.items()}
+def _command(options: Mapping[str, Any]) -> str:
+    """The command line without defaults, paths as seen from here."""
+    from recipes.claims.page import relative_path
+
     words = ["python", "-m", "recipes", "claims"]
-    for name, value in options.items():
-        if value != defaults[name]:
-            words += [f"--{name}", _near(Path(value).expanduser()) if name in PATHS else str(value)]
+    for name, parameter in inspect.signature(claims).parameters.items():
+        if (value := options[name]) != parameter.default:
+            words += [f"--{name}", relative_path(Path(value).expanduser()) if name in PATHS else str(value)]
     return shlex.join(words)
-
-
-def _near(path: Path) -> str:
-    return Path(os.path.relpath(path)).as_posix()
-
-
-def _named(folder: Path | None) -> str:
-    return "the sample photographs of scikit-image" if folder is None else f"the photographs in `{_near(folder)}`"

@@ -1,40 +1,32 @@
-"""Whether the paper's claims hold in what `make claims` has measured. Numbers in, verdicts out."""
+"""Whether the paper's claims hold in the measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from ctsr_lightning.evaluation.frontier import Axis
 from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
-from recipes.claims.findings import PSNR, Estimate, Findings, difference, estimate, signed
-from recipes.claims.plan import ALPHAS, BASE, CONTROLS, GAMMAS, TEACHERS, blend_label
+from recipes.claims.experiments import ALPHAS, CONTROLS, FULL, NO_DISTILLATION, STAGE_1, STAGE_2
+from recipes.claims.findings import PSNR, Estimate, Findings, blend_label, paired_difference
 
 Verdict = Literal["reproduced", "mixed", "not reproduced"]
 
 
-def judged(signs: Sequence[int]) -> Verdict:
-    """The verdict on a claim with several parts: all of them, some, or none as claimed.
+class Evidence(NamedTuple):
+    """Numbers that a claim rests on.
 
     Args:
-        signs: Per part 1 if it is as claimed beyond the spread, -1 if it is the other way round, 0 if neither.
+        signs: Per part of the claim 1 if it is as claimed beyond the spread, -1 if the other way round, 0 if neither.
+        numbers: The same in one sentence.
     """
-    if all(sign > 0 for sign in signs):
-        return "reproduced"
-    return "not reproduced" if max(signs) < 1 and min(signs) < 0 else "mixed"
+
+    signs: Sequence[int]
+    numbers: str
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, and what became of it.
-
-    Args:
-        letter: Where it stands on the page.
-        text: The claim.
-        verdict: The verdict.
-        numbers: What it rests on, in one sentence.
-    """
+class Claim(NamedTuple):
+    """A claim of the paper with its place on the page, and the verdict."""
 
     letter: str
     text: str
@@ -42,126 +34,115 @@ class Claim:
     numbers: str
 
 
-def claims(findings: Findings) -> list[Claim]:
-    """The claims that the records at hand allow to judge.
-
-    Args:
-        findings: The records.
-    """
-    found: list[Claim] = []
-    trained = findings.trained.keys()
-    if TEACHERS not in findings.measured:
-        return found
-    found.append(_blend_claim(findings))
-    if f"stage1/{BASE}" in trained:
-        found.append(_outside_claim(findings))
-    if f"stage2/{BASE}" in trained:
-        found += [_sweep_claim(findings), _stage_2_claim(findings)]
-    if {f"stage1/{BASE}", "stage1/no_distillation"} <= trained:
-        found.append(_distillation_claim(findings))
-    gammas = ["stage1/no_prior", *(f"stage1/gamma_{value:g}" for value in GAMMAS)]
-    lambdas = [f"stage1/{name}" for name in ("no_fidelity", "fidelity_up", "no_realness", "realness_up")]
-    for keys, name in ((gammas, "γ_time"), (lambdas, "λ_fl and λ_rn")):
-        tried = [key for key in keys if key in trained]
-        if tried and f"stage1/{BASE}" in trained:
-            found.append(_choice_claim(findings, tried, name))
-    return found
+def verdict(signs: Sequence[int]) -> Verdict:
+    """The verdict on a claim with several parts: all of them, some, or none as claimed; signs as in `Evidence`."""
+    if all(sign > 0 for sign in signs):
+        return "reproduced"
+    return "not reproduced" if max(signs) < 1 and min(signs) < 0 else "mixed"
 
 
-def margin(findings: Findings, axis: Axis) -> tuple[float, Estimate]:
-    """The blend that is best in a metric, and by how much it is better than the better of the two teachers.
-
-    Args:
-        findings: The records.
-        axis: The metric.
-
-    Returns:
-        Its share α of T_f, and the gain over images, positive if the blend is better.
-    """
-    record, sign = findings.measured[TEACHERS], 1.0 if axis.higher_is_better else -1.0
-    alpha = max(ALPHAS, key=lambda a: sign * record.mean(blend_label(a), axis.name))
-    end = max((FAITHFUL, REALISTIC), key=lambda label: sign * record.mean(label, axis.name))
-    pairs = zip(record.values[blend_label(alpha)][axis.name], record.values[end][axis.name], strict=True)
-    return alpha, estimate([sign * (mine - theirs) for mine, theirs in pairs])
+def judge_claims(findings: Findings) -> list[Claim]:
+    """The verdicts on all claims; those about a weight of which no other value was tried are left out."""
+    found = [(letter, text, evidence(findings)) for letter, text, evidence in CLAIMS]
+    return [Claim(letter, text, verdict(e.signs), e.numbers) for letter, text, e in found if e.signs]
 
 
-def _blend_claim(findings: Findings) -> Claim:
-    parts, signs = [], []
-    for axis in findings.axes:
-        alpha, gain = margin(findings, axis)
-        signs.append(gain.sign)
-        parts.append(f"{axis.name} at α = {alpha:.1f}: {gain.mean:+.4f} ± {gain.se:.4f} over the better teacher")
-    verdict = judged([max(signs)])  # somewhere: one metric is enough
-    text = "Blending the images of T_f and T_r beats each of them in some metric (Table 1)."
-    return Claim("a", text, verdict, "; ".join(parts) + " (standard error over images; positive is better).")
+def best_blend(findings: Findings, axis: Axis) -> tuple[float, Estimate]:
+    """Share α of T_f of the blend that is best in a metric, and its gain over the better teacher, over images."""
+    sign = 1.0 if axis.higher_is_better else -1.0
+    alpha = max(ALPHAS, key=lambda a: sign * findings.images(blend_label(a), axis.name).mean())
+    end = max((FAITHFUL, REALISTIC), key=lambda label: sign * findings.images(label, axis.name).mean())
+    blend, teacher = (sign * findings.images(label, axis.name) for label in (blend_label(alpha), end))
+    return alpha, paired_difference(blend, teacher)
 
 
-def _outside_claim(findings: Findings) -> Claim:
-    outside = findings.outside_by_seed(f"stage1/{BASE}")
-    found = estimate(list(outside.values()))
-    numbers = f"Signed distance from the blend's reach {signed(found)} in units of that curve's extent"
-    if "stage1/no_distillation" in findings.trained:
-        control = estimate(list(findings.outside_by_seed("stage1/no_distillation").values()))
-        numbers += f"; the same training without distillation {signed(control)}"
-    for record in findings.full():
-        numbers += (
-            f"; the chain's own stage 1, at full length, {findings.outside(findings.point(record, 't=0.00')):+.4f}"
-        )
-    return Claim("b", "Stage 1 lies outside the blend's curve.", judged([found.sign]), numbers + ".")
+def _blend(findings: Findings) -> Evidence:
+    gains = {axis.name: best_blend(findings, axis) for axis in findings.axes}
+    parts = [
+        f"{name} at α = {alpha:.1f}: {gain.mean:+.4f} ± {gain.se:.4f} over the better teacher"
+        for name, (alpha, gain) in gains.items()
+    ]
+    signs = [max(gain.sign for _, gain in gains.values())]  # somewhere: one metric is enough
+    return Evidence(signs, "; ".join(parts) + " (standard error over images; positive is better).")
 
 
-def _sweep_claim(findings: Findings) -> Claim:
-    records = list(findings.trained[f"stage2/{BASE}"].values())
-    holds = [[check.holds for check in findings.monotone(record)] for record in records]
+def _outside(findings: Findings) -> Evidence:
+    found, control = (Estimate.of(findings.by_seed(key, findings.outside)) for key in (STAGE_1, NO_DISTILLATION))
+    full = f"; the chain's own stage 1, at full length, {findings.outside(FULL, 0):+.4f}" if findings.full else ""
+    numbers = f"Signed distance from the blend's reach {found.text(sign=True)} in units of that curve's extent; "
+    return Evidence([found.sign], f"{numbers}the same training without distillation {control.text(sign=True)}{full}.")
+
+
+def _sweep(findings: Findings) -> Evidence:
+    holds = findings.by_seed(STAGE_2, lambda *run: [check.holds for check in findings.monotone(*run)])
     counts = [sum(column) for column in zip(*holds, strict=True)]
-    signs = [1 if count == len(records) else -1 if count == 0 else 0 for count in counts]
-    comparisons = [findings.against_blend(record) for record in records]
-    gain = estimate([c.curve.hypervolume - c.other.hypervolume for c in comparisons])
-    verdict = judged([*signs, gain.sign])
-    lost = [c.curve.dominated for c in comparisons]
-    beaten = [c.other.dominated for c in comparisons]
+    signs = [1 if count == len(holds) else -1 if count == 0 else 0 for count in counts]
+    against = list(findings.by_seed(STAGE_2, findings.against_blend))
+    gain = Estimate.of(c.curve.hypervolume - c.other.hypervolume for c in against)
     numbers = (
-        f"Monotone in {PSNR.name} with {counts[0]} of {len(records)} seeds, in {findings.perceptual} with {counts[1]}; "
-        f"hypervolume {signed(gain)} against the blend's; of {len(CONTROLS)} points each, {_each(beaten)} of the blend "
-        f"are dominated and {_each(lost)} of the sweep."
+        f"Monotone in {PSNR.name} with {counts[0]} of {len(holds)} seeds, in {findings.perceptual} with {counts[1]}; "
+        f"hypervolume {gain.text(sign=True)} against the blend's; of {len(CONTROLS)} points each, "
+        f"{_each([c.other.dominated for c in against])} of the blend are dominated and "
+        f"{_each([c.curve.dominated for c in against])} of the sweep."
     )
-    for record in findings.full():
-        held = [check.metric for check in findings.monotone(record) if check.holds]
-        against = findings.against_blend(record)
+    if findings.full:
+        held = " and ".join(check.metric for check in findings.monotone(FULL, 0) if check.holds) or "neither"
+        full = findings.against_blend(FULL, 0)
         numbers += (
-            f" The chain's own stage 2, at full length: monotone in {' and '.join(held) or 'neither'}; hypervolume "
-            f"{against.curve.hypervolume - against.other.hypervolume:+.4f}; {against.other.dominated} and "
-            f"{against.curve.dominated} points dominated."
+            f" The chain's own stage 2, at full length: monotone in {held}; hypervolume "
+            f"{full.curve.hypervolume - full.other.hypervolume:+.4f}; {full.other.dominated} and "
+            f"{full.curve.dominated} points dominated."
         )
-    return Claim("c", "The sweep over t is monotone and dominates the blend of the teachers.", verdict, numbers)
+    return Evidence([*signs, gain.sign], numbers)
 
 
-def _stage_2_claim(findings: Findings) -> Claim:
-    comparisons = [findings.against_mixture(record) for record in findings.trained[f"stage2/{BASE}"].values()]
-    gain = estimate([c.curve.hypervolume - c.other.hypervolume for c in comparisons])
-    text = "Stage 2 is worth more than blending the images of stage 1 and T_f."
-    return Claim("d", text, judged([gain.sign]), f"Hypervolume {signed(gain)} against that blend's.")
+def _stage_2(findings: Findings) -> Evidence:
+    against = findings.by_seed(STAGE_2, findings.against_mixture)
+    gain = Estimate.of(c.curve.hypervolume - c.other.hypervolume for c in against)
+    return Evidence([gain.sign], f"Hypervolume {gain.text(sign=True)} against that blend's.")
 
 
-def _distillation_claim(findings: Findings) -> Claim:
-    key, base = "stage1/no_distillation", f"stage1/{BASE}"
-    changes = [difference(findings.values(key, a.name), findings.values(base, a.name)) for a in findings.axes]
-    text = "Without distillation PSNR rises and the perceptual distance gets worse (Table 4)."
-    parts = [f"{axis.name} {signed(change)}" for axis, change in zip(findings.axes, changes, strict=True)]
-    return Claim("d", text, judged([change.sign for change in changes]), "; ".join(parts) + ".")
+def _distillation(findings: Findings) -> Evidence:
+    changes = {axis.name: findings.change(NO_DISTILLATION, STAGE_1, axis.name) for axis in findings.axes}
+    parts = [f"{name} {change.text(sign=True)}" for name, change in changes.items()]
+    return Evidence([change.sign for change in changes.values()], "; ".join(parts) + ".")
 
 
-def _choice_claim(findings: Findings, keys: Sequence[str], name: str) -> Claim:
-    """Table 6: the chosen weight has the best perceptual distance of those tried."""
-    base = findings.values(f"stage1/{BASE}", findings.perceptual)
-    changes = {key: difference(findings.values(key, findings.perceptual), base) for key in keys}
-    text = f"The chosen {name} has the best perceptual distance of the values tried (Table 6)."
-    parts = [f"{key.partition('/')[2]} {signed(change)}" for key, change in changes.items()]
-    numbers = f"Change in {findings.perceptual}, positive is worse: {'; '.join(parts)}."
-    return Claim("d", text, judged([change.sign for change in changes.values()]), numbers)
+def _best_weight(*weights: str) -> Callable[[Findings], Evidence]:
+    """Whether all other values of these weights make the perceptual distance worse."""
+
+    def evidence(findings: Findings) -> Evidence:
+        name = findings.perceptual
+        tried = [e.key for weight in weights for e in findings.tried(weight)]
+        changes = {key.partition("/")[2]: findings.change(key, STAGE_1, name) for key in tried}
+        parts = [f"{key} {change.text(sign=True)}" for key, change in changes.items()]
+        numbers = f"Change in {name}, positive is worse: {'; '.join(parts)}."
+        return Evidence([change.sign for change in changes.values()], numbers)
+
+    return evidence
 
 
 def _each(counts: Sequence[int]) -> str:
     """`3`, or `3, 4 and 3` where seeds differ."""
     words = [str(count) for count in counts]
     return words[0] if len(set(words)) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+CLAIMS: tuple[tuple[str, str, Callable[[Findings], Evidence]], ...] = (
+    ("a", "Blending the images of T_f and T_r beats each of them in some metric (Table 1).", _blend),
+    ("b", "Stage 1 lies outside the blend's curve.", _outside),
+    ("c", "The sweep over t is monotone and dominates the blend of the teachers.", _sweep),
+    ("d", "Stage 2 is worth more than blending the images of stage 1 and T_f.", _stage_2),
+    ("d", "Without distillation PSNR rises and the perceptual distance gets worse (Table 4).", _distillation),
+    (
+        "d",
+        "The chosen γ_time has the best perceptual distance of the values tried (Table 6).",
+        _best_weight("gamma_time"),
+    ),
+    (
+        "d",
+        "The chosen λ_fl and λ_rn has the best perceptual distance of the values tried (Table 6).",
+        _best_weight("lambda_fidelity", "lambda_realness"),
+    ),
+)
+"""Place on the page, claim and evidence."""

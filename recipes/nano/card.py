@@ -1,4 +1,4 @@
-"""The model card of a packed chain: what it was trained on and how, what was measured, and what it is not for."""
+"""Model card of a packed chain: data, trainings, measurements and limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import yaml
 from ctsr_lightning.evaluation.labels import GROUND_TRUTH
 from ctsr_lightning.evaluation.report import heading
 from recipes.chain import CHAIN, WEIGHTS, read_training
+from recipes.markdown import markdown_table
 from recipes.nano.pack import CONFIG, Part, weights_metadata
 
 LICENSE: Final = "Apache-2.0, as the package. The photographs are not part of it."
+
+USE: Final = """
+`ctsr upscale`, `sweep`, `evaluate` and `benchmark` take the shipped one of this kind when no checkpoint is
+named, any other by `--checkpoint FOLDER/stage2/weights.safetensors`. The folder may be moved as a whole.
+""".strip()
 
 LIMITS: Final = """
 - It enlarges by 4 and expects photographs as they come from phones, cameras and the web: blurred, noisy, compressed.
@@ -38,16 +44,7 @@ def card(
     figures: Sequence[Mapping[str, Any]],
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The card as plain data.
-
-    Args:
-        runs: The chain's folder.
-        parts: What the package holds, as `pack` returns it.
-        data: Name and number of the photographs.
-        rounding: What float16 does to restored images.
-        figures: What was measured, as `figure` returns it.
-        versions: Versions of what it was made with.
-    """
+    """The card of a chain's folder as plain data; `parts` from `pack`, `figures` from `figure`."""
     return {
         "name": "nano",
         "text": "CTSR at laptop size: codec, prior, teachers, stage 1 and stage 2, trained from scratch on photographs",
@@ -65,22 +62,15 @@ def card(
 
 
 def figure(name: str, text: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card says of one sweep.
-
-    Args:
-        name: Name of the test set.
-        text: What it is.
-        record: The sweep's tradeoff.json.
-    """
-    metrics = list(record["protocol"]["metrics"])
-    frontier = record["frontier"]
-    lattice = record.get("lattice", {})
+    """The card's entry on one sweep: name and description of the test set, and the sweep's tradeoff.json."""
+    metrics = {key: value["higher_is_better"] for key, value in record["protocol"]["metrics"].items()}
+    frontier, lattice = record["frontier"], record.get("lattice", {})
     verdicts = [*frontier["monotone"].values(), frontier["blend"], record.get("grid_energy"), *lattice.values()]
     return {
         "name": name,
         "text": text,
         "images": record["images"],
-        "metrics": {key: value["higher_is_better"] for key, value in record["protocol"]["metrics"].items()},
+        "metrics": metrics,
         "results": [{key: row.get(key) for key in ("setting", *metrics, "seconds")} for row in record["results"]],
         "ground_truth": {name: check["gt"] for name, check in lattice.items()},
         "sentences": [verdict["sentence"] for verdict in verdicts if verdict],
@@ -88,19 +78,15 @@ def figure(name: str, text: str, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    """What a training was configured with.
-
-    Args:
-        folder: The training's folder.
-    """
+def training_settings(folder: Path) -> dict[str, Any]:
+    """The configuration that a training has left in its folder."""
     values: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     return values
 
 
 def _recipe(runs: Path) -> dict[str, Any]:
     """How training images were made, as the last training has it."""
-    arguments = settings(runs / CHAIN[-1].name)["data"]["init_args"]
+    arguments = training_settings(runs / CHAIN[-1].name)["data"]["init_args"]
     degradation = (arguments["degradation"] or {}).get("class_path", "realesrgan").rsplit(".", maxsplit=1)[-1]
     names = ("scale", "crop", "batch_size", "pool", "seed")
     return {"degradation": degradation, **{name: arguments[name] for name in names}}
@@ -108,7 +94,7 @@ def _recipe(runs: Path) -> dict[str, Any]:
 
 def _training(folder: Path) -> dict[str, Any]:
     """How one training of the chain was done."""
-    configured = settings(folder)
+    configured = training_settings(folder)
     known = read_training(folder)
     return {
         "class": configured["model"]["class_path"].rsplit(".", maxsplit=1)[-1],
@@ -122,91 +108,68 @@ def _training(folder: Path) -> dict[str, Any]:
     }
 
 
-def markdown(record: Mapping[str, Any]) -> str:
-    """The card for a reader.
-
-    Args:
-        record: The card as plain data.
-    """
-    data, rounding = record["data"], record["rounding"]
-    size = sum(part["bytes"] for part in record["parts"].values()) / 1e6
+def card_markdown(record: Mapping[str, Any]) -> str:
+    """The card for a reader, from the card as plain data."""
+    data, rounding, trainings, parts = (record[key] for key in ("data", "rounding", "trainings", "parts"))
+    pool = "made anew for every step" if data["pool"] is None else f"{data['pool']:,} different ones"
+    size = sum(part["bytes"] for part in parts.values()) / 1e6
     images = (
         f"{data['photographs']} photographs ({data['name']}), {data['validated_on']} others to watch; crops of "
-        f"{data['crop']} pixels, degraded by `{data['degradation']}` and reduced by {data['scale']}, "
-        f"{_pool(data['pool'])}; {data['batch_size']} per step; data seed {data['seed']}."
+        f"{data['crop']} pixels, degraded by `{data['degradation']}` and reduced by {data['scale']}, {pool}; "
+        f"{data['batch_size']} per step; data seed {data['seed']}."
     )
     rounded = (
         f"Rounding the weights to float16 changed {rounding['changed']:.2%} of the 8-bit values of restored crops "
         f"(t = 0, 0.5, 1), none by more than {rounding['largest']:.0f}."
     )
     measured = "By `ctsr sweep` on these files, in float32."
-    lines = [
+    not_measured = "None were measured: name photographs with `python -m recipes nano --test`."
+    head = ["training", "class", "steps", "minutes", "device", "precision", "seed", "perceptual loss"]
+    sizes = ([n, f"{p['parameters']:,}", f"{p['bytes'] / 1e6:.2f}"] for n, p in parts.items())
+    sections = [
         f"# {record['name']}",
-        "",
         f"{record['text']}. {size:.1f} MB, {record['type']}.",
-        "",
         "*Written by `python -m recipes nano`, do not edit; `card.json` has the same as data.*",
-        "",
         "## Use",
-        "",
-        "`ctsr upscale`, `sweep`, `evaluate` and `benchmark` take the shipped one of this kind when no checkpoint is",
-        "named, any other by `--checkpoint FOLDER/stage2/weights.safetensors`. The folder may be moved as a whole.",
-        "",
+        USE,
         "## Training",
-        "",
         images,
-        "",
-        "| training | class | steps | minutes | device | precision | seed | perceptual loss |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_row(name, training) for name, training in record["trainings"].items()),
-        "",
-        *(f"{name}: {training['note']}\n" for name, training in record["trainings"].items() if training["note"]),
+        markdown_table(head, (_training_row(name, training) for name, training in trainings.items())),
+        *(f"{name}: {training['note']}" for name, training in trainings.items() if training["note"]),
         rounded,
-        "",
-        "| folder | parameters | MB |",
-        "|---|---|---|",
-        *(f"| {n} | {p['parameters']:,} | {p['bytes'] / 1e6:.2f} |" for n, p in record["parts"].items()),
-        "",
+        markdown_table(["folder", "parameters", "MB"], sizes),
         record["left_out"],
-        "",
         "## Figures",
-        "",
-        measured if record["figures"] else "None were measured: name photographs with `python -m recipes nano --test`.",
+        measured if record["figures"] else not_measured,
+        *(part for entry in record["figures"] for part in (f"### {entry['name']}", *figure_sections(entry))),
+        "## Limits",
+        record["limits"],
+        "## Licence",
+        record["license"],
+        "## Versions",
+        ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
     ]
-    for entry in record["figures"]:
-        lines += ["", f"### {entry['name']}", "", *_table(entry)]
-    lines += ["", "## Limits", "", record["limits"]]
-    lines += ["", "## Licence", "", record["license"], "", "## Versions", ""]
-    lines += [", ".join(f"{name} {number}" for name, number in record["versions"].items())]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def _pool(pool: int | None) -> str:
-    return "made anew for every step" if pool is None else f"{pool:,} different ones"
-
-
-def _row(name: str, training: Mapping[str, Any]) -> str:
+def _training_row(name: str, training: Mapping[str, Any]) -> list[str]:
     minutes = "" if training["seconds"] is None else f"{training['seconds'] / 60:.1f}"
     cells = [name, training["class"], f"{training['steps']:,}", minutes, training["device"] or "not recorded"]
-    cells += [training["precision"], str(training["seed"]), training["perceptual"] or ""]
-    return f"| {' | '.join(cells)} |"
+    return [*cells, training["precision"], str(training["seed"]), training["perceptual"] or ""]
 
 
-def _table(entry: Mapping[str, Any]) -> list[str]:
-    """Figures of one test set."""
-    names = list(entry["metrics"])
-    lines = [
-        f"{entry['images']} image{'s' * (entry['images'] != 1)}: {entry['text']}; {entry['device']}.",
-        "",
-        f"| | {' | '.join(heading(name, better) for name, better in entry['metrics'].items())} | s / image |",
-        f"|{'---|' * (len(names) + 2)}",
+def figure_sections(entry: Mapping[str, Any]) -> list[str]:
+    """Description, table and sentences on one test set, an entry as `figure` returns it."""
+    names, truth = list(entry["metrics"]), entry.get("ground_truth") or {}
+    rows = [*entry["results"], *([{"setting": GROUND_TRUTH, **truth}] if truth else [])]
+    cells = [
+        [row["setting"], *(_number(row.get(name), 4) for name in names), _number(row.get("seconds"), 2)] for row in rows
     ]
-    for row in entry["results"]:
-        cells = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.2f}"
-        lines.append(f"| {' | '.join([row['setting'], *cells, seconds])} |")
-    truth = entry.get("ground_truth")
-    if truth:
-        cells = [f"{truth[name]:.4f}" if name in truth else "" for name in names]
-        lines.append(f"| {' | '.join([GROUND_TRUTH, *cells, ''])} |")
-    return [*lines, *([""] if entry["sentences"] else []), *(f"- {sentence}" for sentence in entry["sentences"])]
+    head = ["", *(heading(name, better) for name, better in entry["metrics"].items()), "s / image"]
+    text = f"{entry['images']} image{'s' * (entry['images'] != 1)}: {entry['text']}; {entry['device']}."
+    sentences = "\n".join(f"- {sentence}" for sentence in entry["sentences"])
+    return [text, markdown_table(head, cells), *([sentences] if sentences else [])]
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"

@@ -21,10 +21,10 @@ LIMIT: Final = 36_000_000
 """Bytes that a package may have at most."""
 
 CONFIG: Final = "config.yaml"
-"""What a training was configured with, beside its weights."""
+"""Configuration of a training, beside its weights."""
 
 CONTROLS: Final = (0.0, 0.5, 1.0)
-"""Values of t at which the effect of rounding the weights is looked at."""
+"""Values of t at which the effect of rounding the weights is measured."""
 
 PARTS: Final = {
     "codec": "codec.",
@@ -34,39 +34,29 @@ PARTS: Final = {
     "stage1": "student.",
     "stage2": "velocity.",
 }
-"""Trainings whose weights a package holds, and how the names begin of those that are needed to restore or to train both
-stages from it (`python -m recipes demo`). The critic served the realistic teacher's training and is left out."""
+"""Trainings whose weights a package holds, with the prefix of those that restoring, or training both stages from it
+(`python -m recipes demo`), needs. The critic served the realistic teacher's training and is left out."""
 
 MODELS: Final = {
     "realness_teacher": ("student",),
     "stage1": ("student", "fidelity", "realness"),
     "stage2": ("student", "velocity", "fidelity", "realness", "z0_source"),
 }
-"""Trainings that a model is loaded from, and what its configuration keeps: no optimizer, critic or loss."""
+"""Trainings that a model is loaded from, and the settings that are kept: no optimizer, critic or loss."""
 
 
 class Part(NamedTuple):
-    """One folder of a package."""
+    """Weights in one folder of a package: their number and the size of their file."""
 
     parameters: int
-    """Numbers in its weights."""
     bytes: int
-    """Size of its weights."""
 
 
 def pack(runs: Path, package: Path, dtype: torch.dtype = torch.float16) -> dict[str, Part]:
-    """Write the weights and the models' configurations of a finished chain.
+    """Write the weights and the models' configurations of a finished chain in the folder `runs`.
 
-    Weights are rounded to a half type; who loads them gets float32 networks all the same. Paths of weights start at the
+    Weights are rounded to a half type; loaded networks are in float32 all the same. Paths of weights start at the
     package, wherever that is.
-
-    Args:
-        runs: The chain's folder.
-        package: The folder to write, made as needed.
-        dtype: Type of the weights.
-
-    Returns:
-        What was written, by training.
 
     Raises:
         FileNotFoundError: If a training is not complete.
@@ -95,17 +85,11 @@ def pack(runs: Path, package: Path, dtype: torch.dtype = torch.float16) -> dict[
     return parts
 
 
-def rounding(runs: Path, package: Path, crops: Sequence[Tensor]) -> dict[str, float]:
-    """What the rounding of its weights does to the images that a packed model restores.
-
-    Args:
-        runs: The chain's folder.
-        package: The package.
-        crops: Low-quality images to look at, each of shape (B, 3, h, w).
+def rounding_effect(runs: Path, package: Path, crops: Sequence[Tensor]) -> dict[str, float]:
+    """Effect of rounding the weights on restorations of low-quality crops, each (B, 3, h, w), at t = 0, 0.5 and 1.
 
     Returns:
-        `changed`, the share of 8-bit values that are others at t = 0, 0.5 and 1, and `largest`, the largest change in
-        levels.
+        `changed`, the share of 8-bit values that differ, and `largest`, the largest change in levels.
     """
     with tempfile.TemporaryDirectory() as folder:
         pack(runs, Path(folder), torch.float32)
@@ -119,17 +103,13 @@ def rounding(runs: Path, package: Path, crops: Sequence[Tensor]) -> dict[str, fl
 
 
 def weights_metadata(path: Path) -> dict[str, str]:
-    """What a training wrote into its weight file beside the weights: class, steps, decay of the average.
-
-    Args:
-        path: The file.
-    """
+    """Entries of a weight file beside the weights: class, steps, decay of the average."""
     with safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
 
 def _state(path: Path, prefix: str, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights of a training that begin in a certain way, rounded, and its metadata."""
+    """The weights of a training whose names begin with a prefix, rounded, and its metadata."""
     if not path.is_file():
         raise FileNotFoundError(f"Expected the weights of a complete training at '{path}', found nothing.")
     with safe_open(path, framework="pt") as file:
@@ -146,7 +126,7 @@ def _state(path: Path, prefix: str, dtype: torch.dtype) -> tuple[dict[str, Tenso
 
 
 def _model(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The model's section of a training's configuration: what is loaded, with paths that start at the package."""
+    """The model's section of a training's configuration, only these settings, with paths that start at the package."""
     model: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
     kept = {key: _inside(model["init_args"][key], path) for key in keys if key in model["init_args"]}
     return {"class_path": model["class_path"], "init_args": kept}
@@ -154,17 +134,14 @@ def _model(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 
 def _inside(value: Any, path: Path) -> Any:
     """A configuration whose weights lie in the package."""
-    if isinstance(value, Mapping):
-        return {
-            key: _placed(item, path) if key == "weights" and isinstance(item, str) else _inside(item, path)
-            for key, item in value.items()
-        }
-    return [_inside(item, path) for item in value] if isinstance(value, list) else value
-
-
-def _placed(weights: str, path: Path) -> str:
-    """Where a package has the weights of a link."""
-    *_, folder, file = ("", *Path(weights).parts)
-    if file != WEIGHTS or folder not in PARTS:
-        raise ValueError(f"Expected only weights of the chain's own trainings in '{path}', found '{weights}'.")
-    return f"{folder}/{file}"
+    if isinstance(value, list):
+        return [_inside(item, path) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    inner = {key: _inside(item, path) for key, item in value.items()}
+    if isinstance(weights := value.get("weights"), str):
+        *_, folder, file = ("", *Path(weights).parts)
+        if file != WEIGHTS or folder not in PARTS:
+            raise ValueError(f"Expected only weights of the chain's own trainings in '{path}', found '{weights}'.")
+        inner["weights"] = f"{folder}/{file}"
+    return inner

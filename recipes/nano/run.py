@@ -4,7 +4,7 @@
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,24 +20,24 @@ from recipes.chain import (
     configured_steps,
     data_options,
     find_photographs,
-    remember_data,
+    remember_photographs,
     train_link,
 )
 
 if TYPE_CHECKING:
-    from ctsr_lightning.data import RealESRGANDataModule
+    from recipes.nano.pack import Part
 
 TAUGHT = "realness_teacher"
 """The training that may learn from an expert."""
 VALIDATIONS = 5
-"""How often each training is validated."""
-LOOKED_AT = 4
-"""Crops on which the effect of rounding the weights is looked at."""
+"""Validations of each training."""
+ROUNDING_CROPS = 4
+"""Crops on which the effect of rounding the weights is measured."""
 
 
 def nano(
     output: str | Path = "runs/nano",
-    data: str | Path | None = None,
+    photos: str | Path | None = None,
     val: str | Path | None = None,
     test: str | list[str] | None = None,
     expert: str | Path | None = None,
@@ -52,17 +52,17 @@ def nano(
 ) -> int:
     """Train the nano model at full length, stage by stage, pack its weights and measure them.
 
-    Takes an hour or two on two CPU cores, less on a GPU. What is finished is kept: the same command after Ctrl-C goes
-    on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
+    Takes an hour or two on two CPU cores, less on a GPU. Finished trainings are kept: the same command after Ctrl-C
+    goes on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
     card.json), at most 36 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
     them. A package at ctsr_lightning/assets/nano is what every command takes when no model is named.
 
     Example:
-        python -m recipes nano --data photos/ --val more_photos/ --test kodak/,realsr/
+        python -m recipes nano --photos photos/ --val more_photos/ --test kodak/,realsr/
 
     Args:
         output: Folder for everything that is made.
-        data: Folder of photographs to train on. Without it, the few that come with scikit-image.
+        photos: Folder of photographs to train on. Without it, the few that come with scikit-image.
         val: Folder of photographs to validate on. Without it, some of those to train on are held out.
         test: What to measure the packed model on, each by ctsr sweep, several with commas between: folders of
             photographs, which are degraded by a fixed seed; folders of pairs in a usual layout (lq and gt, LR and HR,
@@ -85,18 +85,22 @@ def nano(
     Returns:
         0.
     """
+    from recipes.nano.card import figure
+    from recipes.nano.pack import pack as write_package
+
     output, configs = Path(output).expanduser(), Path(configs).expanduser()
     package = output / "package" if pack is None else Path(pack).expanduser()
     check_configurations(configs)
     if steps <= 0:
-        raise ValueError(f"Expected a positive --steps, got {steps}.")
-    validated = None if val is None else str(Path(val).expanduser().resolve())
+        raise ValueError(f"Expected a positive --steps, found {steps}.")
+    validated = find_photographs(val)
     sets = test_sets(listed(test))
+    _check_measurements(sets, metrics, weights)
     if expert is not None:
         expert = Path(expert).expanduser().resolve()
-    _check_before(sets, validated, metrics, weights, expert, pool)
-    source = find_photographs(data)
-    remember_data(output, source)
+        _check_expert(expert, pool)
+    source = find_photographs(photos)
+    remember_photographs(output, source)
     options = [*data_options(source, 1, validated), "--data.init_args.pool", "null" if pool is None else str(pool)]
     seconds, parts = 0.0, len(CHAIN) + 1
     for number, link in enumerate(CHAIN, start=1):
@@ -104,11 +108,13 @@ def nano(
         length = Length(max(2, round(configured_steps(configs, link) * steps)), VALIDATIONS)
         words = [*options]
         if link.name == TAUGHT and expert is not None and not (output / TAUGHT / WEIGHTS).is_file():
-            words += _ask(Path(expert), configs, output, options, device)
+            words += _cache_expert(Path(expert), configs, output, options, device)
         seconds += train_link("nano", configs, output, link, length, words, device, precision)
     announce(parts, parts, "packed weights, their figures, and the model card")
-    card = _finish(output, package, source, validated, sets, metrics, weights, device)
-    size = sum(part["bytes"] for part in card["parts"].values()) / 1e6
+    packed = write_package(output, package)
+    figures = [figure(each.name, each.text, _measure(each, output, package, metrics, weights, device)) for each in sets]
+    _write_card(output, package, source, validated, packed, figures)
+    size = sum(part.bytes for part in packed.values()) / 1e6
     print(
         f"\nDone; the trainings took {seconds / 60:.1f} minutes.\n"
         f"  weights   {package}, {size:.1f} MB\n"
@@ -119,8 +125,8 @@ def nano(
     return 0
 
 
-def _ask(expert: Path, configs: Path, output: Path, options: Sequence[str], device: str) -> list[str]:
-    """Keep the expert's pictures of the training crops; the options with which T_r learns them."""
+def _cache_expert(expert: Path, configs: Path, output: Path, options: Sequence[str], device: str) -> list[str]:
+    """Cache the expert's restorations of the training crops; the options with which T_r learns them."""
     from ctsr_lightning.commands.cache import cache
 
     os.environ["CTSR_RUNS"] = str(output)
@@ -133,25 +139,19 @@ def _ask(expert: Path, configs: Path, output: Path, options: Sequence[str], devi
 
 
 class TestSet(NamedTuple):
-    """Images that the model is measured on."""
+    """Images to measure on: a folder of ground truth, with its low-quality images or not, or a data configuration."""
 
     name: str
     """Name of its folder of results."""
     text: str
-    """What it is, for the card."""
+    """Description on the card."""
     gt: Path | None = None
-    """Folder of ground truth."""
     lq: Path | None = None
-    """Folder of its low-quality images; None makes them."""
     data: Path | None = None
-    """Data configuration, in place of both."""
 
 
 def test_sets(words: Sequence[str]) -> "list[TestSet]":
-    """Find out what each test set is.
-
-    Args:
-        words: Folders and data configurations.
+    """The test sets in folders and data configurations.
 
     Raises:
         FileNotFoundError: If there is none of that name.
@@ -160,32 +160,21 @@ def test_sets(words: Sequence[str]) -> "list[TestSet]":
     from ctsr_lightning.data.pairing.layouts import benchmark_folders, gt_folder
 
     sets = []
-    for word in words:
-        path = Path(word).expanduser()
+    for path in (Path(word).expanduser() for word in words):
         if path.suffix in {".yaml", ".yml"}:
             sets.append(TestSet(path.stem, f"test set of {path.name}", data=path))
             continue
         truth = gt_folder(path)
         lq = None if truth == path else benchmark_folders(path)[0]
-        name = path.resolve().name
-        if lq is None:
-            sets.append(TestSet(name, "photographs degraded by `realesrgan` with seed 0", truth))
-        else:
-            sets.append(TestSet(name, "pairs as they are", truth, lq))
+        text = "photographs degraded by `realesrgan` with seed 0" if lq is None else "pairs as they are"
+        sets.append(TestSet(path.resolve().name, text, truth, lq))
     names = [each.name for each in sets]
     if len(set(names)) < len(names):
         raise ValueError(f"Expected test sets of different names, found {', '.join(names)}. Rename a folder.")
     return sets
 
 
-def _check_before(
-    sets: Sequence[TestSet],
-    validated: str | None,
-    metrics: str,
-    weights: str | list[str] | None,
-    expert: str | Path | None,
-    pool: int | None,
-) -> None:
+def _check_measurements(sets: Sequence[TestSet], metrics: str, weights: str | list[str] | None) -> None:
     """Refuse what could only fail after the trainings."""
     from ctsr_lightning.evaluation.setup import build_metrics, load_data
     from ctsr_lightning.images import list_images
@@ -197,62 +186,46 @@ def _check_before(
             load_data(each.data)
         elif each.gt is not None:
             list_images(each.gt)
-    if validated is not None:
-        list_images(validated)
     if metrics:
         with weight_search_path(*listed(weights)):
             build_metrics(metric_names(metrics), skip_unavailable=False)
-    if expert is not None:
-        from ctsr_lightning.teachers import ExpertTeacher
-
-        if pool is None:
-            raise ValueError("Expected a --pool with --expert, whose pictures of the training crops are made once.")
-        ExpertTeacher(Path(expert))  # refuses what is no restoration network for x4
 
 
-def _finish(
+def _check_expert(expert: Path, pool: int | None) -> None:
+    from ctsr_lightning.teachers import ExpertTeacher
+
+    if pool is None:
+        raise ValueError("Expected a --pool with --expert, whose pictures of the training crops are made once.")
+    ExpertTeacher(expert)  # refuses what is no restoration network for x4
+
+
+def _write_card(
     output: Path,
     package: Path,
     source: str | None,
     validated: str | None,
-    sets: Sequence[TestSet],
-    metrics: str,
-    weights: str | list[str] | None,
-    device: str,
-) -> dict[str, Any]:
-    """Pack the weights, measure them, and write the card."""
+    packed: "Mapping[str, Part]",
+    figures: Sequence[Mapping[str, Any]],
+) -> None:
+    """Measure the effect of rounding, and write the card as data and as text."""
+    from ctsr_lightning.data import RealESRGANDataModule
     from ctsr_lightning.evaluation.report import versions, write_json
-    from recipes.nano import card
-    from recipes.nano.pack import pack, rounding
+    from recipes.nano.card import card, card_markdown, training_settings
+    from recipes.nano.pack import rounding_effect
 
-    parts = pack(output, package)
-    photos = _photographs(output, source, validated)
-    crops = [batch.lq for batch, _ in zip(photos.val_dataloader(), range(LOOKED_AT), strict=False)]
+    arguments = training_settings(output / CHAIN[-1].name)["data"]["init_args"]
+    kept = {name: arguments[name] for name in ("scale", "crop", "val_crop", "val_repeats", "val_split")}
+    photos = RealESRGANDataModule(train=source, val=validated, num_workers=0, **kept)  # from where they are now
+    photos.setup("fit")
+    crops = [batch.lq for batch, _ in zip(photos.val_dataloader(), range(ROUNDING_CROPS), strict=False)]
     data = {
         "name": "sample photographs of scikit-image" if source is None else Path(source).name,
         "photographs": len(photos.train_dataloader().dataset),  # type: ignore[arg-type]  # torch's type has no length
         "validated_on": len(photos.validation_photos),
     }
-    changed = rounding(output, package, crops)
-    figures = [
-        card.figure(each.name, each.text, _measure(each, output, package, metrics, weights, device)) for each in sets
-    ]
-    record = card.card(output, parts, data, changed, figures, versions())
+    record = card(output, packed, data, rounding_effect(output, package, crops), figures, versions())
     write_json(package / "card.json", record)
-    (package / "README.md").write_text(card.markdown(record), encoding="utf-8")
-    return record
-
-
-def _photographs(output: Path, source: str | None, validated: str | None) -> "RealESRGANDataModule":
-    """The data of the trainings, as the last of them had them, from where the photographs are now."""
-    from ctsr_lightning.data import RealESRGANDataModule
-    from recipes.nano.card import settings
-
-    arguments = settings(output / CHAIN[-1].name)["data"]["init_args"]
-    kept = {name: arguments[name] for name in ("scale", "crop", "val_crop", "val_repeats", "val_split")}
-    photos = RealESRGANDataModule(train=source, val=validated, num_workers=0, **kept)
-    photos.setup("fit")
-    return photos
+    (package / "README.md").write_text(card_markdown(record), encoding="utf-8")
 
 
 def _measure(
@@ -284,5 +257,4 @@ def _measure(
         name="nano",
         device=torch_device(device),
     )
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return dict(record)
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -20,7 +20,7 @@ from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice
-from recipes.nano.card import _table, figure
+from recipes.nano.card import figure, figure_sections
 
 KEYS = ("a", "b")
 
@@ -188,7 +188,9 @@ def test_a_sweep_looks_for_lattices(stage2: str, capsys: pytest.CaptureFixture[s
     entry = figure("noise", "noise", tradeoff)
     assert tradeoff["lattice"]["lattice_4"]["sentence"] in entry["sentences"]
     assert entry["ground_truth"]["lattice_4"] == tradeoff["lattice"]["lattice_4"]["gt"]
-    assert f"| ground truth |  |  |  |  | {entry['ground_truth']['lattice_4']:.4f} |" in "\n".join(_table(entry))
+    assert f"| ground truth |  |  |  |  | {entry['ground_truth']['lattice_4']:.4f} |" in "\n".join(
+        figure_sections(entry)
+    )
 
 
 @pytest.mark.parametrize("step", [0.0, 0.02])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ctsr_lightning.weights.shipped import shipped_folder
 from recipes.__main__ import main
-from recipes.demo import EXPERTS, verdict
+from recipes.demo import EXPERTS, judge_tradeoff
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("stage1", "stage2")
@@ -108,7 +108,7 @@ def test_other_photographs_need_another_folder(
 ) -> None:
     photographs(tmp_path, 5)
     with pytest.raises(SystemExit) as end:
-        main([*words, "--data", str(tmp_path)])
+        main([*words, "--photos", str(tmp_path)])
     assert end.value.code == 1
     assert "was trained on the sample photographs" in capsys.readouterr().err
 
@@ -135,7 +135,7 @@ def test_too_few_photographs_are_refused_and_not_remembered(
     photographs(tmp_path / "few", count)
     with pytest.raises(SystemExit) as end:
         main(["demo", "--output", str(tmp_path / "run"), "--configs", str(ROOT / "configs" / "nano"),
-              "--data", str(tmp_path / "few")])  # fmt: skip
+              "--photos", str(tmp_path / "few")])  # fmt: skip
     assert end.value.code == 1
     error = capsys.readouterr().err
     assert ("Expected at least 5 photographs" if count > 1 else "Expected enough images to hold out 1") in error
@@ -145,7 +145,7 @@ def test_too_few_photographs_are_refused_and_not_remembered(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "nowhere"], "nowhere', found nothing"),
+        (["--photos", "nowhere"], "nowhere', found nothing"),
         (["--configs", "nowhere"], "Expected the nano configurations in 'nowhere'"),
         (["--steps", "0"], "Expected a positive --steps"),
     ],
@@ -172,7 +172,7 @@ GOOD = (
 
 
 def test_a_good_trade_off_is_as_expected() -> None:
-    findings = verdict(report(*GOOD))
+    findings = judge_tradeoff(report(*GOOD))
     assert [finding.holds for finding in findings] == [True] * 5
     assert findings[0].text.startswith("PSNR-Y at t = 1 is 0.60 dB above that of t = 0 (25.00 and 24.40; at least 0.4")
 
@@ -190,12 +190,12 @@ def test_a_good_trade_off_is_as_expected() -> None:
 def test_each_thing_that_is_off_is_named(axis: int, setting: str, value: float, off: list[int]) -> None:
     figures = copy.deepcopy(GOOD)
     figures[axis][setting] = value
-    assert [index for index, finding in enumerate(verdict(report(*figures))) if not finding.holds] == off
+    assert [index for index, finding in enumerate(judge_tradeoff(report(*figures))) if not finding.holds] == off
 
 
 @pytest.mark.parametrize("options", [{"monotone": False}, {"flat": True}])
 def test_a_perceptual_distance_that_does_not_rise_is_off(options: dict[str, bool]) -> None:
-    assert [finding.holds for finding in verdict(report(*GOOD, **options))] == [True, True, False, True, True]
+    assert [finding.holds for finding in judge_tradeoff(report(*GOOD, **options))] == [True, True, False, True, True]
 
 
 @pytest.mark.usefixtures("words")

@@ -195,7 +195,7 @@ def test_kinds_of_test_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data", "nowhere"], "nowhere', found nothing"),
+        (["--photos", "nowhere"], "nowhere', found nothing"),
         (["--val", "nowhere"], "nowhere', found nothing"),
         (["--test", "nowhere"], "Expected a folder at 'nowhere'"),
         (["--test", "no.yaml"], "Expected a data configuration at 'no.yaml'"),

@@ -9,7 +9,7 @@ import pytest
 
 from ctsr_lightning.metrics.named import NAMED, PUBLISHED
 from recipes.__main__ import main
-from recipes.results import COLUMNS, read_published
+from recipes.results import COLUMNS, read_published_figures
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -128,7 +128,7 @@ def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.C
 
 
 def test_published_tables_are_whole() -> None:
-    published = read_published()
+    published = read_published_figures()
     assert published["benchmarks"].keys() == {"realsr", "drealsr", "div2k_val"}
     for benchmark in published["benchmarks"].values():
         for protocol in ("common", "ctsr"):
@@ -145,7 +145,7 @@ def test_published_means_are_those_of_the_published_images() -> None:
 
     with (SHARED / "reference" / "osediff_realsr_published_metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    table = read_published()["benchmarks"]["realsr"]["common"]
+    table = read_published_figures()["benchmarks"]["realsr"]["common"]
     figures = dict(zip(table["columns"], table["rows"]["OSEDiff"], strict=True))
     columns = {"psnr_y": "PSNR", "ssim_y": "SSIM", "lpips_alex": "LPIPS", "dists": "DISTS", "niqe": "NIQE"}
     columns |= {"musiq": "MUSIQ", "maniqa_pipal": "MANIQA", "clipiqa": "CLIPIQA"}
