@@ -121,6 +121,16 @@ def test_the_teacher_trains_both_stages(stage: str, monkeypatch: pytest.MonkeyPa
     assert all(values[f"train/{term}"] > 0 for term in terms)
 
 
+def test_the_classes_work_without_a_configuration(tmp_path: Path) -> None:
+    from with_a_trainer import train
+
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    batches = {"num_sanity_val_steps": 0, "limit_val_batches": 1, "val_check_interval": 2}
+    training = train(2, **quiet, **batches, default_root_dir=tmp_path)
+    assert training.trainer.global_step == 2
+    assert training.trainer.callback_metrics["val/psnr_y"] > 0
+
+
 @pytest.fixture
 def _named() -> Iterator[None]:
     from my_metric import EdgeError

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from ctsr_lightning.cli import COMMANDS, load_command
+from recipes.__main__ import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -92,3 +97,29 @@ def test_files_to_learn_from_are_short() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in (DOCS / "extend").glob("*")}
     lengths |= {path.name: len(path.read_text().splitlines()) for path in (ROOT / "examples").glob("*.py")}
     assert {name: length for name, length in lengths.items() if length > 50} == {}
+
+
+def commands() -> list[tuple[str, str, list[str]]]:
+    """Commands and recipes that the pages show, with the names of their options."""
+    generated = {"claims.md", "results.md"}
+    pages = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in generated)]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    found = []
+    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = re.sub(r'"[^"]*"|#(?! or:).*', " ", line)
+            for table, start in ((COMMANDS, r"(?:ctsr|ctsr_lightning\.cli) +"), (RECIPES, r"python -m recipes ")):
+                match = re.search(f"{start}({'|'.join(table)})\\b(.*)", words)
+                if match:
+                    options = re.findall(r"--([\w-]+)", match[2])
+                    found.append((match[1], table[match[1]], [option.replace("-", "_") for option in options]))
+    return found
+
+
+@pytest.mark.skipif("configs" not in COMMANDS, reason="the commands have their old words")
+def test_commands_in_the_pages_have_the_options_that_they_show() -> None:
+    shown = commands()
+    assert {name for name, _, _ in shown} == {*COMMANDS, *RECIPES} - {"demo"}
+    known = {place: set(inspect.signature(load_command(place)).parameters) for _, place, _ in shown}
+    unknown = [(name, option) for name, place, options in shown for option in options if option not in known[place]]
+    assert unknown == []
