@@ -19,6 +19,7 @@ FEW = [
     "--trainer.devices=1",
     "--trainer.max_steps=2",
     "--trainer.num_sanity_val_steps=0",
+    "--trainer.log_every_n_steps=1",
     "--trainer.limit_val_batches=0",
     "--trainer.enable_progress_bar=false",
     "--data.crop=64",
