@@ -13,14 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+import ctsr_lightning
 from ctsr_lightning.cli import main
 from ctsr_lightning.images import image_size
 from ctsr_lightning.metrics.named import NAMED
 from ctsr_lightning.networks.codec import LatentCodec
-from ctsr_lightning.networks.shipped import shipped_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "docs" / "extend"
+SHIPPED = Path(ctsr_lightning.__file__).parent / "assets" / "nano"
 TRAINER = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
@@ -103,7 +104,7 @@ def test_training_codec_and_metric_work_from_one_configuration_and_restore(photo
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_the_teacher_trains_both_stages(stage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "chain").symlink_to(shipped_folder())
+    (tmp_path / "chain").symlink_to(SHIPPED)
     monkeypatch.setenv("CTSR_RUNS", "chain")
     log = [
         f"--trainer.logger.{name}={value}" for name, value in (("save_dir", "runs"), ("name", stage), ("version", ""))
