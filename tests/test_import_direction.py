@@ -18,12 +18,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"batch", "control", "files", "images", "spectrum"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
-MEASURING = MODELS | {"configs", "data", "metrics", "progress", "evaluation"}
+MEASURING = MODELS | {"configs", "data", "frontier", "metrics", "progress", "evaluation"}
 ALLOWED = {
     "batch": set(),
     "configs": set(),
     "control": set(),
     "files": set(),
+    "frontier": {"frontier"},
     "images": set(),
     "progress": set(),
     "spectrum": set(),

@@ -14,10 +14,9 @@ from torchmetrics import Metric
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks.distributed import Ownership, check_finite, checked_batch, evaluation_rng
 from ctsr_lightning.control import check_range
-from ctsr_lightning.evaluation.labels import BICUBIC, GRID
+from ctsr_lightning.evaluation.labels import BICUBIC, GRID, control_label
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.methods import Method
-from ctsr_lightning.evaluation.plots import control_label
 from ctsr_lightning.images import enlarge
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork

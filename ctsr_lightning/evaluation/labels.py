@@ -8,3 +8,9 @@ GRID = "grid_energy"
 """The metric that depends on the model's codec."""
 PER_IMAGE = "per_image.csv"
 """Name of the file with the values of each image."""
+
+
+def control_label(control: float) -> str:
+    """How a control value is written everywhere: `t=0.25`, with more digits only where two lose some."""
+    text = f"{control:.2f}"
+    return f"t={text if float(text) == control else format(control, 'g')}"

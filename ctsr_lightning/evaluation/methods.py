@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple, TypeVar
 from torch import Tensor
 
 from ctsr_lightning.evaluation.experts import Expert, blends
-from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC
-from ctsr_lightning.evaluation.plots import control_label
+from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, REALISTIC, control_label
 from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import synchronize

@@ -17,33 +17,14 @@ from matplotlib.transforms import Bbox
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ctsr_lightning.evaluation.frontier import Axis, Point
+from ctsr_lightning.frontier import Axis, Point
 
-__all__ = [
-    "Axis",
-    "Point",
-    "axis_range",
-    "axis_title",
-    "control_label",
-    "curve_colour",
-    "labelled_row",
-    "marker_grey",
-    "render",
-    "stack_rows",
-    "tradeoff_figure",
-]
 
 _CURVE_COLOURS = ("#1f5fa8", "#c2571a", "#3b8f4f", "#8a4fa3")
 _MARKERS = ("s", "D", "^", "v", "P", "X")
 _REACH = 1.25  # markers farther from the curves than this many of their spans are drawn at the border
 _DIRECTIONS = np.array([(math.cos(eighth * math.pi / 4), math.sin(eighth * math.pi / 4)) for eighth in range(8)])
 _DEGENERATE = 0.02  # curves shorter than this share of everything are no scale to judge distance by
-
-
-def control_label(control: float) -> str:
-    """How a control value is written everywhere: `t=0.25`, with more digits only where two lose some."""
-    text = f"{control:.2f}"
-    return f"t={text if float(text) == control else format(control, 'g')}"
 
 
 def curve_colour(index: int) -> str:

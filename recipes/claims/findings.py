@@ -10,9 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from ctsr_lightning.evaluation.frontier import Axis, Comparison, Monotone, Point, compare, monotone
-from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC
-from ctsr_lightning.evaluation.plots import control_label
+from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC, control_label
+from ctsr_lightning.frontier import Axis, Comparison, Monotone, Point, compare, monotone
 from recipes.claims.experiments import ALPHAS, CONTROLS, FULL, STAGE_2, TEACHERS, Experiment
 
 PSNR: Final = Axis("psnr_y", higher_is_better=True)

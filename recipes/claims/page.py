@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import t as student_t
 
-from ctsr_lightning.evaluation.frontier import compare
-from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC
-from ctsr_lightning.evaluation.plots import control_label
+from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC, control_label
+from ctsr_lightning.frontier import compare
 from ctsr_lightning.weights.shipped import shipped_folder
 from recipes.claims import experiments as plan
 from recipes.claims.experiments import ALPHAS, BATCH, CONTROLS, FULL, NO_DISTILLATION, STAGE_1, STAGE_2, TEACHERS

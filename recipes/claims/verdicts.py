@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from ctsr_lightning.evaluation.frontier import Axis
 from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
+from ctsr_lightning.frontier import Axis
 from recipes.claims.experiments import ALPHAS, CONTROLS, FULL, NO_DISTILLATION, STAGE_1, STAGE_2
 from recipes.claims.findings import PSNR, Estimate, Findings, blend_label, paired_difference
 

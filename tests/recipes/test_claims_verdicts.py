@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ctsr_lightning.evaluation.frontier import Axis, Point
-from ctsr_lightning.evaluation.plots import control_label
+from ctsr_lightning.evaluation.labels import control_label
+from ctsr_lightning.frontier import Axis, Point
 from ctsr_lightning.images import image_size
 from recipes.claims.experiments import (
     ALPHAS,

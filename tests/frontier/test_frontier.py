@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ctsr_lightning.evaluation.frontier import Axis, Point, compare, dominates, hypervolume, monotone
+from ctsr_lightning.frontier import Axis, Point, compare, dominates, hypervolume, monotone
 
 UP, RIGHT = Axis("up", higher_is_better=True), Axis("right", higher_is_better=True)
 PSNR, LPIPS = Axis("psnr_y", higher_is_better=True), Axis("lpips", higher_is_better=False)

@@ -1,45 +1,21 @@
-"""Comparing curves on the perception-distortion plane: dominance, monotonicity, hypervolume.
+"""Comparison of two curves on the perception-distortion plane: dominance and hypervolume.
 
-Source of the plane: Blau and Michaeli 2018, "The Perception-Distortion Tradeoff". A curve is its measured points, in
+A curve is its measured points, in
 order, joined by straight lines, so that points on such a line change nothing. Whether a difference is larger than
 chance is not judged here.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from ctsr_lightning.evaluation.polyline import dominated_area, standing
+from ctsr_lightning.frontier.plane import Axis, Point, oriented, signs
+from ctsr_lightning.frontier.polyline import dominated_area, standing
 
 TOLERANCE = 1e-9
 """Share of the box of all points within which a point counts as lying on a curve: rounding of straight lines."""
-
-
-class Point(NamedTuple):
-    """One method, or one setting of a method, on the perception-distortion plane.
-
-    Args:
-        label: What it is called, for example `t=0.50`.
-        x: Value of the horizontal metric.
-        y: Value of the vertical metric.
-        extra: Further values by name, such as all other metrics and the seconds per image.
-    """
-
-    label: str
-    x: float
-    y: float
-    extra: Mapping[str, float] = MappingProxyType({})
-
-
-class Axis(NamedTuple):
-    """A metric that an axis shows."""
-
-    name: str
-    higher_is_better: bool
 
 
 def dominates(a: Point, b: Point, x: Axis, y: Axis) -> bool:
@@ -54,85 +30,8 @@ def dominates(a: Point, b: Point, x: Axis, y: Axis) -> bool:
     Raises:
         ValueError: If a value is not finite.
     """
-    left, right = _oriented([a, b], x, y)
+    left, right = oriented([a, b], x, y)
     return _covers(left, right) and left != right
-
-
-@dataclass(frozen=True)
-class Monotone:
-    """Whether a metric moves in one direction along a series of settings.
-
-    Args:
-        metric: The metric.
-        improving: The direction wanted: true if it must never get worse, false if it must never get better.
-        first: Label and value of the first setting.
-        last: Label and value of the last setting.
-        worst: Largest step back between any two settings in order, in units of the metric; 0 if there is none.
-        between: Labels of these two settings, None if there is no step back.
-        flat: Whether all values are equal.
-    """
-
-    metric: str
-    improving: bool
-    first: tuple[str, float]
-    last: tuple[str, float]
-    worst: float
-    between: tuple[str, str] | None
-    flat: bool
-
-    @property
-    def holds(self) -> bool:
-        """Whether no setting steps back; equal neighbours are allowed."""
-        return self.between is None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        record = asdict(self) | {"first": list(self.first), "last": list(self.last), "holds": self.holds}
-        record["sentence"] = self.sentence()
-        return record | {"between": None if self.between is None else list(self.between)}
-
-    def sentence(self) -> str:
-        """The same in plain English."""
-        (start, low), (end, high) = self.first, self.last
-        if self.flat:
-            return f"{self.metric} is flat from {start} to {end} (always {low:.4f})."
-        span = f"from {start} to {end} ({low:.4f} to {high:.4f})"
-        if self.between is None:
-            return f"{self.metric} {'improves' if self.improving else 'worsens'} monotonically {span}."
-        back = f"{'falls back' if self.improving else 'improves'} by {self.worst:.4g}"
-        return f"{self.metric} is not monotone {span}: it {back} between {self.between[0]} and {self.between[1]}."
-
-
-def monotone(labels: Sequence[str], values: Sequence[float], metric: Axis, improving: bool) -> Monotone:
-    """Check that a metric moves in one direction along a series of settings, such as t = 0 ... 1.
-
-    Along t, PSNR is expected to improve and a perceptual distance to worsen. The step back reported is the largest
-    between any two settings in order, so that several small ones in a row count together.
-
-    Args:
-        labels: Names of the settings, in order.
-        values: The metric's value at each.
-        metric: The metric and its direction.
-        improving: True if the metric must never get worse along the series, false if it must never get better.
-
-    Raises:
-        ValueError: If there is no value, if labels and values differ in number, or if a value is not finite.
-    """
-    if not values or len(labels) != len(values):
-        raise ValueError(
-            f"Expected at least one value and a label for each, found {len(values)} values and {len(labels)} labels."
-        )
-    sign = 1.0 if metric.higher_is_better == improving else -1.0
-    numbers = [_finite(label, metric, value) for label, value in zip(labels, values, strict=True)]
-    wanted = [sign * number for number in numbers]  # must rise
-    peak, worst, between = 0, 0.0, None
-    for index, value in enumerate(wanted):
-        if value >= wanted[peak]:
-            peak = index
-        elif wanted[peak] - value > worst:
-            worst, between = wanted[peak] - value, (labels[peak], labels[index])
-    first, last = ((labels[i], numbers[i]) for i in (0, -1))
-    return Monotone(metric.name, improving, first, last, worst, between, min(numbers) == max(numbers))
 
 
 def hypervolume(curve: Iterable[Point], reference: tuple[float, float], x: Axis, y: Axis) -> float:
@@ -149,7 +48,7 @@ def hypervolume(curve: Iterable[Point], reference: tuple[float, float], x: Axis,
     Raises:
         ValueError: If a value is not finite.
     """
-    (origin_x, origin_y), *corners = _oriented([Point("reference", *reference), *curve], x, y)
+    (origin_x, origin_y), *corners = oriented([Point("reference", *reference), *curve], x, y)
     line = [(a - origin_x, b - origin_y) for a, b in corners]
     return dominated_area(line)
 
@@ -314,10 +213,10 @@ def compare(
             f"Expected at least one point on each curve, found {len(curve)} of {names[0]} and {len(other)} of "
             f"{names[1]}. Measure both before comparing them."
         )
-    everything = _oriented([*curve, *other, *also], x, y)
-    signs = _signs(x, y)
+    everything = oriented([*curve, *other, *also], x, y)
+    direction = signs(x, y)
     worst, best = (
-        (signs[0] * chosen(a for a, _ in everything), signs[1] * chosen(b for _, b in everything))
+        (direction[0] * chosen(a for a, _ in everything), direction[1] * chosen(b for _, b in everything))
         for chosen in (min, max)
     )
     box = abs(best[0] - worst[0]) * abs(best[1] - worst[1])
@@ -325,7 +224,7 @@ def compare(
     margins = tuple(TOLERANCE * abs(high - low) for high, low in zip(best, worst, strict=True))
 
     def side(name: str, mine: Sequence[Point], theirs: Sequence[Point]) -> Side:
-        own, rivals = _oriented(mine, x, y), _oriented(theirs, x, y)
+        own, rivals = oriented(mine, x, y), oriented(theirs, x, y)
         places = [standing(point, rivals, margins) for point in own]
         volume = min(hypervolume(mine, worst, x, y) / box, 1.0) if box > 0.0 else 0.0
         across, up = (_extent(values) for values in ([p.x for p in mine], [p.y for p in mine]))
@@ -335,25 +234,6 @@ def compare(
         return Side(name, len(mine), places.count("dominated"), places.count("equalled"), across, up, volume, beats)
 
     return Comparison(x, y, side(names[0], curve, other), side(names[1], other, curve), worst, best)
-
-
-def _signs(x: Axis, y: Axis) -> tuple[float, float]:
-    return 1.0 if x.higher_is_better else -1.0, 1.0 if y.higher_is_better else -1.0
-
-
-def _oriented(points: Iterable[Point], x: Axis, y: Axis) -> list[tuple[float, float]]:
-    """Coordinates with larger as the better on both axes."""
-    across, up = _signs(x, y)
-    return [(across * _finite(p.label, x, p.x), up * _finite(p.label, y, p.y)) for p in points]
-
-
-def _finite(label: str, metric: Axis, value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(
-            f"Expected finite numbers, found {metric.name} = {value} at {label}. Leave this setting out or measure it "
-            "again."
-        )
-    return float(value)
 
 
 def _covers(a: tuple[float, float], b: tuple[float, float]) -> bool:
