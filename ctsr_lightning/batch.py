@@ -1,4 +1,4 @@
-"""What a data loader yields and every training, metric and picture consumes."""
+"""Batches of images, as data loaders yield them."""
 
 from __future__ import annotations
 

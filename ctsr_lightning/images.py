@@ -102,7 +102,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def image_kind(path: str | Path) -> Literal["colour", "grey", "transparent"]:
-    """What an image file stores: one channel, colours, or pixels that one can see through.
+    """Kind of an image file: one channel, colours, or transparent pixels.
 
     Args:
         path: The file; an alpha channel that is opaque everywhere does not count.

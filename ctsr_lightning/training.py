@@ -24,7 +24,7 @@ VERBS: Final = {
     "test": "Evaluate on the test images.",
     "predict": "Restore the images of a data module and write them.",
 }
-"""What LightningCLI does; `ctsr VERB --help` lists its options."""
+"""Verbs of LightningCLI; `ctsr VERB --help` lists its options."""
 
 MEASURING: Final = frozenset({"validate", "test"})
 """The verbs whose result are figures."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FillCounts(NamedTuple):
-    """What was done for one split."""
+    """Counts of one split."""
 
     images: int
     """Images of this process's share."""

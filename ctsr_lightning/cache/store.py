@@ -63,7 +63,7 @@ class OutputCache:
         _write(self.folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
 
     def description(self) -> dict[str, Any]:
-        """What `cache.json` says.
+        """Contents of `cache.json`.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -138,7 +138,7 @@ class OutputCache:
         _write(path, save(tensors))
 
     def read(self, lq: Tensor, *names: str) -> list[Tensor]:
-        """What is known about images.
+        """Cached outputs for images.
 
         Args:
             lq: Images in [0, 1], shape (B, 3, h, w).

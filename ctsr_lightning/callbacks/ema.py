@@ -38,7 +38,7 @@ class EMA(Callback):
         self._last_step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Averages and their number, for a checkpoint."""
         averages = {name: average.detach().clone() for name, average in self.averages.items()}
         return {"averages": averages, "updates": self.updates}
 

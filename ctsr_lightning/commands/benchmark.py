@@ -11,7 +11,7 @@ from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.progress import progress
 
 WHOLE = "whole, 1 value"
-"""What the name of the part begins with that is a whole restoration."""
+"""Prefix of the parts that are whole restorations."""
 
 
 def benchmark(

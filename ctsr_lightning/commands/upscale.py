@@ -155,7 +155,7 @@ def distinct(stems: list[Path], sources: list[Path]) -> Iterator[str]:
 
 
 def marks(controls: list[float]) -> list[str]:
-    """What tells the restorations of one image apart in their file names; nothing for a single one."""
+    """Suffixes that tell the restorations of one image apart; empty for a single one."""
     if len(controls) == 1:
         return [""]
     return [f"_t{t:.2f}" if round(t, 2) == t else f"_t{t}" for t in controls]

@@ -19,7 +19,7 @@ RESTORED = Method("restored", "restored")
 
 
 def problems(restored: Path, gt: Path, cache: ImageCache) -> list[str]:
-    """What keeps a pair from being measured, as sentences.
+    """Reasons why a pair cannot be measured, as sentences.
 
     Args:
         restored: The restored image.

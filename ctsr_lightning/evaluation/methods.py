@@ -20,12 +20,12 @@ Result = TypeVar("Result")
 
 
 class Method(NamedTuple):
-    """What restored an image."""
+    """A method that restores images."""
 
     label: str
     """Name in tables: `t=0.50`, `T_f`, `x (SwinIR)`, `blend α=0.50`, `bicubic`, `restored` for finished files."""
     kind: Literal["ctsr", "teacher", "expert", "blend", "bicubic", "restored"]
-    """What it is."""
+    """Its kind."""
     parameter: float | None = None
     """t of `ctsr`, α of `blend`."""
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ctsr_lightning.frontier import Axis, Point
 
-
 _CURVE_COLOURS = ("#1f5fa8", "#c2571a", "#3b8f4f", "#8a4fa3")
 _MARKERS = ("s", "D", "^", "v", "P", "X")
 _REACH = 1.25  # markers farther from the curves than this many of their spans are drawn at the border
@@ -38,12 +37,12 @@ def marker_grey(index: int, count: int) -> float:
 
 
 def axis_title(axis: Axis) -> str:
-    """What an axis is called in every picture."""
+    """Title of an axis in every picture."""
     return f"{axis.name} ({'higher' if axis.higher_is_better else 'lower'} is better)"
 
 
 def axis_range(curves: Sequence[float], markers: Sequence[float]) -> tuple[float, float]:
-    """What to show of one axis, smallest and largest value: the curves, markers within reach of them, and a margin.
+    """Range of one axis, smallest and largest value: the curves, markers within reach of them, and a margin.
 
     A marker far away would squeeze the curves into a corner; it is for the caller to say that it lies outside.
 

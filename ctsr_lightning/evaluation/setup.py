@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
 
 Baselines = Literal["all", "bicubic", "none"]
-"""What a model is compared with: bicubic enlargement, its teachers and their blend; bicubic alone; nothing."""
+"""Baselines of a model: bicubic enlargement, its teachers and their blend; bicubic alone; nothing."""
 
 FEW = 1000
 """Images below which a Fréchet distance is mostly bias."""
@@ -29,7 +29,7 @@ FEW = 1000
 def build_metrics(
     names: Sequence[str], *, skip_unavailable: bool, grid_factor: int | None = None, border: int = 0
 ) -> tuple[dict[str, Any], list[str]]:
-    """Metrics by name, and what to say about those left out.
+    """Metrics by name, and notes on those left out.
 
     Args:
         names: Full names.
@@ -65,7 +65,7 @@ def build_methods(
     baselines: Baselines,
     files: Sequence[str | Path] = (),
 ) -> tuple[Methods, list[str]]:
-    """A model and what it is compared with, and what to say about what is not there.
+    """Methods of a comparison, and notes on those that are absent.
 
     Args:
         restorer: The model; the checkpoint that it was read from names its teachers.
@@ -172,7 +172,7 @@ def save_partial_on_error(output: str | Path | None, measurements: Measurements)
 
 
 def colour_note(color: Color) -> list[str]:
-    """What to say about a correction of colours, which moves PSNR by tenths of a decibel.
+    """Note on a correction of colours, which moves PSNR by tenths of a decibel.
 
     Args:
         color: The correction.
@@ -181,7 +181,7 @@ def colour_note(color: Color) -> list[str]:
 
 
 def caveats(measurements: Measurements) -> list[str]:
-    """What a reader of the figures has to know about them.
+    """Caveats on the figures, for their reader.
 
     Args:
         measurements: The measurements.

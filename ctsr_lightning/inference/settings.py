@@ -10,7 +10,7 @@ from ctsr_lightning.control import check_range
 Precision = Literal["float32", "bfloat16", "float16"]
 """Type that a model computes in."""
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
-"""What a chain of trainings computes in: bfloat16 under autocast, with weights in float32, or float32 throughout."""
+"""Precision of a chain of trainings: bfloat16 under autocast, with weights in float32, or float32 throughout."""
 Color = Literal["none", "adain", "wavelet"]
 """Correction of colours by the enlarged input."""
 

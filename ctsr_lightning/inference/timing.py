@@ -24,7 +24,7 @@ CONTROLS = (1, 2, 6)
 
 
 class Cost(NamedTuple):
-    """What a part of a model costs."""
+    """Cost of a part of a model."""
 
     part: str
     """The part."""

@@ -56,7 +56,7 @@ class CacheableTraining(RestorationModule):
 
     @abstractmethod
     def cache_signature(self) -> dict[str, str]:
-        """What the outputs of `frozen_outputs` depend on, by name."""
+        """Identity of the networks and settings that `frozen_outputs` depends on, by name."""
 
     def setup(self, stage: str) -> None:
         """Refuse a cache of other networks.

@@ -43,5 +43,5 @@ class PriorTraining(RestorationModule):
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """What the prior makes of a low-quality image before any distillation."""
+        """Restoration by the prior before any distillation."""
         return self.student.restore(lq, keys)

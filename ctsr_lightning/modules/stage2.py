@@ -146,7 +146,7 @@ class CTSRStage2(CacheableTraining):
         return outputs if prompt is None else {**outputs, "prompt": prompt}
 
     def _cached_outputs(self, cache: OutputCache, batch: Batch) -> dict[str, Tensor]:
-        """What `frozen_outputs` said about a batch when the cache was made."""
+        """Outputs of the frozen networks for a batch, read from the cache."""
         student = self.student.network
         names = ["z_l", "z_0", "z_1", *(["prompt"] if student.prompt.varies else [])]
         known = dict(zip(names, cache.read(batch.lq, *names), strict=True))
@@ -155,7 +155,7 @@ class CTSRStage2(CacheableTraining):
         return known
 
     def cache_signature(self) -> dict[str, str]:
-        """What the outputs of `frozen_outputs` depend on, by name."""
+        """Identity of student, prompt and T_f, and the settings that their outputs depend on."""
         student = self.student.network
         return {
             "scale": str(self.scale),

@@ -5,11 +5,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
+from ctsr_lightning.evaluation.labels import control_label
 from ctsr_lightning.evaluation.plots import (
     Axis,
     Point,
     axis_range,
-    control_label,
     labelled_row,
     render,
     stack_rows,
