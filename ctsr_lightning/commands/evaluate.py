@@ -46,52 +46,43 @@ def evaluate(
 
     A folder against a folder, paired by file stem:
         ctsr evaluate RESTORED GT --metrics psnr,ssim,niqe --output runs/evaluate
-    A model, with its teachers, their blend and bicubic enlargement in the same table:
-        ctsr evaluate LQ GT --checkpoint runs/stage2/last.ckpt
-        ctsr evaluate --checkpoint runs/stage2/last.ckpt --data configs/data/realsr.yaml
-    The same with published networks beside it, here beside the model that comes with this package:
-        ctsr evaluate LQ GT --expert RealESRGAN_x4plus.pth
+    A model, with its teachers, their blend and bicubic enlargement in the same table, and published networks beside it:
+        ctsr evaluate LQ GT --checkpoint runs/stage2/last.ckpt --expert RealESRGAN_x4plus.pth
+        ctsr evaluate --checkpoint runs/stage2/last.ckpt --data data/realsr.yaml
 
-    Writes per_image.csv, summary.json (with the protocol, hashes of the weights and versions) and summary.md. Both
-    sides are rounded to 8 bits; PSNR and SSIM are taken on Y of BT.601 YCbCr without border crop. Nothing is
-    downloaded unless --download is given: a metric without its weights is an error that says where to put them.
+    Writes per_image.csv, summary.json (protocol, hashes, versions) and summary.md. Both sides are rounded to 8 bits; PSNR
+    and SSIM are taken on Y of BT.601. Nothing is downloaded without --download.
 
     Args:
-        restored: Folder of restored images; with --checkpoint or --expert, of the low-quality images to restore.
-        gt: Folder of ground truth, or of a benchmark in a usual layout (test_LR/test_HR, LR/HR, lq/gt). Names may
-            differ by one prefix and suffix per folder, such as Canon_001_LR4.png and realsr_Canon_001_LR4.png.
-        metrics: Some of psnr, ssim, lpips_alex (or lpips), lpips_vgg, lpips_squeeze, dists, niqe, musiq, maniqa,
-            clipiqa, fid (as in clean-fid), fid_inception, texture_distance, grid_energy (1 unless patches of a codec
-            show), lattice_4, lattice_8 (dB by which patterns of that period stand out; ground truth has about 1); or
-            all, the columns of the field's tables. By default psnr,ssim, and for a model grid_energy and lattices.
+        restored: Folder of restored images; of low-quality images with --checkpoint or --expert.
+        gt: Folder of ground truth, or of a benchmark in a usual layout (test_LR/test_HR, LR/HR, lq/gt).
+        metrics: Some of psnr, ssim, lpips (alex; lpips_vgg, lpips_squeeze), dists, niqe, musiq, maniqa, clipiqa, fid,
+            fid_inception, texture_distance, grid_energy, lattice_4, lattice_8; or all, the columns of the field's
+            tables. By default psnr,ssim, and of a model grid_energy and lattices.
         output: Folder for the results.
-        checkpoint: A model to measure: a checkpoint of stage 2, stage 1 or the one-step teacher; or nano, the model
-            that comes with this package, which also is measured where RESTORED is not given, or with --expert.
-        data: Data configuration whose test set is measured, such as configs/data/realsr.yaml. With RESTORED and
-            without --checkpoint, its ground truth is taken.
-        control: Values of t for a model; by default 0,0.5,1, for models without t only 0.
+        checkpoint: Model to measure: a checkpoint, a folder, a hub id, or nano, which is also the default without
+            RESTORED or with --expert.
+        data: Data configuration whose test set is measured, such as data/realsr.yaml.
+        control: Values of t, such as 0,0.5,1.
         alphas: Shares of T_f in the blend of the teachers.
-        baselines: What a model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
-        expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
-            SwinIR, HAT, DAT, SPAN and many more, as .pth or .safetensors; several with commas between.
-        seeds: Number of runs with different seeds for a model; from 2 on, G-STD and L-STD are reported.
-        weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
+        baselines: all (bicubic, the model's teachers, their blend), bicubic, or none.
+        expert: Weights of published networks to measure as well, any that spandrel reads; several with commas between.
+        seeds: Runs of a model with different seeds; from 2 on, G-STD and L-STD are reported.
+        weights: Folders with weight files of metrics, searched before TORCH_HOME.
         download: Fetch missing weights of metrics into TORCH_HOME.
-        skip_unavailable: Leave metrics out, by name, whose weights are not on this machine.
-        crop_border: Pixels to cut off every side first; published tables of this field cut none.
-        grid_factor: Side in pixels of the patches that grid_energy looks for: the codec's factor, 4 for the nano codec,
-            8 for Stable Diffusion. By default that of the model; 4 for finished files.
-        restored_prefix: What the names in RESTORED start with, where it is not found automatically.
-        restored_suffix: What they end with.
-        gt_prefix: What the names in GT start with.
-        gt_suffix: What they end with.
+        skip_unavailable: Leave out metrics whose weights are not on this machine.
+        crop_border: Pixels to cut off every side first.
+        grid_factor: Side in pixels of the patches that grid_energy looks for; by default the codec's factor, or 4.
+        restored_prefix: Prefix of the names in RESTORED, where it is not found automatically.
+        restored_suffix: Suffix of these names.
+        gt_prefix: Prefix of the names in GT.
+        gt_suffix: Suffix of these names.
         limit: Number of images to stop after.
-        name: What the results are called, as on the results page; by default the folder or checkpoint.
-        tile: Side of a tile in input pixels for a model; by default 768 output pixels, 0 never tiles.
+        name: Name of the results; by default the folder or model.
+        tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type that a model computes in.
-        color: Correction of colours by the enlarged input, of the model, its teachers and experts: none, adain or
-            wavelet.
+        color: Correction of colours by the enlarged input: none, adain or wavelet.
 
     Returns:
         0.

@@ -38,44 +38,39 @@ def sweep(
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
     Restores pairs (--lq and --gt, or --data), photos degraded in a fixed way (--gt alone), or the built-in photos, and
-    writes tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html (interactive), tradeoff.json, and
-    examples.png with some images side by side. Beside the model's curve over t stand bicubic enlargement, the
-    teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether the curve is monotone, whether
-    it dominates the blend, and whether at any t the codec's grid of patches or a lattice shows. Every image takes one
-    pass of the model and one decode per value of t.
+    writes tradeoff.csv, .md, .png, .html (interactive), .json, per_image.csv and examples.png. Beside the curve over t
+    stand bicubic enlargement, the teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether
+    the curve is monotone, whether it dominates the blend, and whether patches or lattices of the codec show.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
 
     Args:
-        checkpoint: A checkpoint of stage 2; also of stage 1 or the one-step teacher, with --control 0. Without it,
-            nano, the model that comes with this package.
-        gt: Folder of ground truth. Without it, the held-out photos that come with scikit-image.
-        lq: Folder of the low-quality images that belong to it, matched by stem. Without it, ground truth is degraded.
-        data: Data configuration whose test set is measured, such as configs/data/realsr.yaml, in place of --gt, --lq.
+        checkpoint: A checkpoint of stage 2 (of stage 1 with --control 0), a folder or a hub id; by default nano, the
+            model that comes with this package.
+        gt: Folder of ground truth; by default the held-out photos of scikit-image.
+        lq: Folder of its low-quality images, matched by stem; by default ground truth is degraded.
+        data: Data configuration whose test set is measured, such as data/realsr.yaml.
         output: Folder for the results.
         control: Values of t, such as 0,0.5,1.
-        alphas: Shares of T_f in the blend of the teachers; the teachers themselves are its ends.
-        baselines: What the model is compared with: all (bicubic, its teachers, their blend), bicubic, or none.
-        expert: Weights of published restoration networks to measure as well, any that spandrel reads: Real-ESRGAN,
-            SwinIR, HAT, DAT, SPAN and many more, as .pth or .safetensors; several with commas between.
-        degradation: How ground truth is degraded where there are no low-quality images.
+        alphas: Shares of T_f in the blend; the teachers themselves are its ends.
+        baselines: all (bicubic, the model's teachers, their blend), bicubic, or none.
+        expert: Weights of published networks to measure as well, any that spandrel reads; several with commas between.
+        degradation: Degradation of ground truth without low-quality images.
         seed: Seed of the degradation.
         crop: Side of a central crop of the ground truth in pixels; whole images by default.
         repeats: Crops, each degraded in its own way, per image; more than one needs --crop.
         limit: Number of images to stop after.
-        lpips: Backbone of LPIPS, if its weights are on disk; if not, texture_distance takes its place and is named so.
+        lpips: Backbone of LPIPS; without its weights texture_distance takes its place and is named so.
         metrics: Further metrics, such as niqe,dists: see ctsr evaluate --help.
-        grid_factor: Side in pixels of the patches that grid_energy looks for; by default the factor of the codec.
-        examples: Number of images in examples.png, evenly spread over all, 0 for no such picture.
-        weights: Folders with weight files of the metrics, searched before TORCH_HOME; several with commas between.
-        name: What the results are called, as on the results page; by default the model.
-        tile: Side of a tile in input pixels, for images that do not fit into memory at once. By default 768 output
-            pixels; 0 never tiles.
+        grid_factor: Side in pixels of the patches that grid_energy looks for; by default the codec's factor.
+        examples: Number of images in examples.png, evenly spread; 0 for no such picture.
+        weights: Folders with weight files of metrics, searched before TORCH_HOME.
+        name: Name of the results; by default the model.
+        tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type to compute in.
-        color: Correction of colours by the enlarged input, of the model, its teachers and experts: none, adain or
-            wavelet.
+        color: Correction of colours by the enlarged input: none, adain or wavelet.
 
     Returns:
         0.

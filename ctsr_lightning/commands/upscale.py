@@ -50,7 +50,7 @@ def upscale(
         precision: Type to compute in; the half types save memory on a GPU.
         format: File format of the results.
         overwrite: Replace results that are there already.
-        color: Correction of colours by the enlarged input, over the whole image. none: what the model answers. adain:
+        color: Correction of colours by the enlarged input, over the whole image. none: colours of the model. adain:
             each channel takes over the input's mean and contrast, as OSEDiff's script does. wavelet: details over the
             input's low frequencies, against tints that differ from place to place. Either moves PSNR by tenths of a dB,
             up where a model shifts colours, down where the input's own colours are wrong.
@@ -191,7 +191,9 @@ def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: boo
     except RestorationError as error:
         return f"'{job.source}': {error}"
     except torch.OutOfMemoryError:
-        return f"'{job.source}': the device's memory is too small. Choose a smaller --tile than {restorer.tile}."
+        now = f"tiles of {restorer.tile} pixels" if restorer.tile else "the whole image at once"
+        smaller = max(32, restorer.tile // 2) if restorer.tile else 128
+        return f"'{job.source}': out of memory. Use --tile {smaller} or less (now: {now})."
     return None
 
 

@@ -17,28 +17,11 @@ from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTarget
 
 
 class BridgedTeacher(Teacher):
-    """A restorer with a latent space of its own: the fidelity teacher T_f with ResShift's published weights.
+    """Fidelity teacher T_f in a latent space of its own: ResShift or SinSR with their published weights.
 
-    The paper writes ε_Tf(z_t, t, c) as if ResShift shared the student's latents, schedule and parametrization. It
-    shares none of them: it predicts w_0, in the latent space of its own autoencoder E_q, D_q, on a chain of 4 or 15
-    steps. How its answer enters Eq. 2 is left open; this reading is ours:
-
-    - Clean latents come over through pixels, w^s = E_q(D(ẑ)) and w = E_q(x_GT), and are noised with one fresh ε_q at
-      the step τ whose SNR is nearest to that of t: w_τ = w + η_τ (w_y - w) + κ √η_τ ε_q. The denoiser answers with ŵ.
-    - The second term of Eq. 2 needs no way back and is taken in ResShift's space: ε̂ = ε_q + c_τ (w - ŵ) with
-      c_τ = (1-η_τ) / (κ √η_τ) is the noise (w_τ - (1-η_τ) ŵ - η_τ w_y) / (κ √η_τ) that ŵ implies.
-    - The first term compares with ε_S, so ŵ^s returns through pixels: x̂_0 = E(D_q(ŵ^s)) and
-      ε_T = (z_t - √ᾱ x̂_0) / √(1-ᾱ).
-
-    c_τ is clipped. The published chains start almost without noise: at τ = 0 it is 4.95 in v3 (0.70, 0.28 and 0.01 at
-    the steps after) and 25 in v1, the term weighs its square, 24.5 and 624, and would be about this one step.
-
-    With gradient `paper` all of this is differentiated, straight through the quantisation in D_q. With `score` the
-    denoiser's Jacobian is dropped: the second term descends through w^s = E_q(D(ẑ)) alone, with the factor c_τ, and the
-    first through z_t, as for the other teachers.
-
-    SinSR was distilled at the two ends of its chain and, at τ = 0, towards the noise that belongs to an image, so its
-    opinions are less well founded than its restorations.
+    The paper leaves open how these enter Eq. 2. Clean latents come over through pixels, w = E_q(x); the second term is
+    taken in the teacher's space, ε̂ = ε_q + c_τ (w - ŵ) with c_τ = (1-η_τ) / (κ √η_τ); the first returns through pixels,
+    x̂_0 = E(D_q(ŵ)). docs/method.md derives and discusses it.
 
     Args:
         network: The trained restorer; `load_resshift` or `load_sinsr` read the published files.
@@ -111,7 +94,7 @@ class BridgedTeacher(Teacher):
     ) -> TeacherTargets:
         """The align target in the student's space, the prior's noises in ResShift's."""
         if condition is None:
-            raise ValueError("BridgedTeacher needs the answer of its own `condition`, found None.")
+            raise ValueError("BridgedTeacher needs the result of its own `condition`, found None.")
         network = self.frozen.network
         step = network.schedule.paired_step(student.alpha_bar)
         with torch.no_grad():

@@ -16,7 +16,7 @@ from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTarget
 class ResShiftTeacher(Teacher):
     """A restorer of several steps: the fidelity teacher T_f (ResShift), trained in the student's latent space.
 
-    ResShift predicts the clean latent on a chain of its own, so the answer is carried over: the step τ whose SNR is
+    ResShift predicts the clean latent on a chain of its own, so the prediction is carried over: the step τ whose SNR is
     nearest to that of t is looked up, w_τ = z_0 + η_τ (w_y - z_0) + κ √η_τ ε is rebuilt with the same ε, and the
     prediction becomes ε_T = (z_t - √ᾱ ẑ_0) / √(1-ᾱ). The paper leaves this step open; this reading is ours.
 
@@ -54,7 +54,7 @@ class ResShiftTeacher(Teacher):
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The noise that the predicted clean latent implies."""
         if condition is None:
-            raise ValueError("ResShiftTeacher needs the answer of its own `condition`, found None.")
+            raise ValueError("ResShiftTeacher needs the result of its own `condition`, found None.")
         network = self.frozen.network
         step = network.schedule.paired_step(noisy.alpha_bar)
         shifted = network.schedule.add_noise(noisy.clean, condition, noisy.noise, step)

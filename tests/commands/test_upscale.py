@@ -224,16 +224,20 @@ def test_images_on_which_the_networks_fail_are_skipped(
     assert files(Path("out")) == []
 
 
+@pytest.mark.parametrize(
+    ("tile", "remedy"),
+    [(64, "Use --tile 32 or less (now: tiles of 64"), (0, "Use --tile 128 or less (now: the whole image at once)")],
+)
 def test_too_little_memory_names_the_remedy(
-    stage2: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tile: int, remedy: str, stage2: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     save(Path("a.png"))
     monkeypatch.setattr(Restorer, "trajectory", full)
-    assert upscale("a.png", "out", stage2, device="cpu", tile=64) == 1
-    assert "Choose a smaller --tile than 64" in capsys.readouterr().err.replace("\n", " ")
+    assert upscale("a.png", "out", stage2, device="cpu", tile=tile) == 1
+    assert remedy in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
