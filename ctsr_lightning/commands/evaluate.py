@@ -50,8 +50,8 @@ def evaluate(
         ctsr evaluate LQ GT --checkpoint runs/stage2/last.ckpt --expert RealESRGAN_x4plus.pth
         ctsr evaluate --checkpoint runs/stage2/last.ckpt --data data/realsr.yaml
 
-    Writes per_image.csv, summary.json (protocol, hashes, versions) and summary.md. Both sides are rounded to 8 bits; PSNR
-    and SSIM are taken on Y of BT.601. Nothing is downloaded without --download.
+    Writes per_image.csv, summary.json (protocol, hashes, versions) and summary.md. Both sides are rounded to 8 bits;
+    PSNR and SSIM are taken on Y of BT.601. Nothing is downloaded without --download.
 
     Args:
         restored: Folder of restored images; of low-quality images with --checkpoint or --expert.
