@@ -164,7 +164,7 @@ class TaggedPrompt(Prompt):
     encoder is loaded again for each batch with tags that the cache has not seen. Train on a caption file of tags.
 
     Args:
-        tagger: What recognises.
+        tagger: The tagger.
         path: A local folder in diffusers' layout, or a hub id, with `tokenizer` and `text_encoder` subfolders.
         cache: A folder that keeps the embeddings; null keeps nothing.
         template: The text around the tags; OSEDiff's program writes `{tags}, ,`.
@@ -192,7 +192,7 @@ class TaggedPrompt(Prompt):
             tags = self.tagger.tags(lq.detach().float())
         if len(tags) != lq.shape[0]:
             raise ValueError(
-                f"Expected tags of {lq.shape[0]} images from {type(self.tagger).__name__}, got {len(tags)}."
+                f"Expected tags of {lq.shape[0]} images from {type(self.tagger).__name__}, found {len(tags)}."
             )
         texts = [self.template.replace("{tags}", found) for found in tags]
         return self.embeddings(texts, lq.device).to(self._like)

@@ -144,6 +144,8 @@ def load_strictly(
     """
     own = module.state_dict()
     keys = {name: name for name in own} if names is None else names
+    # files from before PyTorch 0.4.1 lack these counters, which torch then leaves at zero
+    keys = {name: key for name, key in keys.items() if key in state or not name.endswith("num_batches_tracked")}
     if problems := differences(state, {key: own[name].shape for name, key in keys.items()}):
         raise mismatch_error(expected or f"the weights of {type(module).__name__}", source, problems, remedy)
     module.load_state_dict({name: state[key] for name, key in keys.items()}, strict=names is None, assign=assign)

@@ -142,7 +142,7 @@ def test_from_any_folder(
 def test_missing_part(trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     alone = shutil.copy(trained["root"] / "work/control/kept/last.ckpt", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"'work/codec/kept/last.ckpt', found nothing"):
+    with pytest.raises(FileNotFoundError, match=r"'work/codec/kept/last.ckpt' in .*, found nothing"):
         load_model(Path(alone))
 
 

@@ -211,7 +211,7 @@ def test_unknown_width_asks_for_a_configuration(tmp_path, single):
 
 
 def test_configuration_of_a_folder_is_its_own(model):
-    with pytest.raises(ValueError, match="belongs to single files"):
+    with pytest.raises(ValueError, match="Expected a single file with `config`, found the folder"):
         load_unet(str(model), config=str(model / "unet"))
 
 

@@ -94,7 +94,7 @@ def test_prompt_reaches_the_unet():
         ({"scale": 0}, "scale >= 1"),
         ({"timestep": 1000}, "timestep < 1000"),
         ({"timestep": -1}, "0 <= timestep"),
-        ({"codec": tiny.NanoCodec(5, 8)}, "4 channels, the codec's latents have 5"),
+        ({"codec": tiny.NanoCodec(5, 8)}, "the 5 channels of the codec's latents, found 4"),
     ],
 )
 def test_impossible_settings_are_refused(options, message):

@@ -128,7 +128,7 @@ def test_checkpointing_computes_every_block_again(checkpointing, passes):
     codec, calls = tiny(), {}
     blocks = {n: m for n, m in codec.named_modules() if type(m).__name__ == "ResnetBlock2D"}
     for name, block in blocks.items():
-        block.register_forward_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
+        block.register_forward_pre_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
     if checkpointing:
         codec.enable_gradient_checkpointing()
     image = torch.rand(1, 3, 16, 16, requires_grad=True)

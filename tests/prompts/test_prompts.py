@@ -282,7 +282,7 @@ def test_template_and_count_are_checked(base):
         def tags(self, images):
             return ["a"]
 
-    with pytest.raises(ValueError, match="tags of 2 images from Short, got 1"):
+    with pytest.raises(ValueError, match="tags of 2 images from Short, found 1"):
         TaggedPrompt(Short(), base)(LQ)
 
 

@@ -120,6 +120,16 @@ def test_strict_loading_under_other_names():
         load_strictly(network, state, "w.pth", names={})
 
 
+def test_files_from_before_batches_were_counted_are_loaded():
+    network = nn.BatchNorm1d(2)
+    state = {k: v + 1 for k, v in network.state_dict().items() if k != "num_batches_tracked"}
+    load_strictly(network, state, "w.pth")
+    assert network.weight.tolist() == [2.0, 2.0]
+    del state["running_var"]
+    with pytest.raises(ValueError, match=r"others: missing running_var\. "):
+        load_strictly(network, state, "w.pth")
+
+
 def test_assigned_tensors_keep_their_precision():
     with torch.device("meta"):
         network = nn.Linear(2, 1)
