@@ -115,7 +115,7 @@ def evaluation_rng(trainer: Trainer, keys: Sequence[str]) -> Iterator[None]:
         trainer: The trainer.
         keys: Names of the images.
     """
-    with isolate_rng(), trainer.precision_plugin.val_step_context(), torch.no_grad():
+    with isolate_rng(), trainer.precision_plugin.forward_context(), torch.no_grad():
         torch.manual_seed(zlib.crc32("\n".join(keys).encode()))
         yield
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchmetrics import Metric
+from torchmetrics.image.fid import NoTrainInceptionV3
 
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import require_finite
@@ -136,26 +137,39 @@ def clean_resize(images: Tensor) -> Tensor:
     return resized.clamp(0.0, 255.0).to(images.dtype)
 
 
-class FrechetDistance(FrechetInceptionDistance):
+class FrechetDistance(Metric):
     """Fréchet distance between the features of restored images and of their ground truth.
 
-    ||m_1 - m_2||^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), means and covariances accumulated in float64 and summed over
+    ‖m_1 - m_2‖² + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), means and covariances accumulated in float64 and summed over
     processes. Biased for few images: compare it only between equal numbers of images.
 
     Args:
         features: The feature network; shared by copies and absent from state dicts.
     """
 
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = False
     needs_reference = True
 
+    restored_count: Tensor
+    gt_count: Tensor
+
     def __init__(self, features: FeatureNetwork) -> None:
-        with torch.random.fork_rng(devices=[]):  # the base class counts the features on a random image
-            super().__init__(feature=_DoubleFeatures(features), normalize=True, input_img_size=(3, 64, 64))
+        super().__init__()
+        self.features = Frozen(features)
+        with torch.no_grad():
+            size = features(torch.zeros(1, 3, 64, 64)).shape[1]
+        for side in ("restored", "gt"):
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_sum", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_products", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
         self.name = f"fid_{features.name}"
         self.definition = f"Fréchet distance between feature distributions: {features.definition or features.name}"
         self.weight_files = features.weight_files
 
-    def update(self, restored: Tensor, gt: Tensor) -> None:  # type: ignore[override]
+    @torch.no_grad()
+    def update(self, restored: Tensor, gt: Tensor) -> None:
         """Add a batch.
 
         Args:
@@ -166,27 +180,25 @@ class FrechetDistance(FrechetInceptionDistance):
             ValueError: If an image holds NaN or infinity; nothing is added then.
         """
         require_finite(self.name, restored=restored, gt=gt)
-        super().update(quantize(restored.float()), real=False)
-        super().update(quantize(gt.float()), real=True)
+        for side, images in (("restored", restored), ("gt", gt)):
+            features = self.features(quantize(images.float())).double()
+            getattr(self, f"{side}_count").add_(len(features))
+            getattr(self, f"{side}_sum").add_(features.sum(dim=0))
+            getattr(self, f"{side}_products").add_(features.T @ features)
 
     def compute(self) -> Tensor:
         """Distance over all images, float64; NaN for fewer than two images, which have no covariance."""
-        if min(self.real_features_num_samples, self.fake_features_num_samples) < 2:
-            return self.real_features_sum.new_full((), torch.nan)
-        mean_1, covariance_1 = _moments(
-            self.fake_features_sum, self.fake_features_cov_sum, self.fake_features_num_samples
-        )
-        mean_2, covariance_2 = _moments(
-            self.real_features_sum, self.real_features_cov_sum, self.real_features_num_samples
-        )
+        if min(self.restored_count, self.gt_count) < 2:
+            return self.restored_count.new_full((), torch.nan, dtype=torch.float64)
+        (mean_1, covariance_1), (mean_2, covariance_2) = self._moments("restored"), self._moments("gt")
         traces = covariance_1.trace() + covariance_2.trace()
         return (mean_1 - mean_2).square().sum() + traces - 2.0 * _trace_of_root(covariance_1, covariance_2)
 
-
-def _moments(total: Tensor, products: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, shape (D,), and covariance, shape (D, D), from the sums over `count` vectors."""
-    mean = (total / count).flatten()
-    return mean, (products - count * torch.outer(mean, mean)) / (count - 1)
+    def _moments(self, side: str) -> tuple[Tensor, Tensor]:
+        """Mean, shape (D,), and covariance, shape (D, D), from the sums over a side's images."""
+        total, products, count = (getattr(self, f"{side}_{name}") for name in ("sum", "products", "count"))
+        mean = total / count
+        return mean, (products - count * torch.outer(mean, mean)) / (count - 1)
 
 
 def _trace_of_root(a: Tensor, b: Tensor) -> Tensor:
@@ -205,12 +217,3 @@ def _without_rounding(eigenvalues: Tensor) -> Tensor:
     """Eigenvalues of a positive semidefinite matrix, those within rounding of zero set to zero."""
     tolerance = eigenvalues.abs().max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
     return torch.where(eigenvalues > tolerance, eigenvalues, 0.0)
-
-
-class _DoubleFeatures(Frozen[FeatureNetwork]):
-    """The features in float64: torchmetrics answers in the precision of the last batch's features."""
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(images)
-        return features.double()

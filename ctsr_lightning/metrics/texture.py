@@ -1,4 +1,4 @@
-"""A perceptual distance without learned weights: does the texture have the right strength, and is it in its place?"""
+"""Perceptual distance without learned weights, from the strength and the place of texture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.metrics.frechet import FeatureNetwork
 
 SCALES = (1, 2, 4)
 """Reductions of the image at which texture is looked at."""
@@ -84,29 +83,3 @@ class TextureDistance(PerceptualDistance):
             structure = 1.0 - (local_mean(a * b) + FLOOR) / geometric
             distances.append((0.5 * (contrast + structure)).mean(dim=(1, 2, 3)))
         return torch.stack(distances).mean(dim=0)
-
-
-class TextureFeatures(FeatureNetwork):
-    """Mean and spread of the log texture strength at every scale, colour and direction: 36 numbers, no weights."""
-
-    @property
-    def name(self) -> str:
-        """`texture`."""
-        return "texture"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Feature vectors, shape (B, 36).
-
-        Args:
-            images: Images in [0, 1], shape (B, 3, H, W), sides of at least 12 pixels.
-        """
-        strengths = [(local_mean(r.square()) + FLOOR).log() for r in responses(images)]
-        return torch.cat([f(s) for s in strengths for f in (_mean, _spread)], dim=1)
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(dim=(2, 3))
-
-
-def _spread(x: Tensor) -> Tensor:
-    return x.flatten(2).std(dim=2)

@@ -6,9 +6,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+_OUTDATED: Final = "The parameter 'pretrained' is|Arguments other than a weight enum|pkg_resources is deprecated"
+"""Warnings about torchvision's and setuptools' older interfaces, which lpips and pyiqa still call."""
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def patched_constructor(owner: Any = None, name: str = "", substitute: Any = Non
     """
     original = getattr(owner, name) if owner is not None else None
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore", UserWarning)  # such packages call torchvision in ways it has moved on from
+        warnings.filterwarnings("ignore", _OUTDATED, UserWarning)
         try:
             if owner is not None:
                 setattr(owner, name, substitute)

@@ -131,7 +131,7 @@ def test_bad_images_are_refused_before_anything_is_added() -> None:
         metric.update(bad, x)
     with pytest.raises(ValueError, match=r"`gt` is not finite for image \[2\]"):
         metric.update(x, bad)
-    assert metric.real_features_num_samples == metric.fake_features_num_samples == 0
+    assert metric.restored_count == metric.gt_count == 0
 
 
 def test_name_direction_and_state() -> None:
@@ -141,7 +141,7 @@ def test_name_direction_and_state() -> None:
     assert metric.higher_is_better is False
     assert metric.state_dict() == {}
     assert list(metric.parameters()) == []
-    assert metric.clone().inception.network is network
+    assert metric.clone().features.network is network
     assert metric.weight_files == ()
     assert "colours" in metric.definition
 

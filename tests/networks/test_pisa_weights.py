@@ -11,13 +11,13 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.networks import KLCodec, LoRA, NanoCodec, OneStepStudent
 from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.networks.osediff import read_osediff
 from ctsr_lightning.networks.pisa import load_pisa, pisa_contents, read_pisa, write_pisa
 from ctsr_lightning.teachers import OneStepTeacher
-from ctsr_lightning.teachers.base import add_noise
 
 BOTH, PIX = ("pix", "sem"), ("pix",)
 

@@ -11,9 +11,10 @@ from jsonargparse import ArgumentParser
 from torch.nn import functional as F
 
 from ctsr_lightning.diffusion import NoiseSchedule
+from ctsr_lightning.diffusion.noising import Noisy, add_noise
 from ctsr_lightning.networks import KLCodec, NanoCodec
 from ctsr_lightning.networks.vq import published_name
-from ctsr_lightning.teachers import BridgedTeacher, Noisy, Teacher, add_noise
+from ctsr_lightning.teachers import BridgedTeacher, Teacher
 
 TIMESTEPS = (30, 500, 720, 970)
 ALPHA_BARS = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

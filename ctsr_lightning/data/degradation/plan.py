@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -104,27 +104,6 @@ class DegradationPlan:
     """Interpolation of the final resize."""
     jpeg_last: bool
     """Whether the final resize and sinc filter come before the last compression rather than after it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DegradationPlan:
-        """Rebuild a plan from what `to_dict` gave.
-
-        Args:
-            values: The plain values.
-        """
-
-        def kernel(plain: dict[str, Any] | None) -> KernelPlan | None:
-            return None if plain is None else KernelPlan(**plain)
-
-        def order(plain: dict[str, Any]) -> OrderPlan:
-            return OrderPlan(**{**plain, "kernel": kernel(plain["kernel"]), "noise": NoisePlan(**plain["noise"])})
-
-        parts = {"first": order(values["first"]), "second": order(values["second"]), "kernel": kernel(values["kernel"])}
-        return cls(**{**values, **parts})
 
     def apply(self, gt: Tensor) -> Tensor:
         """Degrade one image (1, 3, H, W) to (1, 3, H / scale, W / scale), rounded to 8 bits.

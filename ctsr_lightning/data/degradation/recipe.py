@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -188,42 +189,24 @@ class Degradation:
         return apply_plans(gt, plans)
 
 
-def realesrgan(
-    first: DegradationOrder = REALESRGAN_FIRST,
-    second: DegradationOrder = REALESRGAN_SECOND,
-    final_sinc_prob: float = 0.8,
-    final_kernel_size: tuple[int, int] = (7, 21),
-    jpeg_last_prob: float = 0.5,
-) -> Degradation:
+def realesrgan(**kwargs: Any) -> Degradation:
     """The degradation of Real-ESRGAN x4plus, which OSEDiff, HYPIR and CTSR train with.
 
     Args:
-        first: The first pass.
-        second: The second pass.
-        final_sinc_prob: Probability of the final sinc filter.
-        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
-        jpeg_last_prob: Probability that the last compression comes last.
+        **kwargs: Arguments of `Degradation`, whose defaults it has.
     """
-    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
+    return Degradation(**kwargs)
 
 
-def light(
-    first: DegradationOrder = LIGHT_FIRST,
-    second: DegradationOrder = LIGHT_SECOND,
-    final_sinc_prob: float = 0.8,
-    final_kernel_size: tuple[int, int] = (7, 21),
-    jpeg_last_prob: float = 0.5,
-) -> Degradation:
+def light(first: DegradationOrder = LIGHT_FIRST, second: DegradationOrder = LIGHT_SECOND, **kwargs: Any) -> Degradation:
     """The milder degradation of SeeSR, AddSR and PiSA-SR: less noise, finer JPEG, less shrinking.
 
     Args:
         first: The first pass.
         second: The second pass.
-        final_sinc_prob: Probability of the final sinc filter.
-        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
-        jpeg_last_prob: Probability that the last compression comes last.
+        **kwargs: Further arguments of `Degradation`.
     """
-    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
+    return Degradation(first, second, **kwargs)
 
 
 class MixedDegradation(Degradation):

@@ -8,8 +8,7 @@ from typing import Final
 
 from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
 from ctsr_lightning.data.pairing.layouts import benchmark_folders, known_layouts
-from ctsr_lightning.data.pairing.matching import match_files
-from ctsr_lightning.data.pairing.names import Affix, Affixes
+from ctsr_lightning.data.pairing.matching import Affix, Affixes, match_files
 
 REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 
