@@ -20,7 +20,7 @@ from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.tables import markdown_table
 
 WHOLE: Final = (ModelMixin, LatentCodec, PerceptualDistance)
-"""Networks that are a row of the table; what holds some of them is opened up."""
+"""Networks with a row of their own; modules around them are opened up."""
 
 PER_TRAINABLE: Final = 3
 """Copies of what is trained: its gradient and AdamW's two moments."""
@@ -37,11 +37,11 @@ class Component:
     kind: str
     """Its class."""
     parameters: int
-    """Numbers in its weights, shared or not."""
+    """Number of its weights, shared or not."""
     trainable: int
-    """Those of them that are trained."""
+    """Number of trained weights."""
     separate: int
-    """Memory of its weights and buffers if nobody shared them."""
+    """Memory of its weights and buffers without sharing."""
     held: int
     """Memory that it adds to the components before it: what they share counts at the first."""
     training: int

@@ -1,4 +1,4 @@
-"""The trade-off curve of a controllable module after each validation."""
+"""Plot of the trade-off curve of a controllable module after each validation."""
 
 from __future__ import annotations
 

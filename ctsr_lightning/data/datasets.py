@@ -1,6 +1,6 @@
 """Datasets of photos to be degraded, of pairs, and of images to restore.
 
-A dataset answers two kinds of index. A `Draw` is a training sample: random crop, flip and degradation, all from the
+A dataset has two kinds of index. A `Draw` is a training sample: random crop, flip and degradation, all from the
 draw's seed. A whole number is an evaluation sample: a fixed crop, and a degradation drawn from the dataset's seed and
 the image's key, so it is the same whichever process, worker or batch it is made in.
 """

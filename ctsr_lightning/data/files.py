@@ -1,4 +1,4 @@
-"""Image files: which of them are usable, what they are called, and their decoded pixels."""
+"""Image files: usability, unique names, and decoded pixels in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Skipped:
     """Files left out, with the reason of each; reported once, in one message."""
 
     total: int = 0
-    """Number of files looked at."""
+    """Number of files examined."""
     reasons: dict[Path, str] = field(default_factory=dict)
     """Why each file is left out."""
 
@@ -41,7 +41,7 @@ class Skipped:
         """Say how many files are left out and name the first few.
 
         Args:
-            name: What the files are, for the reader.
+            name: Noun for the files.
             shown: How many files to name.
         """
         named = "; ".join(f"'{path}': {reason}" for path, reason in list(self.reasons.items())[:shown])

@@ -125,7 +125,7 @@ class ResumableLoader(DataLoader[Any]):
         return self.sampler if isinstance(self.sampler, TrainingSampler) else None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: nothing is drawn before the first batch is asked for, when the epoch is known for certain.
+        # A generator: nothing is drawn before the first batch is requested, when the epoch is known for certain.
         start, stream = 0, self._stream
         if self._resume is not None and stream is not None:
             epoch, batches = self._resume
@@ -149,6 +149,6 @@ class ResumableLoader(DataLoader[Any]):
         """Continue after the batches that a state counts, if its epoch is the one that comes next.
 
         Args:
-            state: What `state_dict` gave.
+            state: A result of `state_dict`.
         """
         self._resume = (state["epoch"], state["batches"])

@@ -1,4 +1,4 @@
-"""Latents with noise, and all that a teacher may rebuild its own input from."""
+"""Noised latents with the clean latent, noise, timestep and image that they were made from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from ctsr_lightning.diffusion.schedule import NoiseSchedule
 
 
 class Noisy(NamedTuple):
-    """A latent noised in the student's schedule, with all that went into it.
+    """A latent noised in the student's schedule, with its clean latent, noise, timestep and image.
 
-    A teacher that lives in another schedule or latent space rebuilds its own input from the clean latent, or its image,
-    and the noise.
+    A teacher with another schedule or latent space builds its own input from these.
     """
 
     latent: Tensor
@@ -27,12 +26,12 @@ class Noisy(NamedTuple):
     alpha_bar: Tensor
     """ᾱ_t, shape (B, 1, 1, 1)."""
     image: Tensor
-    """The image that belongs to z_0, shape (B, 3, H, W), about [0, 1]: D(ẑ) for the student, x_GT itself for the ground
+    """Image of z_0, shape (B, 3, H, W), about [0, 1]: D(ẑ) for the student, x_GT itself for the ground
     truth."""
 
 
 def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor, image: Tensor) -> Noisy:
-    """Noise a latent and remember how.
+    """Noise a latent: z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε.
 
     Args:
         schedule: The student's schedule.

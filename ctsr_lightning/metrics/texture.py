@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ctsr_lightning.metrics.base import PerceptualDistance
 
 SCALES = (1, 2, 4)
-"""Reductions of the image at which texture is looked at."""
+"""Reductions of the image at which texture is measured."""
 WINDOW = 5
 """Side of the windows over which strength is averaged, in pixels of each scale."""
 FLOOR = 1e-4
@@ -54,8 +54,8 @@ class TextureDistance(PerceptualDistance):
 
         ½ (1 - 2 √((E a² + c)(E b² + c)) / (E a² + E b² + 2c)) + ½ (1 - (E ab + c) / √((E a² + c)(E b² + c)))
 
-    The first half asks whether texture is as strong as it should be, wherever exactly it is, and so punishes blur and
-    noise alike; the second asks whether it lies where it should. 0 for equal images, at most 1.5.
+    The first half compares the strength of texture, wherever exactly it is, and so punishes blur and noise; the second
+    compares its place. 0 for equal images, at most 1.5.
     """
 
     definition = "stand-in of this project, not LPIPS: strength and place of second differences at scales 1, 2, 4"

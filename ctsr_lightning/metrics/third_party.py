@@ -24,7 +24,7 @@ def patched_constructor(owner: Any = None, name: str = "", substitute: Any = Non
     Args:
         owner: The module whose attribute is replaced for the time being; null to replace nothing.
         name: The attribute.
-        substitute: What it is meanwhile.
+        substitute: Its temporary value.
     """
     original = getattr(owner, name) if owner is not None else None
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), redirect_stdout(sys.stderr):

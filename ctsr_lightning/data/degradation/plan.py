@@ -1,4 +1,4 @@
-"""A drawn degradation: plain numbers that say exactly what happens to one image."""
+"""A drawn degradation: all parameters of one image's blur, resize, noise and JPEG as plain numbers."""
 
 from __future__ import annotations
 

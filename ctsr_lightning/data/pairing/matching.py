@@ -51,8 +51,8 @@ class Affixes:
         """Text such as "ground-truth names carry the prefix 'realsr_'", empty without affixes.
 
         Args:
-            first: What the names of the first folder are called.
-            second: What the names of the second folder are called.
+            first: Noun for the names of the first folder.
+            second: Noun for the names of the second folder.
         """
         sides = {first: self.first, second: self.second}
         return ", ".join(f"{name} carry {affix}" for name, affix in sides.items() if affix != Affix())
@@ -65,7 +65,7 @@ class Matched:
     pairs: dict[str, tuple[Path, Path]]
     """The file of the first and of the second folder by the shared part of their paths, with forward slashes."""
     rule: Affixes
-    """What was taken off the names."""
+    """Affixes taken off the names."""
 
 
 def match_files(first: str | Path, second: str | Path, rule: Affixes | None = None, *, remedy: str = REMEDY) -> Matched:
@@ -127,8 +127,8 @@ def only_numbers_shared(rule: Affixes, cores: Iterable[str]) -> bool:
     the names differs in nothing but digits.
 
     Args:
-        rule: What is taken off the names.
-        cores: What is left of them: paths below the folder.
+        rule: The affixes.
+        cores: Paths below the folder without them.
     """
 
     def has_own_words(affix: Affix) -> bool:
