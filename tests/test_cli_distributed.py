@@ -12,7 +12,7 @@ import pytest
 import torch
 from config_runs import CONFIGS, QUIET, Events, ctsr, nano_weights, nano_words
 
-from ctsr_lightning.data.samples import train_samples, val_samples
+from ctsr_lightning.data.files import train_samples, val_samples
 
 pytestmark = [
     pytest.mark.slow,

@@ -24,10 +24,9 @@ from ctsr_lightning.data.datasets import (
     WithoutTruth,
 )
 from ctsr_lightning.data.degradation.recipe import Degradation
-from ctsr_lightning.data.files import ImageCache, Skipped
+from ctsr_lightning.data.files import ImageCache, Skipped, train_samples, val_samples
 from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
-from ctsr_lightning.data.samples import train_samples, val_samples
 from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
 
 Sources = list[str | Path] | str | Path | None

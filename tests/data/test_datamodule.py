@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light
-from ctsr_lightning.data.samples import val_samples
+from ctsr_lightning.data.files import val_samples
 from ctsr_lightning.images import read_image, write_image
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"

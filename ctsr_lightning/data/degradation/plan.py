@@ -142,8 +142,11 @@ def apply_plans(gt: Tensor, plans: Sequence[DegradationPlan]) -> Tensor:
     The images of a batch are resized to different sizes in between, so they are worked on one after the other.
 
     Args:
-        gt: Ground truth, RGB in [0, 1].
+        gt: Ground truth, RGB in [0, 1]; sizes divisible by the scale.
         plans: One plan per image.
+
+    Returns:
+        Low-quality images (B, 3, H / scale, W / scale) in [0, 1], rounded to 8 bits.
     """
     with torch.no_grad(), one_thread():
         return torch.cat([plan.apply(one) for plan, one in zip(plans, gt.split(1), strict=True)])

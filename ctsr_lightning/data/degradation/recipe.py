@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ctsr_lightning.data.degradation.operators import RESIZE_MODES
 from ctsr_lightning.data.degradation.plan import (
@@ -22,15 +21,9 @@ from ctsr_lightning.data.degradation.plan import (
 
 Range = tuple[float, float]
 
-# Order of `DegradationOrder.kernel_prob`: (family, isotropic).
-KERNELS: tuple[tuple[KernelFamily, bool], ...] = (
-    ("gaussian", True),
-    ("gaussian", False),
-    ("generalized", True),
-    ("generalized", False),
-    ("plateau", True),
-    ("plateau", False),
-)
+FAMILIES: tuple[KernelFamily, ...] = ("gaussian", "generalized", "plateau")
+KERNELS = tuple((family, isotropic) for family in FAMILIES for isotropic in (True, False))
+"""Order of `DegradationOrder.kernel_prob`: (family, isotropic)."""
 
 
 def _check_probability(name: str, value: float) -> None:
@@ -175,18 +168,7 @@ class Degradation:
         mode = RESIZE_MODES[dice.integer(len(RESIZE_MODES))]
         return DegradationPlan(scale, first, second, kernel, mode, jpeg_last=dice.chance(self.jpeg_last_prob))
 
-    @staticmethod
-    def apply(gt: Tensor, plans: Sequence[DegradationPlan]) -> Tensor:
-        """Degrade a batch (B, 3, H, W) to (B, 3, H / scale, W / scale), each image by its own plan.
-
-        Args:
-            gt: Ground truth, RGB in [0, 1]; sizes divisible by the scale.
-            plans: One plan per image.
-
-        Returns:
-            Low-quality images in [0, 1], rounded to 8 bits.
-        """
-        return apply_plans(gt, plans)
+    apply = staticmethod(apply_plans)
 
 
 def realesrgan(**kwargs: Any) -> Degradation:

@@ -34,10 +34,8 @@ class Affix:
     suffix: str = ""
 
     def __str__(self) -> str:
-        parts = {"prefix": self.prefix, "suffix": self.suffix}
-        return (
-            " and ".join(f"the {what} '{text}'" for what, text in parts.items() if text) or "neither prefix nor suffix"
-        )
+        texts = (f"the {what} '{text}'" for what, text in vars(self).items() if text)
+        return " and ".join(texts) or "neither prefix nor suffix"
 
 
 @dataclass(frozen=True)
