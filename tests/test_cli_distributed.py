@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctsr_lightning.data.samples import train_samples, val_samples
+from ctsr_lightning.data.files import train_samples, val_samples
 from helpers.config_runs import CONFIGS, QUIET, Events, ctsr, nano_weights, nano_words
 
 pytestmark = [

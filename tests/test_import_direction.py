@@ -15,7 +15,7 @@ import ctsr_lightning
 ROOT = Path(ctsr_lightning.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"batch", "control", "files", "images", "spectrum"}
+BASE = {"batch", "control", "files", "images", "spectrum", "tables"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
 MEASURING = MODELS | {"configs", "data", "frontier", "metrics", "progress", "evaluation"}
@@ -28,6 +28,7 @@ ALLOWED = {
     "images": set(),
     "progress": set(),
     "spectrum": set(),
+    "tables": set(),
     "diffusion": BASE | {"diffusion"},
     "weights": {"files", "weights"},
     "prompts": BASE | {"weights", "prompts"},

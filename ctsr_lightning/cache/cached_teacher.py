@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ctsr_lightning.cache.store import OutputCache
-from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets
+from ctsr_lightning.diffusion.noising import Noisy
+from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets
 
 
 class CachedTeacher(Teacher):

@@ -17,7 +17,7 @@ from ctsr_lightning.batch import Batch
 
 
 class Ownership:
-    """Which images of a pass this process counts: those that its sampler did not repeat to make shares equal.
+    """Images of a pass that this process counts: those that its sampler did not repeat to make shares equal.
 
     `DistributedSampler` deals images out in turn, rank r getting the r-th, the (r + n)-th, …, and begins again from
     the first image until all ranks have equally many; what lies beyond the data set's length is such a repetition.
@@ -62,7 +62,7 @@ def checked_batch(batch: Any, dataloader_idx: int = 0) -> tuple[Batch, Tensor]:
     """A batch and its ground truth.
 
     Args:
-        batch: What the data loader gave.
+        batch: An item of the data loader.
         dataloader_idx: Number of the data loader.
 
     Raises:
@@ -86,7 +86,7 @@ def check_finite(images: Tensor, keys: Sequence[str], label: str, trainer: Train
     Args:
         images: Restored images, shape (B, 3, H, W).
         keys: Their names.
-        label: What restored them.
+        label: Name of the method that restored them.
         trainer: The trainer, for its step.
 
     Raises:
@@ -104,7 +104,7 @@ def check_finite(images: Tensor, keys: Sequence[str], label: str, trainer: Train
 
 @contextmanager
 def evaluation_rng(trainer: Trainer, keys: Sequence[str]) -> Iterator[None]:
-    """Context to restore images in: the trainer's precision, no gradients, and the training's random state untouched.
+    """Restore images in the trainer's precision, without gradients, and leave the training's random state untouched.
 
     Restorers that draw noise get the same noise for the same images each time.
 
@@ -112,6 +112,6 @@ def evaluation_rng(trainer: Trainer, keys: Sequence[str]) -> Iterator[None]:
         trainer: The trainer.
         keys: Names of the images.
     """
-    with isolate_rng(), trainer.precision_plugin.val_step_context(), torch.no_grad():
+    with isolate_rng(), trainer.precision_plugin.forward_context(), torch.no_grad():
         torch.manual_seed(zlib.crc32("\n".join(keys).encode()))
         yield

@@ -1,4 +1,4 @@
-"""Exponential moving average of what is trained, and of nothing else."""
+"""Exponential moving average of the trainable weights."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class EMA(Callback):
         self._last_step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Averages and their number, for a checkpoint."""
+        """Averages and their number of updates, for a checkpoint."""
         averages = {name: average.detach().clone() for name, average in self.averages.items()}
         return {"averages": averages, "updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the averages of a checkpoint."""
         self.averages = {name: average.float().clone() for name, average in state_dict["averages"].items()}
         self.updates = int(state_dict["updates"])
 

@@ -1,4 +1,4 @@
-"""Picture grids during validation: what went in, what the teachers say, what comes out, what was wanted."""
+"""Picture grids during validation: low-quality images, teachers, restorations, ground truth."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class ImageGrid(Callback):
     references are computed once per image, as teachers do not change.
 
     Args:
-        num_images: How many images to show.
+        num_images: Number of images.
         crop: Longest side of a picture in pixels; larger images are cropped in the middle, to show details.
         controls: Values of t to show of controllable modules.
-        upsampling: How the low-quality image is brought to the size of the others.
+        upsampling: Interpolation of the low-quality image to the size of the others.
         save: Whether to write the grid as PNG to `images/` below the log folder, too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training holds in memory: every network with its weights, shared ones counted once, and the peak."""
+"""Memory of a training: every network with its weights, shared ones counted once, and the peak."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.tables import markdown_table
 
 WHOLE: Final = (ModelMixin, LatentCodec, PerceptualDistance)
-"""Networks that are a row of the table; what holds some of them is opened up."""
+"""Networks with a row of their own; modules around them are opened up."""
 
 PER_TRAINABLE: Final = 3
 """Copies of what is trained: its gradient and AdamW's two moments."""
@@ -34,11 +35,11 @@ class Component:
     kind: str
     """Its class."""
     parameters: int
-    """Numbers in its weights, shared or not."""
+    """Number of its weights, shared or not."""
     trainable: int
-    """Those of them that are trained."""
+    """Number of trained weights."""
     separate: int
-    """Memory of its weights and buffers if nobody shared them."""
+    """Memory of its weights and buffers without sharing."""
     held: int
     """Memory that it adds to the components before it: what they share counts at the first."""
     training: int
@@ -84,7 +85,7 @@ class MemorySummary(Callback):
         for logger in trainer.loggers:
             experiment: Any = getattr(logger, "experiment", None)
             if hasattr(experiment, "add_text"):
-                experiment.add_text("memory/components", as_markdown(rows), trainer.global_step)
+                experiment.add_text("memory/components", markdown_table(rows[0], rows[1:]), trainer.global_step)
 
 
 def components(module: nn.Module) -> list[Component]:
@@ -141,12 +142,6 @@ def as_text(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     formats = [f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths)]
     return "\n".join("  ".join(formats).format(*row) for row in rows)
-
-
-def as_markdown(rows: list[tuple[str, ...]]) -> str:
-    """A table as TensorBoard's text page shows it."""
-    ruler = ("---", "---", *("---:",) * (len(HEADER) - 2))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ruler, *rows[1:]))
 
 
 def _parts(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], type, list[Tensor]]]:

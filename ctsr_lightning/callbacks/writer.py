@@ -1,4 +1,4 @@
-"""Files that a run leaves: restored photos after prediction, weights after training."""
+"""Writers of restored photos after prediction and of weights after training."""
 
 from __future__ import annotations
 

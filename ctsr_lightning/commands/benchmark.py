@@ -9,6 +9,7 @@ from ctsr_lightning.commands.options import load_restorer
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.progress import progress
+from ctsr_lightning.tables import markdown_table
 
 WHOLE = "whole, 1 value"
 """Prefix of the parts that are whole restorations."""
@@ -101,16 +102,17 @@ def markdown(record: Mapping[str, Any]) -> str:
     Args:
         record: What `benchmark` has measured.
     """
-    lines = ["| part | parameters | median s | fastest s | peak memory |", "|---|---|---|---|---|"]
+    rows = []
     for cost in record["parts"]:
         memory = "" if cost["memory"] is None else f"{cost['memory'] / 2**30:.2f} GiB"
         millions = f"{cost['parameters'] / 1e6:.1f} M"
-        lines.append(f"| {cost['part']} | {millions} | {cost['seconds']:.4f} | {cost['fastest']:.4f} | {memory} |")
+        rows.append([cost["part"], millions, f"{cost['seconds']:.4f}", f"{cost['fastest']:.4f}", memory])
     sizes = [" x ".join(str(side) for side in record[key]) for key in ("input", "output")]
     where = f"{record['device']}, {record['precision']}, torch {record['versions']['torch']}"
     whole = next(cost["seconds"] for cost in record["parts"] if cost["part"].startswith(WHOLE))
     small, large = (" x ".join(str(side) for side in record[key][2:]) for key in ("input", "output"))
-    lines += [
+    lines = [
+        markdown_table(("part", "parameters", "median s", "fastest s", "peak memory"), rows),
         "",
         f"**{whole / record['input'][0]:.3f} s per image**, {small} to {large} pixels at one t.",
         "",

@@ -10,7 +10,7 @@ from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
 
 if TYPE_CHECKING:
-    from ctsr_lightning.data.pairing.names import Affixes
+    from ctsr_lightning.data.pairing.matching import Affixes
 
 
 def evaluate(
@@ -168,7 +168,7 @@ def _check(
 
 def _rule(restored_prefix: str, restored_suffix: str, gt_prefix: str, gt_suffix: str) -> "Affixes | None":
     """The rule for names that the options give, or None to search for one."""
-    from ctsr_lightning.data.pairing.names import Affix, Affixes
+    from ctsr_lightning.data.pairing.matching import Affix, Affixes
 
     if not (restored_prefix or restored_suffix or gt_prefix or gt_suffix):
         return None

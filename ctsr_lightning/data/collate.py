@@ -46,17 +46,13 @@ class PlannedBatch:
         return Batch(lq, self.gt, self.key)
 
 
+@one_thread()
 def collate(samples: Sequence[Sample]) -> Batch | PlannedBatch:
     """Stack samples of one size.
 
     Raises:
         ValueError: If the sizes differ.
     """
-    with one_thread():
-        return _stack(samples)
-
-
-def _stack(samples: Sequence[Sample]) -> Batch | PlannedBatch:
     key = [sample.key for sample in samples]
     ready = [sample.lq for sample in samples if sample.lq is not None]
     truth = [sample.gt for sample in samples if sample.gt is not None]

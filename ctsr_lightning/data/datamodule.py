@@ -1,4 +1,4 @@
-"""The LightningDataModule: photos and pairs in, batches out."""
+"""LightningDataModule of photos and pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,58 +24,52 @@ from ctsr_lightning.data.datasets import (
     WithoutTruth,
 )
 from ctsr_lightning.data.degradation.recipe import Degradation
-from ctsr_lightning.data.files import ImageCache, Skipped
+from ctsr_lightning.data.files import ImageCache, Skipped, train_samples, val_samples
 from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
-from ctsr_lightning.data.samples import train_samples, val_samples
 from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
 
 Sources = list[str | Path] | str | Path | None
 
 
+class CountTrained(Callback):
+    """Count the batches that were trained on, for the training loader's place in a checkpoint."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Add one."""
+        loader = trainer.train_dataloader
+        if isinstance(loader, ResumableLoader) and loader.trained is not None:
+            loader.trained += 1
+
+
 class RealESRGANDataModule(LightningDataModule):
-    """Real-world super-resolution data: photos degraded on the fly, real pairs, or both mixed.
+    """Data for real-world super-resolution: photos degraded on the fly, real pairs, or both mixed.
 
-    Training crops a photo at random, mirrors it half of the time and degrades the crop by the second-order process of
-    Real-ESRGAN. Validation and test degrade each photo in one way that depends on `seed` and the photo's name only:
-    the same bits for any number of workers, processes and images per batch. Each image is counted once.
-
-    Where no folder is named, the photographs that come with scikit-image are used: eight to train on, two held out.
-    Images that are unreadable, or smaller than the crop, are named once, left out and counted; none is enlarged.
+    Training degrades random crops, mirrored half of the time, by Real-ESRGAN's second-order process. Validation and
+    test degrade each photo in one way that depends on `seed` and the photo's name only: the same bits for any number of
+    workers, processes and images per batch. Unusable images are named once and left out; none is enlarged.
 
     Args:
-        train: Folders of high-quality photos to train on, searched recursively. Without `train` and `pairs`, the
-            sample photos.
-        pairs: Folders of low-quality and ground-truth pairs to train on, in addition to `train`.
-        val: Folders of high-quality photos to validate on. Without `val` and `val_pairs`, some training photos are held
-            out (see `val_split`), or the held-out sample photos are used if nothing is named at all.
-        val_pairs: Folders of pairs to validate on, in addition to `val`.
-        test: Folders of high-quality photos to test on. Without `test` and `test_pairs`, the validation set.
-        test_pairs: Folders of pairs to test on, in addition to `test`.
-        predict: Folders or files to restore. Without it, the low-quality images of the validation set.
+        train: Folders of photos to train on, searched recursively; without `train` and `pairs`, scikit-image's.
+        pairs: Folders of low-quality and ground-truth pairs to train on as well.
+        val: Folders of photos to validate on; without `val` and `val_pairs`, some of `train` are held out.
+        val_pairs: Folders of pairs to validate on as well.
+        test: Folders of photos to test on; without `test` and `test_pairs`, the validation set.
+        test_pairs: Folders of pairs to test on as well.
+        predict: Folders or files to restore; without it, the low-quality images of the validation set.
         scale: Ratio of the ground truth's size to the low-quality size, a whole number of at least 1.
         crop: Side of the training crop in ground-truth pixels, a multiple of `scale`.
-        val_crop: Side of the central crop for validation and test in ground-truth pixels, a multiple of `scale`; null
-            takes whole photos.
+        val_crop: Side of the central crop for validation and test in ground-truth pixels; null takes whole photos.
         val_repeats: Degradations per validation and test photo; all but the first crop at another place.
-        val_split: Photos to hold out for validation where none are named, at most a fifth of them; 0 holds out none.
-            Which ones depends on their names only.
-        batch_size: Training samples per process and step.
-        eval_batch_size: Validation and test images per batch; more than 1 needs images of one size.
-        samples_per_epoch: Training samples per epoch over all processes, rounded up to whole batches; null is one per
-            photo. Small sets need many crops of each photo.
-        pool: Number of distinct training samples, which come again and again in new orders; null makes new ones for
-            ever. With `num_workers: 0` they are made once and kept in memory: with few processor cores a short training
-            otherwise spends half of its time on degradations. Workers make them anew each time, the same bits. A larger
-            pool holds all samples of a smaller one. `ctsr cache` needs a pool.
-        num_workers: Loader processes. With 0 the main process loads, which keeps up with small networks on a CPU.
-        degradation: The recipe that makes low-quality images; null is `ctsr_lightning.data.realesrgan`, see also
-            `ctsr_lightning.data.light`.
-        degrade_on: Where training images are degraded: in the loader's `worker`, or in whole batches on the `device`
-            that trains. Both give the same images up to float rounding. Validation and test images are always made in
-            the worker, so that they do not depend on the device.
-        sharpen_gt: Sharpen training photos before they are degraded, as Real-ESRGAN does (unsharp masking); results
-            look crisper and are less faithful. Validation photos stay as they are.
+        val_split: Photos to hold out where `val` names none, at most a fifth, chosen by their names; 0 for none.
+        batch_size: Training samples per batch and process.
+        eval_batch_size: Validation and test samples per batch and process; more than 1 needs images of one size.
+        samples_per_epoch: Training samples per epoch over all processes; null takes one per photo.
+        pool: Number of distinct training samples, in memory with `num_workers: 0`; null makes new ones for ever.
+        num_workers: Loader processes; 0 loads in the main process, which keeps up with small networks on a CPU.
+        degradation: Recipe of the low-quality images; null is `ctsr_lightning.data.realesrgan`.
+        degrade_on: Where training images are degraded: in the loader's `worker`, or in batches on the `device`.
+        sharpen_gt: Sharpen training photos first, as Real-ESRGAN does (unsharp masking); crisper and less faithful.
         seed: Seed of the training stream and of the validation degradations.
         cache_mb: Memory for decoded images in megabytes per process; 0 decodes each time.
     """
@@ -106,12 +100,8 @@ class RealESRGANDataModule(LightningDataModule):
         cache_mb: int = 512,
     ) -> None:
         super().__init__()
-        self.sources = {
-            "train": _listed(train),
-            "val": _listed(val),
-            "test": _listed(test),
-            "predict": _listed(predict),
-        }
+        sources = {"train": train, "val": val, "test": test, "predict": predict}
+        self.sources = {split: _listed(named) for split, named in sources.items()}
         self.pair_folders = {"train": pairs or [], "val": val_pairs or [], "test": test_pairs or []}
         for name, value in {"scale": scale, "crop": crop, "val_repeats": val_repeats, "batch_size": batch_size}.items():
             if value < 1:
@@ -122,12 +112,11 @@ class RealESRGANDataModule(LightningDataModule):
                 raise ValueError(
                     f"Expected `{name}` to be a multiple of the scale {scale}, found {side}. Set `{name}: {nearest}`."
                 )
-        if samples_per_epoch is not None and samples_per_epoch < 1:
-            raise ValueError(f"Expected `samples_per_epoch` of at least 1, or null, found {samples_per_epoch}.")
+        for name, count in {"samples_per_epoch": samples_per_epoch, "pool": pool}.items():
+            if count is not None and count < 1:
+                raise ValueError(f"Expected `{name}` of at least 1, or null, found {count}.")
         if sharpen_gt and pairs and not train:
-            raise ValueError(
-                "Expected photos in `train` with `sharpen_gt`; pairs keep their ground truth. Turn it off."
-            )
+            raise ValueError("Expected photos in `train` to sharpen, found pairs alone. Turn `sharpen_gt` off.")
         self.scale = scale
         self.crop = crop
         self.val_crop = val_crop
@@ -136,8 +125,6 @@ class RealESRGANDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.samples_per_epoch = samples_per_epoch
-        if pool is not None and pool < 1:
-            raise ValueError(f"Expected `pool` of at least 1, or null for samples that never repeat, found {pool}.")
         self.pool = pool
         self.num_workers = num_workers
         self.degradation = degradation if degradation is not None else Degradation()
@@ -145,6 +132,7 @@ class RealESRGANDataModule(LightningDataModule):
         self.sharpen_gt = sharpen_gt
         self.seed = seed
         self._cache = ImageCache(cache_mb * 2**20)
+        self._counter = CountTrained()
         self._datasets: dict[str, Dataset[Sample]] = {}
         self._found: dict[str, Files] = {}
 
@@ -166,6 +154,9 @@ class RealESRGANDataModule(LightningDataModule):
                 elif stage == "validate":
                     raise ValueError("Expected a validation set, found none: name a folder in `val` or `val_pairs`.")
         if stage == "fit":
+            callbacks: list[Callback] = getattr(self.trainer, "callbacks", [self._counter])
+            if self._counter not in callbacks:
+                callbacks.insert(0, self._counter)  # before those that write checkpoints
             files = {split: self._scan(split) for split in ("train", "val")}
             for split, found in files.items():
                 rank_zero_info(f"`{split}`: {len(found.photos)} photos, {len(found.pairs)} pairs.")
@@ -192,9 +183,7 @@ class RealESRGANDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-        if self.trainer is not None:
-            progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-            loader.trained = lambda: progress.current.processed
+        loader.trained = None if self.trainer is None else 0
         return loader
 
     def finite_dataloaders(self, batch_size: int, rank: int = 0, world_size: int = 1) -> dict[str, DataLoader[Any]]:
@@ -295,11 +284,8 @@ class RealESRGANDataModule(LightningDataModule):
         parts: list[RestorationDataset] = []
         if files.photos:
             sharpen, defer = training and self.sharpen_gt, training and self.degrade_on == "device"
-            photos = PhotoDataset(
-                files.photos, self._cache, self.degradation, self.scale, crop, self.seed, repeats,
-                sharpen=sharpen, defer=defer,
-            )  # fmt: skip
-            parts.append(photos)
+            options = (self._cache, self.degradation, self.scale, crop, self.seed, repeats)
+            parts.append(PhotoDataset(files.photos, *options, sharpen=sharpen, defer=defer))
         if files.pairs:
             parts.append(PairDataset(files.pairs, self._cache, self.scale, crop, self.seed, repeats))
         return MixedDataset(parts) if parts else None

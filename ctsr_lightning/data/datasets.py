@@ -1,8 +1,7 @@
 """Datasets of photos to be degraded, of pairs, and of images to restore.
 
-A dataset answers two kinds of index. A `Draw` is a training sample: random crop, flip and degradation, all from the
-draw's seed. A whole number is an evaluation sample: a fixed crop, and a degradation drawn from the dataset's seed and
-the image's key, so it is the same whichever process, worker or batch it is made in.
+A dataset is indexed by a `Draw`, a training sample whose crop, flip and degradation follow from the draw's seed, or by
+a number, an evaluation sample with a fixed crop and a degradation that follows from the dataset's seed and the key.
 """
 
 from __future__ import annotations
@@ -71,23 +70,20 @@ class RestorationDataset(Dataset[Sample], ABC):
     """Images that a draw or a whole number picks from.
 
     Args:
+        keys: The image names.
         scale: Ratio of the ground truth's size to the low-quality size.
         crop: Side of the square crop in ground-truth pixels, a multiple of the scale; None takes whole images.
         seed: Seed of the evaluation samples.
         repeats: Evaluation samples per image; the first is the centre crop, the others lie elsewhere.
     """
 
-    def __init__(self, scale: int, crop: int | None, seed: int = 0, repeats: int = 1) -> None:
+    def __init__(self, keys: Sequence[str], scale: int, crop: int | None, seed: int = 0, repeats: int = 1) -> None:
+        self.keys = keys
         self.scale = scale
         self.crop = crop
         self.seed = seed
         self.repeats = repeats
         self._damaged: set[int] = set()
-
-    @property
-    @abstractmethod
-    def keys(self) -> Sequence[str]:
-        """The image names."""
 
     @abstractmethod
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
@@ -172,18 +168,12 @@ class PhotoDataset(RestorationDataset):
         sharpen: bool = False,
         defer: bool = False,
     ) -> None:
-        super().__init__(scale, crop, seed, repeats)
+        super().__init__([photo.key for photo in photos], scale, crop, seed, repeats)
         self.photos = list(photos)
         self.cache = cache
         self.degradation = degradation
         self.sharpen = sharpen
         self.defer = defer
-        self._keys = [photo.key for photo in self.photos]
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """The photos' names."""
-        return self._keys
 
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
         """Crop a photo and degrade the crop."""
@@ -223,15 +213,9 @@ class PairDataset(RestorationDataset):
         seed: int = 0,
         repeats: int = 1,
     ) -> None:
-        super().__init__(scale, crop, seed, repeats if crop is not None else 1)
+        super().__init__([pair.gt.key for pair in pairs], scale, crop, seed, repeats if crop is not None else 1)
         self.pairs = list(pairs)
         self.cache = cache
-        self._keys = [pair.gt.key for pair in self.pairs]
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """The pairs' stems."""
-        return self._keys
 
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
         """Crop both images of a pair at the same place."""

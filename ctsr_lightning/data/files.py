@@ -1,17 +1,27 @@
-"""Image files: which of them are usable, what they are called, and their decoded pixels."""
+"""Image files: usability, unique names, and decoded pixels in memory."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ctsr_lightning.images import Pixels, UnreadableImageError, image_size, list_images, read_pixels
+
+TRAIN_SAMPLES: Final = (
+    "astronaut.png", "brick.png", "camera.png", "grass.png", "gravel.png", "motorcycle_left.png",
+    "motorcycle_right.png", "rocket.jpg",
+)  # fmt: skip
+"""Photographs of scikit-image to train on, 512 to 741 pixels on the long side; grey ones get three equal channels."""
+VAL_SAMPLES: Final = ("chelsea.png", "coffee.png")
+"""Photographs of scikit-image that are held out."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Skipped:
     """Files left out, with the reason of each; reported once, in one message."""
 
     total: int = 0
-    """Number of files looked at."""
+    """Number of files examined."""
     reasons: dict[Path, str] = field(default_factory=dict)
     """Why each file is left out."""
 
@@ -41,7 +51,7 @@ class Skipped:
         """Say how many files are left out and name the first few.
 
         Args:
-            name: What the files are, for the reader.
+            name: Noun for the files.
             shown: How many files to name.
         """
         named = "; ".join(f"'{path}': {reason}" for path, reason in list(self.reasons.items())[:shown])
@@ -171,3 +181,31 @@ def decodable(file: ImageFile, cache: ImageCache, skipped: Skipped) -> bool:
         skipped.reasons[file.path] = f"damaged, {error.__cause__}"
         return False
     return True
+
+
+def train_samples() -> list[Path]:
+    """List the sample photos to train on: eight, half of them grey textures and scenes."""
+    return _samples(TRAIN_SAMPLES)
+
+
+def val_samples() -> list[Path]:
+    """List the held-out sample photos, which are never trained on: a cat and a cup of coffee."""
+    return _samples(VAL_SAMPLES)
+
+
+def _samples(names: tuple[str, ...]) -> list[Path]:
+    # The package is only located, not imported: its files are all we need.
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "Expected the sample photos of scikit-image, which is not installed. "
+            'Run `pip install "ctsr-lightning[demo]"`, or name a folder of your own photos.'
+        )
+    folder = Path(spec.origin).parent / "data"
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Expected {', '.join(missing)} in '{folder}', found nothing. This scikit-image comes without them: "
+            'run `pip install --force-reinstall "ctsr-lightning[demo]"`, or name a folder of your own photos.'
+        )
+    return [folder / name for name in names]

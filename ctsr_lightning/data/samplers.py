@@ -1,4 +1,4 @@
-"""Which image a process takes next: an endless seeded stream for training, every image once for evaluation."""
+"""Samplers: an endless seeded stream for training, every image once for evaluation; and a loader that resumes."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class ResumableLoader(DataLoader[Any]):
     Its sampler is a `TrainingSampler`. Lightning saves and restores the state with the loops.
     """
 
-    trained: Callable[[], int] | None = None
-    """How many batches of the epoch were trained on. One that was delivered but lost to Ctrl-C then comes again."""
+    trained: int | None = None
+    """Batches of the epoch that were trained on, if anyone counts: those lost to Ctrl-C then come again."""
     _delivered = 0
     _resume: tuple[int, int] | None = None
 
@@ -125,13 +125,14 @@ class ResumableLoader(DataLoader[Any]):
         return self.sampler if isinstance(self.sampler, TrainingSampler) else None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: nothing is drawn before the first batch is asked for, when the epoch is known for certain.
+        # A generator: nothing is drawn before the first batch is requested, when the epoch is known for certain.
         start, stream = 0, self._stream
         if self._resume is not None and stream is not None:
             epoch, batches = self._resume
             start = batches if epoch == stream.epoch and batches < len(self) else 0
         self._resume = None
         self._delivered = start
+        self.trained = None if self.trained is None else start
         if stream is not None:
             assert self.batch_size is not None
             stream.skip = start * self.batch_size
@@ -141,13 +142,13 @@ class ResumableLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the number of batches done in it."""
-        done = self._delivered if self.trained is None else min(self._delivered, self.trained())
+        done = self._delivered if self.trained is None else min(self._delivered, self.trained)
         return {"epoch": self._stream.epoch if self._stream is not None else 0, "batches": done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after the batches that a state counts, if its epoch is the one that comes next.
 
         Args:
-            state: What `state_dict` gave.
+            state: A result of `state_dict`.
         """
         self._resume = (state["epoch"], state["batches"])

@@ -1,4 +1,4 @@
-"""The files of a split: searched, checked, and divided into training and held-out ones."""
+"""Files of a split: found, checked, and divided into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Files:
     pairs: list[PairFiles] = field(default_factory=list)
     """Low-quality images with their ground truth."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know about how they were found."""
+    """Remarks for the user on how they were found."""
 
     @property
     def paths(self) -> set[Path]:

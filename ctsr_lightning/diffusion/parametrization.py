@@ -1,4 +1,4 @@
-"""What a denoiser predicts, and the closed forms that turn one prediction into another."""
+"""Parametrizations of a denoiser (ε, z_0, v), and the closed forms between them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def to_clean(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Predi
     """Turn a network's output into ẑ_0.
 
     Args:
-        output: What the network predicts.
+        output: The network's output.
         noisy: Its input z_t.
         alpha_bar: ᾱ_t, broadcastable.
-        prediction: What the output means.
+        prediction: Its parametrization.
     """
     if prediction == "epsilon":
         return clean_from_noise(noisy, output, alpha_bar)
@@ -64,13 +64,13 @@ def to_noise(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Predi
 
 
 def training_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
-    """What a network with this parametrization is trained towards.
+    """Training target of a network: ε, z_0 or v.
 
     Args:
         clean: z_0.
         noise: ε.
         alpha_bar: ᾱ_t, broadcastable.
-        prediction: What the output means.
+        prediction: Its parametrization.
     """
     if prediction == "epsilon":
         return noise

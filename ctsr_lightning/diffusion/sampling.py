@@ -16,17 +16,17 @@ Normal = Callable[[Tensor], Tensor]
 
 
 def noise_by_content(images: Tensor, seed: int | None) -> Normal:
-    """Noise that an image gets for itself, whatever batch, place in it or device it comes on.
+    """Noise that depends on the image alone, not on its batch, its place there or its device.
 
-    Every image draws from a CPU generator of its own, seeded by `seed` and what the image shows (`content_key`): two
-    images get independent noise, the same image the same again.
+    Every image has a CPU generator of its own, seeded by `seed` and its content (`content_key`): two images get
+    independent noise, the same image the same again.
 
     Args:
         images: RGB in [0, 1], shape (B, 3, h, w).
         seed: Seed; None draws fresh noise from the global generator.
 
     Returns:
-        What draws for the batch, anew at every call.
+        Function that draws noise for the batch, anew at every call.
     """
     if seed is None:
         return torch.randn_like

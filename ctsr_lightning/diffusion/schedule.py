@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 PAPER_TIMESTEPS = (20, 979)
-"""First and last timestep at which score distillation looks: U{20..979} (OSEDiff, DreamFusion)."""
+"""First and last timestep of score distillation: t ~ U{20..979} (OSEDiff, DreamFusion)."""
 
 
 def _expand(values: Tensor, like: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def _expand(values: Tensor, like: Tensor) -> Tensor:
 class NoiseSchedule:
     r"""Variance-preserving discrete schedule of latent diffusion models.
 
-    z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε with ᾱ_t = ∏_{s≤t} (1-β_s). The table is computed in float64 and answers in float32
+    z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε with ᾱ_t = ∏_{s≤t} (1-β_s). The table is computed in float64, values are float32
     whatever the precision of the network, because the one-step student divides by √ᾱ_999 = 0.068.
 
     Args:

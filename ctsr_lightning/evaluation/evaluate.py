@@ -37,7 +37,7 @@ from ctsr_lightning.progress import progress
 from ctsr_lightning.weights.search import weight_search_path
 
 if TYPE_CHECKING:
-    from ctsr_lightning.data.pairing.names import Affixes
+    from ctsr_lightning.data.pairing.matching import Affixes
     from ctsr_lightning.evaluation.pictures import Examples
 
 LOSSY: Final = frozenset({".jpg", ".jpeg", ".webp"})

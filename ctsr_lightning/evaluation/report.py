@@ -16,6 +16,7 @@ from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH, PER_IMAGE
 from ctsr_lightning.evaluation.measurements import Measurements, Summary
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
+from ctsr_lightning.tables import markdown_table
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
@@ -241,18 +242,19 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
     better = measurements.higher_is_better
     timed = any(row.seconds is not None for row in measurements.rows)
     head = ["", *(heading(name, higher) for name, higher in better.items())]
-    lines = [f"| {' | '.join(head + ['s / image'] * timed)} |", f"|{'---|' * (len(head) + timed)}"]
+    rows = []
     summaries = measurements.summaries()
     for summary in summaries:
         cells = [summary.method.label, *(_decimals(summary.values[name], 4) for name in better)]
         cells += [f"{summary.seconds:.3f}" if summary.seconds is not None else ""] * timed
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     truth = measurements.ground_truth
     if not all(math.isnan(value) for value in truth.values()):
         cells = [_decimals(truth.get(name, math.nan), 4) for name in better]
-        lines.append(f"| {' | '.join([GROUND_TRUTH, *cells] + [''] * timed)} |")
+        rows.append([GROUND_TRUTH, *cells, *[""] * timed])
     border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
-    lines += [
+    lines = [
+        markdown_table([*head, *["s / image"] * timed], rows),
         "",
         f"{count_images(measurements)} ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
     ]
@@ -273,18 +275,17 @@ def count_images(measurements: Measurements) -> str:
 def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list[str]:
     """G-STD and L-STD as a table."""
     names = measurements.stable
-    lines = [
-        f"Stability over {measurements.runs} seeds (CCSR Eq. 4-5): standard deviations, 0 is deterministic.",
-        "",
-        f"| | L-STD | {' | '.join(f'G-STD {name}' for name in names)} |",
-        f"|{'---|' * (len(names) + 2)}",
-    ]
+    rows = []
     for summary in summaries:
         if summary.stability is not None and summary.method.kind != "bicubic":
             deviations = summary.stability["g_std"]
             cells = [f"{summary.stability['l_std']:.6g}", *(f"{deviations[name]:.6g}" for name in names)]
-            lines.append(f"| {summary.method.label} | {' | '.join(cells)} |")
-    return lines
+            rows.append([summary.method.label, *cells])
+    return [
+        f"Stability over {measurements.runs} seeds (CCSR Eq. 4-5): standard deviations, 0 is deterministic.",
+        "",
+        markdown_table(["", "L-STD", *(f"G-STD {name}" for name in names)], rows),
+    ]
 
 
 def _result(summary: Summary) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Random views of a pair of images, so that a perceptual distance cannot be fooled by one pattern."""
+"""Random symmetries and views of pairs of images, against patterns that fool a perceptual distance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SHIFT = 8
-"""Most pixels that a view is shifted by along each side."""
+"""Largest shift of a view along each side in pixels."""
 SMALLEST = 0.5
-"""Smallest enlargement of a view."""
+"""Smallest scale of a view."""
 DIMMEST = 0.5
 """Smallest contrast of a view's colours."""
 
@@ -29,13 +29,12 @@ def random_symmetry(images: list[Tensor], generator: torch.Generator) -> list[Te
 
 
 def random_view(restored: Tensor, gt: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Look at two batches of images in the same random way: the transformations of E-LPIPS.
+    """Transform two batches of images in the same random way, by the transformations of E-LPIPS.
 
-    A network that is trained on a perceptual distance learns to paint faint patterns that its features take for
-    detail, though nobody else does. They do not survive being mirrored, turned, shifted, made smaller, and shown in
-    other colours; detail does. One view is drawn per step: its mean over steps is the distance of Kettunen et al.,
-    "E-LPIPS: Robust Perceptual Image Similarity via Random Transformation Ensembles" (2019), Section 4, without the
-    dropout.
+    Networks trained on a perceptual distance paint faint patterns that its features take for detail. Such patterns do
+    not survive mirroring, turning, shifting, shrinking and other colours; detail does. With one view per step, the mean
+    over steps is the distance of Kettunen et al., "E-LPIPS: Robust Perceptual Image Similarity via Random
+    Transformation Ensembles" (2019), Section 4, without the dropout.
 
     Args:
         restored: x̂ in [0, 1], shape (B, 3, H, W).
@@ -43,7 +42,7 @@ def random_view(restored: Tensor, gt: Tensor, generator: torch.Generator) -> tup
         generator: Source of the view, on the CPU.
 
     Returns:
-        Both as they are seen, values in [0, 1] if the images' are.
+        Both views, values in [0, 1] if the images' are.
     """
 
     def draw(count: int) -> int:

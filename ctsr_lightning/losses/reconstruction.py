@@ -111,14 +111,14 @@ def l1(restored: Tensor, gt: Tensor) -> Tensor:
 
 
 def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
-    """How far the patches of f x f pixels show: is any place within a patch steeper than in the ground truth?
+    """Visibility of the codec's patches of f x f pixels: steepness at each place in a patch, against ground truth's.
 
     For both directions the absolute difference of neighbouring pixels is averaged over the batch at each of the f²
     places of a patch, and divided by its mean over all places; the term is the mean square of log x̂ - log x_GT of these
     shares. Ours, in no paper: a decoder that makes every patch from one latent can paint the grid of patches where a
     perceptual distance rewards it, and leaves it where smooth images are steepest between the pixels that they were
-    made from. The term is free of scale, and so asks for neither more nor less detail. It is a statistic of a batch, no
-    mean over images; of several processes it takes the batches together, so all of them must call it.
+    made from. The term is free of scale, so it favours neither more nor less detail. It is a statistic of the batches
+    of all processes together, no mean over images: every process must call it.
 
     Args:
         restored: x̂ in [0, 1], shape (B, 3, H, W), sides multiples of f.
@@ -146,7 +146,7 @@ def grid(restored: Tensor, gt: Tensor, factor: int) -> Tensor:
 
 
 def lattice(restored: Tensor, gt: Tensor, period: int) -> Tensor:
-    """Power at the harmonics of a period, over their surroundings and over the ground truth's: painted lattices.
+    """Power of lattices: at the harmonics of a period, over its surroundings and over the ground truth's.
 
     For the luma of every image, behind one Hann window over it, the power P at every frequency (i/p, j/p) is compared
     with the median M of the spectrum around, see `spectrum.lattice_power`: the term is the mean square of
@@ -155,7 +155,7 @@ def lattice(restored: Tensor, gt: Tensor, period: int) -> Tensor:
     `metrics.lattice` measures the same. Ours, in no paper.
 
     Args:
-        restored: x̂ in [0, 1], shape (B, 3, H, W), sides at least 8 p; the largest square of whole periods is looked at.
+        restored: x̂ in [0, 1], shape (B, 3, H, W), sides at least 8 p; cut to the largest square of periods.
         gt: x_GT in [0, 1].
         period: p in pixels; its divisors' lattices are part of it.
 

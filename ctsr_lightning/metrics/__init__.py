@@ -1,1 +1,1 @@
-"""Image quality metrics as torchmetrics, and pictures of their results."""
+"""Image quality metrics as torchmetrics."""

@@ -131,6 +131,6 @@ class PerceptualDistance(nn.Module, ABC):
         """
 
     def train(self, mode: bool = True) -> PerceptualDistance:  # noqa: ARG002
-        """Stay in evaluation mode, whatever is asked."""
+        """Stay in evaluation mode."""
         super().train(False)
         return self

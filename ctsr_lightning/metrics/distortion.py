@@ -9,7 +9,7 @@ from ctsr_lightning.images import quantize, rgb_to_y
 from ctsr_lightning.metrics.base import ImageMean
 
 _WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, section III.C
-_C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2  # likewise: K1 = 0.01, K2 = 0.03
+_C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2  # K1 = 0.01, K2 = 0.03
 _EPSILON = 1e-8  # as in the published tables' script; bounds the PSNR of equal images at 80 dB
 
 

@@ -1,4 +1,4 @@
-"""DISTS: a perceptual distance that forgives texture being elsewhere."""
+"""DISTS, a perceptual distance that tolerates resampled texture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grid energy: has the codec's grid of patches been painted into an image?"""
+"""Grid energy: visibility of the codec's grid of patches in an image."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class GridCheck:
     Args:
         factor: The side of a patch in pixels.
         values: `GridEnergy` by setting, such as `t=0.50`.
-        every: What the settings are, as in "for every t"; empty for a single one without a name.
+        every: Noun for the settings, as in "for every t"; empty for a single one without a name.
         bicubic: That of bicubic enlargement, to compare with; None if not measured.
     """
 

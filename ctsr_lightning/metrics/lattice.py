@@ -1,4 +1,4 @@
-"""Lattice: does a pattern that repeats with the codec's patches stand out of an image's spectrum?"""
+"""Lattice level: power of patterns that repeat with the codec's patches, above an image's spectrum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lattice_level(y: Tensor, factor: int, window: int = WINDOW, stride: int = ST
     flat image has 0 dB. White noise in many windows has 0 dB, too.
 
     Args:
-        y: As for `lattice_power`, likewise the rest.
+        y: Luma in [0, 1], as for `lattice_power`.
         factor: f, the period of the lattice in pixels.
         window: Side of a window in pixels.
         stride: Distance of neighbouring windows in pixels.
@@ -100,7 +100,7 @@ class LatticeCheck:
     Args:
         factor: The period in pixels.
         values: `Lattice` by setting, such as `t=0.50`, in dB.
-        every: What the settings are, as in "for every t"; empty for a single one without a name.
+        every: Noun for the settings, as in "for every t"; empty for a single one without a name.
         gt: That of the ground truth.
     """
 

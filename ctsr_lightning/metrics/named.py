@@ -1,4 +1,4 @@
-"""The metrics that restored images are judged by, as a collection or by name."""
+"""Metrics of restored images by name, and as a collection."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SHORT: Final = {
     "psnr": "psnr_y",
     "ssim": "ssim_y",
     "lpips": "lpips_alex",  # what the field's tables call LPIPS
-    "maniqa": "maniqa_pipal",  # likewise
-    "fid": "fid_inception_clean",  # likewise
+    "maniqa": "maniqa_pipal",
+    "fid": "fid_inception_clean",
 }
 """Short names."""
 

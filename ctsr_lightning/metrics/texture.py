@@ -1,4 +1,4 @@
-"""A perceptual distance without learned weights: does the texture have the right strength, and is it in its place?"""
+"""Perceptual distance without learned weights, from the strength and the place of texture."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.metrics.frechet import FeatureNetwork
 
 SCALES = (1, 2, 4)
-"""Reductions of the image at which texture is looked at."""
+"""Reductions of the image at which texture is measured."""
 WINDOW = 5
 """Side of the windows over which strength is averaged, in pixels of each scale."""
 FLOOR = 1e-4
@@ -55,8 +54,8 @@ class TextureDistance(PerceptualDistance):
 
         ½ (1 - 2 √((E a² + c)(E b² + c)) / (E a² + E b² + 2c)) + ½ (1 - (E ab + c) / √((E a² + c)(E b² + c)))
 
-    The first half asks whether texture is as strong as it should be, wherever exactly it is, and so punishes blur and
-    noise alike; the second asks whether it lies where it should. 0 for equal images, at most 1.5.
+    The first half compares the strength of texture, wherever exactly it is, and so punishes blur and noise; the second
+    compares its place. 0 for equal images, at most 1.5.
     """
 
     definition = "stand-in of this project, not LPIPS: strength and place of second differences at scales 1, 2, 4"
@@ -84,29 +83,3 @@ class TextureDistance(PerceptualDistance):
             structure = 1.0 - (local_mean(a * b) + FLOOR) / geometric
             distances.append((0.5 * (contrast + structure)).mean(dim=(1, 2, 3)))
         return torch.stack(distances).mean(dim=0)
-
-
-class TextureFeatures(FeatureNetwork):
-    """Mean and spread of the log texture strength at every scale, colour and direction: 36 numbers, no weights."""
-
-    @property
-    def name(self) -> str:
-        """`texture`."""
-        return "texture"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Feature vectors, shape (B, 36).
-
-        Args:
-            images: Images in [0, 1], shape (B, 3, H, W), sides of at least 12 pixels.
-        """
-        strengths = [(local_mean(r.square()) + FLOOR).log() for r in responses(images)]
-        return torch.cat([f(s) for s in strengths for f in (_mean, _spread)], dim=1)
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(dim=(2, 3))
-
-
-def _spread(x: Tensor) -> Tensor:
-    return x.flatten(2).std(dim=2)

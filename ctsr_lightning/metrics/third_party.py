@@ -6,9 +6,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+_OUTDATED: Final = "The parameter 'pretrained' is|Arguments other than a weight enum|pkg_resources is deprecated"
+"""Warnings about torchvision's and setuptools' older interfaces, which lpips and pyiqa still call."""
 
 
 @contextmanager
@@ -21,11 +24,11 @@ def patched_constructor(owner: Any = None, name: str = "", substitute: Any = Non
     Args:
         owner: The module whose attribute is replaced for the time being; null to replace nothing.
         name: The attribute.
-        substitute: What it is meanwhile.
+        substitute: Its temporary value.
     """
     original = getattr(owner, name) if owner is not None else None
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore", UserWarning)  # such packages call torchvision in ways it has moved on from
+        warnings.filterwarnings("ignore", _OUTDATED, UserWarning)
         try:
             if owner is not None:
                 setattr(owner, name, substitute)

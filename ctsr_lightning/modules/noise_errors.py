@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.teachers.base import Teacher, add_noise
+from ctsr_lightning.teachers.base import Teacher
 
 BANDS: Final = ((20, 59), (60, 149), (150, 299), (300, 576), (577, 979))
 """First and last t of every band; together those of score distillation."""

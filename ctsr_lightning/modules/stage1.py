@@ -10,13 +10,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import score_distillation
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
 from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.teachers.base import Gradient, Teacher, add_noise
+from ctsr_lightning.teachers.base import Gradient, Teacher
 
 _log: Final = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class CTSRStage1(RestorationModule):
         """Say before the first step, and so not again after a resumption, how good the teachers' scores are."""
         if self.current_epoch or batch_idx or not self.trainer.is_global_zero or batch.gt is None:
             return
-        with self.trainer.precision_plugin.train_step_context():
+        with self.trainer.precision_plugin.forward_context():
             clean = self.student.encode(batch.gt)
             for name, teacher in self.teachers.items():
                 assert isinstance(teacher, Teacher)

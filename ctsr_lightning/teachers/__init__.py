@@ -1,6 +1,6 @@
 """The restoration experts that a student is distilled from."""
 
-from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets, add_noise
+from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets
 from ctsr_lightning.teachers.bridged_teacher import BridgedTeacher
 from ctsr_lightning.teachers.expert_teacher import ExpertTeacher
 from ctsr_lightning.teachers.one_step_teacher import OneStepTeacher
@@ -10,10 +10,8 @@ __all__ = (
     "BridgedTeacher",
     "ExpertTeacher",
     "Gradient",
-    "Noisy",
     "OneStepTeacher",
     "ResShiftTeacher",
     "Teacher",
     "TeacherTargets",
-    "add_noise",
 )

@@ -9,32 +9,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctsr_lightning.diffusion.schedule import NoiseSchedule
+from ctsr_lightning.diffusion.noising import Noisy
 
 Gradient = Literal["paper", "score"]
 """How stage 1 descends: `paper` through the networks that judge z_t, `score` past them."""
-
-
-class Noisy(NamedTuple):
-    """A latent noised in the student's schedule, with all that went into it.
-
-    A teacher that lives in another schedule or latent space rebuilds its own input from the clean latent, or its image,
-    and the noise.
-    """
-
-    latent: Tensor
-    """z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, shape (B, C, h, w)."""
-    timestep: Tensor
-    """t, shape (B,)."""
-    clean: Tensor
-    """z_0."""
-    noise: Tensor
-    """ε."""
-    alpha_bar: Tensor
-    """ᾱ_t, shape (B, 1, 1, 1)."""
-    image: Tensor
-    """The image that belongs to z_0, shape (B, 3, H, W), about [0, 1]: D(ẑ) for the student, x_GT itself for the ground
-    truth."""
 
 
 class TeacherTargets(NamedTuple):
@@ -46,21 +24,6 @@ class TeacherTargets(NamedTuple):
     """ε_T(z_t^s, t, c), float32, in the space in which the teacher lives."""
     prior_gt: Tensor
     """ε_T(z_t, t, c) in the same space, without gradient: compared with `prior`."""
-
-
-def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor, image: Tensor) -> Noisy:
-    """Noise a latent and remember how.
-
-    Args:
-        schedule: The student's schedule.
-        clean: z_0, shape (B, C, h, w).
-        noise: ε of the same shape.
-        timestep: t, shape (B,).
-        image: The image of z_0, shape (B, 3, H, W).
-    """
-    return Noisy(
-        schedule.add_noise(clean, noise, timestep), timestep, clean, noise, schedule.alpha_bar(timestep, clean), image
-    )
 
 
 def through_identity(prediction: Tensor, noisy: Tensor) -> Tensor:

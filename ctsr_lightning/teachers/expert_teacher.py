@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.networks.expert_network import read_expert
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets
+from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets
 
 
 class ExpertTeacher(Teacher):

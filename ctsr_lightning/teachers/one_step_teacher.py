@@ -9,11 +9,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import to_noise
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets, latent_space_targets
+from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
 
 
 class OneStepTeacher(Teacher):

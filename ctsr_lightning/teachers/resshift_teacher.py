@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import noise_from_clean
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
-from ctsr_lightning.teachers.base import Gradient, Noisy, Teacher, TeacherTargets, latent_space_targets
+from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
 
 
 class ResShiftTeacher(Teacher):

@@ -8,7 +8,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light, val_samples
+from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light
+from ctsr_lightning.data.files import val_samples
 from ctsr_lightning.images import read_image, write_image
 from helpers.drawn_photos import draw_photo
 
@@ -281,7 +282,7 @@ def test_nothing_to_validate_or_restore_is_refused(photos):
         ({"val_crop": 2}, "`val_crop` to be a multiple of the scale 4, found 2. Set `val_crop: 4`"),
         ({"scale": 0}, "`scale` of at least 1, found 0"),
         ({"samples_per_epoch": 0}, "`samples_per_epoch` of at least 1"),
-        ({"pairs": [PairFolder("a", "b")], "sharpen_gt": True}, "Expected photos in `train` with `sharpen_gt`"),
+        ({"pairs": [PairFolder("a", "b")], "sharpen_gt": True}, "Expected photos in `train` to sharpen"),
     ],
 )
 def test_wrong_numbers_are_refused(options, message):

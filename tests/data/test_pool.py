@@ -96,5 +96,5 @@ def test_an_endless_stream_is_not_listed() -> None:
 
 
 def test_a_pool_is_at_least_one_sample() -> None:
-    with pytest.raises(ValueError, match="`pool` of at least 1, or null for samples that never repeat, found 0"):
+    with pytest.raises(ValueError, match="`pool` of at least 1, or null, found 0"):
         RealESRGANDataModule(pool=0)

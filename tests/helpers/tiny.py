@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion import ResShiftSchedule
+from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.networks import (
@@ -27,7 +28,7 @@ from ctsr_lightning.networks import (
     nano_unet,
 )
 from ctsr_lightning.prompts.base import Prompt
-from ctsr_lightning.teachers import Gradient, Noisy, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
+from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
 from ctsr_lightning.teachers.base import latent_space_targets
 
 CHANNELS = 4

@@ -1,5 +1,7 @@
 """Which metrics a collection holds, and their directions."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,17 @@ class Means(FeatureNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean(dim=(2, 3))
+
+
+def test_metrics_that_need_no_pyiqa_do_not_import_it() -> None:
+    names = ("psnr_y", "ssim_y", "texture_distance", "grid_energy", "lattice_8", "dists", "lpips_squeeze")
+    code = f"""if True:
+        import sys
+        from ctsr_lightning.metrics.named import named_metrics
+        built, missing = named_metrics({names})
+        assert len(built) >= 5 and len(built) + len(missing) == {len(names)}  # LPIPS and DISTS need weights
+        assert "pyiqa" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_defaults_and_additions() -> None:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctsr_lightning.metrics.frechet import FrechetDistance
-from ctsr_lightning.metrics.texture import FLOOR, TextureDistance, TextureFeatures, local_mean, responses
+from ctsr_lightning.metrics.texture import FLOOR, TextureDistance, local_mean, responses
 
 
 @pytest.fixture
@@ -79,11 +78,3 @@ def test_its_gradient_restores_missing_texture(texture: torch.Tensor) -> None:
 def test_small_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 12 pixels"):
         TextureDistance()(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-
-
-def test_features_carry_a_frechet_distance(texture: torch.Tensor) -> None:
-    metric = FrechetDistance(TextureFeatures())
-    assert metric.name == "fid_texture"
-    assert TextureFeatures()(texture).shape == (2, 36)
-    metric.update(texture, texture.flip(0))
-    assert metric.compute().item() == pytest.approx(0.0, abs=1e-5)

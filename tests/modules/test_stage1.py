@@ -223,7 +223,7 @@ def test_score_gradient_takes_the_identity_for_the_teachers_jacobian(name):
     parameters = [p for p in student.parameters() if p.requires_grad]
     weight = WEIGHTS["lambda_fidelity" if name == "fidelity" else "lambda_realness"]
     t, noise = drawn(2)
-    from ctsr_lightning.teachers import add_noise
+    from ctsr_lightning.diffusion.noising import add_noise
 
     z_s = student.latent(batch.lq)
     noisy_s = add_noise(student.schedule, z_s, noise, t, student.decode(z_s))

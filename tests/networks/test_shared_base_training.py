@@ -10,12 +10,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.callbacks.memory import components
+from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.losses.velocity import velocity_matching
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import Frozen, KLCodec, LoRA, OneStepStudent, VelocityField
 from ctsr_lightning.networks.lora import adapters_off, add_named_adapter, add_unet_adapters
 from ctsr_lightning.networks.sharing import share
-from ctsr_lightning.teachers import OneStepTeacher, add_noise
+from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.weights.single_file import STABLE_DIFFUSION_UNET, STABLE_DIFFUSION_VAE
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, write_model

@@ -1,11 +1,11 @@
-"""A drawn degradation: plain numbers that say exactly what happens to one image."""
+"""A drawn degradation: all parameters of one image's blur, resize, noise and JPEG as plain numbers."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -105,27 +105,6 @@ class DegradationPlan:
     jpeg_last: bool
     """Whether the final resize and sinc filter come before the last compression rather than after it."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DegradationPlan:
-        """Rebuild a plan from what `to_dict` gave.
-
-        Args:
-            values: The plain values.
-        """
-
-        def kernel(plain: dict[str, Any] | None) -> KernelPlan | None:
-            return None if plain is None else KernelPlan(**plain)
-
-        def order(plain: dict[str, Any]) -> OrderPlan:
-            return OrderPlan(**{**plain, "kernel": kernel(plain["kernel"]), "noise": NoisePlan(**plain["noise"])})
-
-        parts = {"first": order(values["first"]), "second": order(values["second"]), "kernel": kernel(values["kernel"])}
-        return cls(**{**values, **parts})
-
     def apply(self, gt: Tensor) -> Tensor:
         """Degrade one image (1, 3, H, W) to (1, 3, H / scale, W / scale), rounded to 8 bits.
 
@@ -163,8 +142,11 @@ def apply_plans(gt: Tensor, plans: Sequence[DegradationPlan]) -> Tensor:
     The images of a batch are resized to different sizes in between, so they are worked on one after the other.
 
     Args:
-        gt: Ground truth, RGB in [0, 1].
+        gt: Ground truth, RGB in [0, 1]; sizes divisible by the scale.
         plans: One plan per image.
+
+    Returns:
+        Low-quality images (B, 3, H / scale, W / scale) in [0, 1], rounded to 8 bits.
     """
     with torch.no_grad(), one_thread():
         return torch.cat([plan.apply(one) for plan, one in zip(plans, gt.split(1), strict=True)])

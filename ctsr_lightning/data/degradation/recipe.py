@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ctsr_lightning.data.degradation.operators import RESIZE_MODES
 from ctsr_lightning.data.degradation.plan import (
@@ -21,15 +21,9 @@ from ctsr_lightning.data.degradation.plan import (
 
 Range = tuple[float, float]
 
-# Order of `DegradationOrder.kernel_prob`: (family, isotropic).
-KERNELS: tuple[tuple[KernelFamily, bool], ...] = (
-    ("gaussian", True),
-    ("gaussian", False),
-    ("generalized", True),
-    ("generalized", False),
-    ("plateau", True),
-    ("plateau", False),
-)
+FAMILIES: tuple[KernelFamily, ...] = ("gaussian", "generalized", "plateau")
+KERNELS = tuple((family, isotropic) for family in FAMILIES for isotropic in (True, False))
+"""Order of `DegradationOrder.kernel_prob`: (family, isotropic)."""
 
 
 def _check_probability(name: str, value: float) -> None:
@@ -174,56 +168,27 @@ class Degradation:
         mode = RESIZE_MODES[dice.integer(len(RESIZE_MODES))]
         return DegradationPlan(scale, first, second, kernel, mode, jpeg_last=dice.chance(self.jpeg_last_prob))
 
-    @staticmethod
-    def apply(gt: Tensor, plans: Sequence[DegradationPlan]) -> Tensor:
-        """Degrade a batch (B, 3, H, W) to (B, 3, H / scale, W / scale), each image by its own plan.
-
-        Args:
-            gt: Ground truth, RGB in [0, 1]; sizes divisible by the scale.
-            plans: One plan per image.
-
-        Returns:
-            Low-quality images in [0, 1], rounded to 8 bits.
-        """
-        return apply_plans(gt, plans)
+    apply = staticmethod(apply_plans)
 
 
-def realesrgan(
-    first: DegradationOrder = REALESRGAN_FIRST,
-    second: DegradationOrder = REALESRGAN_SECOND,
-    final_sinc_prob: float = 0.8,
-    final_kernel_size: tuple[int, int] = (7, 21),
-    jpeg_last_prob: float = 0.5,
-) -> Degradation:
+def realesrgan(**kwargs: Any) -> Degradation:
     """The degradation of Real-ESRGAN x4plus, which OSEDiff, HYPIR and CTSR train with.
 
     Args:
-        first: The first pass.
-        second: The second pass.
-        final_sinc_prob: Probability of the final sinc filter.
-        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
-        jpeg_last_prob: Probability that the last compression comes last.
+        **kwargs: Arguments of `Degradation`, whose defaults it has.
     """
-    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
+    return Degradation(**kwargs)
 
 
-def light(
-    first: DegradationOrder = LIGHT_FIRST,
-    second: DegradationOrder = LIGHT_SECOND,
-    final_sinc_prob: float = 0.8,
-    final_kernel_size: tuple[int, int] = (7, 21),
-    jpeg_last_prob: float = 0.5,
-) -> Degradation:
+def light(first: DegradationOrder = LIGHT_FIRST, second: DegradationOrder = LIGHT_SECOND, **kwargs: Any) -> Degradation:
     """The milder degradation of SeeSR, AddSR and PiSA-SR: less noise, finer JPEG, less shrinking.
 
     Args:
         first: The first pass.
         second: The second pass.
-        final_sinc_prob: Probability of the final sinc filter.
-        final_kernel_size: Least and greatest size of the final sinc filter in pixels, odd.
-        jpeg_last_prob: Probability that the last compression comes last.
+        **kwargs: Further arguments of `Degradation`.
     """
-    return Degradation(first, second, final_sinc_prob, final_kernel_size, jpeg_last_prob)
+    return Degradation(first, second, **kwargs)
 
 
 class MixedDegradation(Degradation):

@@ -1,1 +1,1 @@
-"""Pairs of images: which file belongs to which."""
+"""Pairs of low-quality and ground-truth files."""

@@ -8,8 +8,7 @@ from typing import Final
 
 from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
 from ctsr_lightning.data.pairing.layouts import benchmark_folders, known_layouts
-from ctsr_lightning.data.pairing.matching import match_files
-from ctsr_lightning.data.pairing.names import Affix, Affixes
+from ctsr_lightning.data.pairing.matching import Affix, Affixes, match_files
 
 REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 
@@ -26,10 +25,10 @@ class PairFolder:
     Args:
         lq: Folder of low-quality images.
         gt: Folder of ground truth.
-        lq_prefix: What every low-quality stem starts with.
-        lq_suffix: What every low-quality stem ends with.
-        gt_prefix: What every ground-truth stem starts with.
-        gt_suffix: What every ground-truth stem ends with.
+        lq_prefix: Prefix of every low-quality stem.
+        lq_suffix: Suffix of every low-quality stem.
+        gt_prefix: Prefix of every ground-truth stem.
+        gt_suffix: Suffix of every ground-truth stem.
         upsampled: Whether the low-quality images have been enlarged to the ground truth's size already, and must be
             brought back to their native size; null finds out from the sizes.
         root: Folder of a benchmark, in place of `lq` and `gt`, with sub-folders test_LR and test_HR, test_SR_bicubic
@@ -59,7 +58,7 @@ class PairFolder:
 
     @property
     def rule(self) -> Affixes | None:
-        """What is taken off the names; None if that is to be found."""
+        """Affixes to take off the names; None to find them."""
         rule = Affixes(Affix(self.lq_prefix, self.lq_suffix), Affix(self.gt_prefix, self.gt_suffix))
         return rule if rule != Affixes() else None
 

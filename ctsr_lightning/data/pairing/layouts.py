@@ -1,4 +1,4 @@
-"""Where a benchmark keeps its low-quality images and its ground truth."""
+"""Folder layouts of published benchmarks."""
 
 from __future__ import annotations
 

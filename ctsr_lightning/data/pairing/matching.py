@@ -1,17 +1,59 @@
-"""Files of two folders paired by name, up to a prefix or suffix that all names of a folder carry."""
+"""Files of two folders paired by name, up to a prefix and suffix that all names of a folder share."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ctsr_lightning.data.files import relative_stem
-from ctsr_lightning.data.pairing.names import Affix, Affixes, find_rule, only_numbers_shared, split_path
 from ctsr_lightning.images import list_images
 
 REMEDY: Final = "Add, remove or rename files, or say which prefix and suffix the names of each folder carry."
+COMMON_WORDS: Final = frozenset(
+    {"gt", "hr", "input", "lq", "lr", "out", "output", "restored", "result", "sr", "target", "x"}
+)
+"""Words by which folders of one image set are told apart, numbers behind them (`LR4`, `x4`) taken off."""
+
+# Word boundaries at which the part that partners share may begin and end: beside marks, between `a` and `B`, behind
+# letters where digits begin (`img|1`) or behind digits where letters do (`1|SR`), before `x4`; never within a number.
+_BEGIN: Final = re.compile(r"(?<![^\W_])(?=[^\W_])|(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])")
+_END: Final = re.compile(
+    r"(?<=[^\W_])(?![^\W_])|(?<=\d)(?=[^\W\d_])|(?<=[a-z])(?=[A-Z])|(?<=[^\W\d_])(?=[xX]\d+(?![^\W_]))"
+)
+_WORD: Final = re.compile(r"[\W_]*[^\W_]+")
+
+
+@dataclass(frozen=True)
+class Affix:
+    """Prefix and suffix, before the dot of the file format, that the names of a folder carry."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+    def __str__(self) -> str:
+        texts = (f"the {what} '{text}'" for what, text in vars(self).items() if text)
+        return " and ".join(texts) or "neither prefix nor suffix"
+
+
+@dataclass(frozen=True)
+class Affixes:
+    """Affixes of the names in the first and in the second folder, which are taken off before names are compared."""
+
+    first: Affix = Affix()
+    second: Affix = Affix()
+
+    def describe(self, first: str, second: str) -> str:
+        """Text such as "ground-truth names carry the prefix 'realsr_'", empty without affixes.
+
+        Args:
+            first: Noun for the names of the first folder.
+            second: Noun for the names of the second folder.
+        """
+        sides = {first: self.first, second: self.second}
+        return ", ".join(f"{name} carry {affix}" for name, affix in sides.items() if affix != Affix())
 
 
 @dataclass(frozen=True)
@@ -19,37 +61,35 @@ class Matched:
     """Files paired one to one."""
 
     pairs: dict[str, tuple[Path, Path]]
-    """The file of the first and of the second folder by what their paths share, with forward slashes."""
+    """The file of the first and of the second folder by the shared part of their paths, with forward slashes."""
     rule: Affixes
-    """What was taken off the names."""
+    """Affixes taken off the names."""
 
 
 def match_files(first: str | Path, second: str | Path, rule: Affixes | None = None, *, remedy: str = REMEDY) -> Matched:
     """Pair the image files of two folders by their paths below them, without the suffix of the file format.
 
-    Without a rule, equal names are paired; if they are not all equal, that prefix and suffix of each folder's names is
-    searched under which all files pair one to one. It never cuts a number: `img1` is no partner of `img11`.
-
     Args:
         first: A folder, searched recursively.
         second: Another folder.
-        rule: What is taken off the names that carry it; null searches for it, `Affixes()` takes nothing off.
-        remedy: The last sentence of an error: what the user can do about names that do not match.
+        rule: Affixes to take off the names that carry them; null finds those that all names carry, see `find_rule`.
+        remedy: Last sentence of an error about names that do not match.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
-        ValueError: If both folders are the same, several files have one stem, a file has no partner, or the names do
-            not say which files belong together.
+        ValueError: If both folders are the same, several files have one stem, a file has no partner, or partners share
+            nothing but a number.
     """
     one, two = Path(first).expanduser(), Path(second).expanduser()
-    ones, twos = files_by_stem(one), files_by_stem(two)
+    ones, twos = (_unique(root, ((relative_stem(root, p), p) for p in list_images(root))) for root in (one, two))
     if one.resolve() == two.resolve():
         raise ValueError(f"Expected two folders to match with each other, found '{one}' twice. Name the other one.")
-    found = _with_rule(one, ones, two, twos, rule) if rule is not None else _searched(ones, twos)
-    whole = len(found.pairs) == len(ones) == len(twos)
-    if not whole:
+    affixes = find_rule(list(ones), list(twos)) if rule is None else rule
+    there, truths = _stripped(one, ones, affixes.first), _stripped(two, twos, affixes.second)
+    found = Matched({key: (there[key], path) for key, path in truths.items() if key in there}, affixes)
+    if not len(found.pairs) == len(ones) == len(twos):
         raise ValueError(_without_partner(one, ones, two, twos, found, remedy))
-    if rule is None and only_numbers_shared(found.rule, found.pairs):
+    if rule is None and only_numbers_shared(affixes, found.pairs):
         example = " with ".join(f"'{path.name}'" for path in min(found.pairs.values()))
         raise ValueError(
             f"Expected names in '{one}' and '{two}' that say which files belong together, found nothing but numbers in "
@@ -58,14 +98,83 @@ def match_files(first: str | Path, second: str | Path, rule: Affixes | None = No
     return found
 
 
-def files_by_stem(root: Path) -> dict[str, Path]:
-    """The image files below a folder by their paths below it, without the suffix of the file format.
+def find_rule(first: list[str], second: list[str]) -> Affixes:
+    """The longest suffix, then prefix, that all names of a folder share, without the words that both folders share.
 
-    Raises:
-        FileNotFoundError: If the folder does not exist or holds no image.
-        ValueError: If several files have one stem.
+    Both are cut back to a word boundary, and none is a number alone, which can be the image's own: `img1` is no partner
+    of `img11`, nor `img_1` of `img_1_1`.
+
+    Args:
+        first: Paths below the first folder, without suffix, with forward slashes.
+        second: Paths below the second folder.
     """
-    return _unique(root, ((relative_stem(root, path), path) for path in list_images(root)))
+    if set(first) == set(second):
+        return Affixes()
+    names = [[split_path(key)[1] for key in keys] for keys in (first, second)]
+    one, two = _of_two(*names[0], *names[1]) if len(first) == len(second) == 1 else map(_shared, names)
+    before, after = _apart(one.prefix[::-1], two.prefix[::-1]), _apart(one.suffix, two.suffix)
+    rule = Affixes(Affix(before[0][::-1], after[0]), Affix(before[1][::-1], after[1]))
+    numbers = any(re.search(r"\d", text) and not re.search(r"[^\W\d_]", text) for text in (*before, *after))
+    return Affixes() if numbers else rule
+
+
+def only_numbers_shared(rule: Affixes, cores: Iterable[str]) -> bool:
+    """Whether nothing but numbers pairs the files, as in `Canon_001` and `Nikon_001`.
+
+    That is so where both folders have affixes with words of their own, other than `COMMON_WORDS`, and what is left of
+    the names differs in nothing but digits.
+
+    Args:
+        rule: The affixes.
+        cores: Paths below the folder without them.
+    """
+
+    def has_own_words(affix: Affix) -> bool:
+        text = re.sub(r"x\d+(?![^\W_])", "", f"{affix.prefix} {affix.suffix}".lower())
+        return not COMMON_WORDS.issuperset(re.findall(r"[^\W\d_]+", text))
+
+    letters = {re.sub(r"[\W\d_]", "", split_path(core)[1]) for core in cores}
+    return len(letters) == 1 and has_own_words(rule.first) and has_own_words(rule.second)
+
+
+def split_path(key: str) -> tuple[str, str]:
+    """A path with forward slashes as the folder, empty or with a slash at its end, and the name."""
+    parent, slash, name = key.rpartition("/")
+    return parent + slash, name
+
+
+def _shared(names: list[str]) -> Affix:
+    """The longest suffix, then prefix, that all names share, cut back to a word boundary."""
+    suffix = _cut(names, _END, reverse=True)
+    prefix = _cut([name[: len(name) - suffix] for name in names], _BEGIN)
+    return Affix(names[0][:prefix], names[0][len(names[0]) - suffix :])
+
+
+def _of_two(one: str, two: str) -> tuple[Affix, Affix]:
+    """The affixes of two single names around the beginning or the end that they share, whichever is longer."""
+    begin, end = _cut([one, two], _END), _cut([one, two], _BEGIN, reverse=True)
+    if begin >= end:
+        return Affix("", one[begin:]), Affix("", two[begin:])
+    return Affix(one[: len(one) - end]), Affix(two[: len(two) - end])
+
+
+def _cut(names: list[str], boundary: re.Pattern[str], *, reverse: bool = False) -> int:
+    """Length of the longest beginning, or end, that all names share and behind which all have a boundary."""
+    places = [{len(n) - m.start() if reverse else m.start() for m in boundary.finditer(n)} for n in names]
+
+    def shared(place: int) -> bool:
+        return len({n[len(n) - place :] if reverse else n[:place] for n in names}) == 1
+
+    return max(filter(shared, set.intersection(*places)), default=0)
+
+
+def _apart(first: str, second: str) -> tuple[str, str]:
+    """Two texts without the words that both begin with."""
+    one, two = _WORD.match(first), _WORD.match(second)
+    while one and two and one.group() == two.group():
+        first, second = first[one.end() :], second[two.end() :]
+        one, two = _WORD.match(first), _WORD.match(second)
+    return first, second
 
 
 def _unique(root: Path, named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -80,36 +189,15 @@ def _unique(root: Path, named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
-def _with_rule(one: Path, ones: dict[str, Path], two: Path, twos: dict[str, Path], rule: Affixes) -> Matched:
-    """Pair by a rule that was given; names that lack a prefix or suffix are compared as they are."""
-
-    def stripped(root: Path, files: dict[str, Path], affix: Affix) -> dict[str, Path]:
-        split = ((*split_path(stem), path) for stem, path in files.items())
-        named = ((parent + name.removeprefix(affix.prefix).removesuffix(affix.suffix), p) for parent, name, p in split)
-        return _unique(root, named)
-
-    return Matched(_paired(stripped(one, ones, rule.first), stripped(two, twos, rule.second)), rule)
-
-
-def _searched(ones: dict[str, Path], twos: dict[str, Path]) -> Matched:
-    """Pair by the best rule there is; names that lack its prefixes and suffixes have no partner."""
-
-    def stripped(files: dict[str, Path], affix: Affix) -> dict[str, Path]:
-        split = ((*split_path(stem), path) for stem, path in files.items())
-        return {parent + core: path for parent, name, path in split if (core := affix.core(name)) is not None}
-
-    rule = find_rule(list(ones), list(twos))
-    return Matched(_paired(stripped(ones, rule.first), stripped(twos, rule.second)), rule)
-
-
-def _paired(ones: dict[str, Path], twos: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
-    return {key: (ones[key], path) for key, path in twos.items() if key in ones}
+def _stripped(root: Path, files: dict[str, Path], affix: Affix) -> dict[str, Path]:
+    split = ((*split_path(stem), path) for stem, path in files.items())
+    return _unique(root, ((p + name.removeprefix(affix.prefix).removesuffix(affix.suffix), f) for p, name, f in split))
 
 
 def _without_partner(
     one: Path, ones: dict[str, Path], two: Path, twos: dict[str, Path], found: Matched, remedy: str
 ) -> str:
-    """Say how many files pair under the best rule, and which do not."""
+    """Error message with the number of pairs and the first files without a partner."""
     paired = {path for pair in found.pairs.values() for path in pair}
     alone = {
         root: [path.relative_to(root).as_posix() for path in files.values() if path not in paired]
