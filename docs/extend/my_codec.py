@@ -1,4 +1,4 @@
-"""A codec: pixels put behind each other, an exact latent space that needs no training."""
+"""A codec: pixels stacked along the channels, an exact latent space that needs no training."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
