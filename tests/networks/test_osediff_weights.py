@@ -21,7 +21,7 @@ from helpers import adapter_files, tiny
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plain():
     """Networks adapted by peft, and the file that they are published as."""
     unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
@@ -166,12 +166,14 @@ def full_unet(version):
         return UNet2DConditionModel(**{"2.1": adapter_files.SD21_UNET, "1.5": adapter_files.SD15_UNET}[version])
 
 
+@functools.cache
 def full_student(version, rank=4):
     with torch.device("meta"):
         codec = KLCodec(AutoencoderKL(**adapter_files.SD_AUTOENCODER))
         return OneStepStudent(full_unet(version), codec, lora=LoRA(rank), encoder_lora=LoRA(rank))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["2.1", "1.5"])
 def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path):
     published, ours = full_file(version), osediff_contents(full_student(version))
@@ -188,6 +190,7 @@ def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path)
     load_osediff(full_student(version), tmp_path / "osediff.pkl")  # compares everything; meta tensors take no numbers
 
 
+@pytest.mark.slow
 def test_adapters_of_another_base_are_named(tmp_path):
     torch.save(full_file("2.1"), tmp_path / "osediff.pkl")
     with pytest.raises(ValueError, match="a UNet with cross-attention 1024, the student's has 768") as error:

@@ -21,11 +21,17 @@ from helpers import adapter_files, tiny
 BOTH, PIX = ("pix", "sem"), ("pix",)
 
 
-@pytest.fixture
-def plain():
-    """A UNet adapted by peft, and the file that it is published as."""
+@pytest.fixture(scope="module")
+def adapted():
     unet = tiny.prompted_unet()
     return unet, adapter_files.pisa(unet)
+
+
+@pytest.fixture
+def plain(adapted):
+    """A UNet adapted by peft, all adapters active, and the file that it is published as."""
+    adapted[0].set_adapter(list(adapted[0].peft_config))
+    return adapted
 
 
 @pytest.fixture
@@ -142,6 +148,7 @@ def full_student(config, sets):
         return OneStepStudent(UNet2DConditionModel(**config), NanoCodec(4, 8), **options)
 
 
+@pytest.mark.slow
 def test_true_size_has_the_names_and_shapes_that_peft_makes(tmp_path):
     published, full = full_file(), full_student(adapter_files.SD21_UNET, BOTH)
     ours = pisa_contents(full)
