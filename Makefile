@@ -33,7 +33,7 @@ claims: install
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install
-	$(MAKE) check BIN='$(abspath $(BIN))'
+	$(MAKE) -j2 check BIN='$(abspath $(BIN))'
 
 check: lint types tests
 

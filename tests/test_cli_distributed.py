@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 CONFIG = CONFIGS / "nano" / "stage1.yaml"
-TIMEOUT = 120
+TIMEOUT = 300
 
 
 def launch(words: list[str]) -> subprocess.Popen[str]:

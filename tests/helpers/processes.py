@@ -41,7 +41,7 @@ def several_processes(train: Callable[..., Any], folder: Path, *args: Any, count
             _process, (port, count, train, folder, args), nprocs=count, join=False, start_method="forkserver"
         )
     for _ in range(count):  # each call waits for one process to end
-        if processes.join(timeout=100):
+        if processes.join(timeout=300):
             break
     running = [child for child in processes.processes if child.is_alive()]
     for child in running:
