@@ -3,12 +3,14 @@
 # make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment
+# make quick        of its tests those that are quick, which leaves recipes and other processes out
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo nano claims test check install clean
+.PHONY: demo nano claims test check quick lint types tests install clean
 
 $(BIN)/ctsr-installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
@@ -31,13 +33,22 @@ claims: install
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install
-	$(MAKE) check BIN='$(abspath $(BIN))'
+	$(MAKE) -j2 check BIN='$(abspath $(BIN))'
 
-check:
+check: lint types tests
+
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types:
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+tests:
+	$(PYTEST)
+
+quick:
+	$(PYTEST) -m 'not slow and not recipes and not processes'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -113,21 +113,25 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)])
-def test_help_is_cheap(words: list[str]) -> None:
+@pytest.mark.processes
+def test_help_is_cheap() -> None:
+    """One interpreter for all, which none makes import what is heavy."""
+    asked = [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)]
     code = textwrap.dedent(f"""
-        import sys
+        import contextlib, io, sys
         from ctsr_lightning.cli import main
-        try:
-            main({words})
-        except SystemExit as end:
-            assert end.code == 0, end.code
-        heavy = sys.modules.keys() & {{"torch", "lightning", "diffusers", "numpy", "matplotlib", "PIL"}}
-        assert not heavy, heavy
+        for words in {asked}:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                try:
+                    main(words)
+                except SystemExit as end:
+                    assert end.code == 0, (words, end.code)
+            heavy = sys.modules.keys() & {{"torch", "lightning", "diffusers", "numpy", "matplotlib", "PIL"}}
+            assert not heavy, (words, heavy)
+            assert "ctsr" in said.getvalue(), words
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "ctsr" in done.stdout
 
 
 def test_overview_names_every_verb_and_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +182,7 @@ def test_command_options_from_a_file(tmp_path: Path) -> None:
     assert (options.overwrite, options.tile) == (True, 64)
 
 
+@pytest.mark.slow
 def test_fit_resume_and_test_from_the_saved_config(config: Path) -> None:
     main(["fit", "--config", str(config)])
     saved = "runs/tiny/config.yaml"
@@ -189,6 +194,7 @@ def test_fit_resume_and_test_from_the_saved_config(config: Path) -> None:
     assert yaml.safe_load(Path("runs/tiny/test.yaml").read_text())["ckpt_path"] == "kept/last.ckpt"
 
 
+@pytest.mark.slow
 def test_a_configuration_without_evaluation_is_measured(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also from `weights.safetensors`, which is no checkpoint of Lightning's."""
     main(["fit", "--config", str(config)])
@@ -210,6 +216,7 @@ def test_a_configuration_without_evaluation_is_measured(config: Path, capsys: py
     assert "the weights that its training begins with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_measures_nothing_fails(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, limit in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
         with pytest.raises(SystemExit) as ended:
@@ -218,6 +225,7 @@ def test_a_run_that_measures_nothing_fails(config: Path, capsys: pytest.CaptureF
         assert "but nothing was measured" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_package_is_found_from_anywhere(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +249,7 @@ def test_a_package_is_found_from_anywhere(
     assert "stage1/weights.safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_typed_options_win_over_the_checkpoint(config: Path) -> None:
     main(["fit", "--config", str(config)])
     assert torch.load("kept/last.ckpt", weights_only=True)["hyper_parameters"]["z0_source"] == "latent"
@@ -248,6 +257,7 @@ def test_typed_options_win_over_the_checkpoint(config: Path) -> None:
     assert training_cli(["test", *words]).model.z0_source == "reencode"
 
 
+@pytest.mark.slow
 def test_environment_variables_in_a_config(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert training_cli(["--config", str(config)], run=False).trainer.default_root_dir.endswith("runs")
     monkeypatch.setenv("CTSR_TEST_ROOT", "elsewhere")
@@ -260,6 +270,7 @@ def test_scale_is_said_once(config: Path) -> None:
     assert cli.model.scale == cli.datamodule.scale == 2
 
 
+@pytest.mark.slow
 def test_user_error_is_one_message(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +285,7 @@ def test_user_error_is_one_message(
         main(words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -324,6 +336,7 @@ def sigint() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sigint")
 def test_ctrl_c_says_how_to_go_on(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = yaml.safe_load(config.read_text())

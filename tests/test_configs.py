@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 from PIL import Image
 from safetensors.torch import load_file
 
-from ctsr_lightning.training import INTERRUPTED, import_plugins, training_cli
-from helpers.config_runs import CHAIN, CONFIGS, Events, ctsr, nano_weights, nano_words, use
+from ctsr_lightning.prompts.base import Prompt
+from ctsr_lightning.teachers import Teacher
+from ctsr_lightning.training import INTERRUPTED, training_cli
+from helpers.config_runs import CHAIN, CONFIGS, Events, build, ctsr, nano_words, part_parser, train_and_use
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
     pytest.mark.filterwarnings("ignore:Experiment logs directory"),
 ]
 
-RUNS = sorted(str(path.relative_to(CONFIGS)) for group in ("nano", "ctsr") for path in (CONFIGS / group).glob("*.yaml"))
 DATA = sorted(path.name for path in (CONFIGS / "data").glob("*.yaml"))
 TEACHERS_TO_CHOOSE = sorted(p.name for p in (CONFIGS / "teacher").glob("*.yaml") if not p.name.startswith("nano_"))
 PROMPTS_TO_CHOOSE = sorted(path.name for path in (CONFIGS / "prompt").glob("*.yaml"))
@@ -80,22 +80,33 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return until_then
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_training_parses(name: str, parse: Callable[..., Any]) -> None:
-    config = parse("--config", str(CONFIGS / name))
-    assert config.model.class_path.startswith("ctsr_lightning.modules.")
-    assert config.trainer.max_steps > 0
+def read_parts(base: type, group: str, *names: str) -> dict[str, Any]:
+    """What the command line makes of files of a group, each taking the place of the one before."""
+    words = [word for name in names for word in ("--part", str(CONFIGS / group / name))]
+    read: dict[str, Any] = part_parser(base).parse_args(words).part.as_dict()
+    return read
 
 
 @pytest.mark.parametrize("name", TEACHERS_TO_CHOOSE)
-def test_a_teacher_takes_the_place_of_another(name: str, parse: Callable[..., Any]) -> None:
-    teacher = str(CONFIGS / "teacher" / name)
-    stage = str(CONFIGS / "ctsr" / "stage1.yaml")
-    config = parse("--config", stage, "--model.fidelity", teacher, "--model.realness", teacher)
-    there = [config[f"model.init_args.{place}"].as_dict() for place in ("fidelity", "realness")]
-    assert there[0] == there[1]  # nothing is left over from the two teachers that were there before
+def test_a_teacher_takes_the_place_of_another(name: str) -> None:
+    found = read_parts(Teacher, "teacher", name)
+    assert read_parts(Teacher, "teacher", "resshift.yaml", "osediff.yaml", name) == found  # nothing is left over
     room = "cache" if name == "cached.yaml" else "teachers"
-    assert there[0]["class_path"] == f"ctsr_lightning.{room}.{written(f'teacher/{name}')['class_path']}"
+    assert found["class_path"] == f"ctsr_lightning.{room}.{written(f'teacher/{name}')['class_path']}"
+
+
+def test_a_training_takes_other_teachers_and_prompts(parse: Callable[..., Any]) -> None:
+    chosen = {
+        "fidelity": "teacher/sinsr.yaml",
+        "realness": "teacher/cached.yaml",
+        "student.prompt": "prompt/captions.yaml",
+    }
+    words = [word for place, name in chosen.items() for word in (f"--model.{place}", str(CONFIGS / name))]
+    model = parse("--config", str(CONFIGS / "ctsr" / "stage1.yaml"), *words)["model.init_args"]
+    for place, name in chosen.items():
+        base, (group, file) = (Prompt if "prompt" in place else Teacher), name.split("/")
+        found = model[place.replace("student.", "student.init_args.")]
+        assert found.as_dict() == read_parts(base, group, file)
 
 
 def test_a_prior_may_become_the_realness_score(tmp_path: Path, parse: Callable[..., Any]) -> None:
@@ -120,22 +131,15 @@ def test_a_prior_may_become_the_realness_score(tmp_path: Path, parse: Callable[.
 
 
 @pytest.mark.parametrize("name", PROMPTS_TO_CHOOSE)
-def test_a_prompt_takes_the_place_of_another(name: str, parse: Callable[..., Any]) -> None:
-    prompt = CONFIGS / "prompt" / name
-    words = ["--model.student.prompt", str(prompt), "--model.realness.network.prompt", str(prompt)]
-    config = parse("--config", str(CONFIGS / "ctsr" / "stage1.yaml"), *words)
-    wanted = yaml.safe_load(prompt.read_text())["class_path"]
-    for place in ("student.init_args.prompt", "realness.init_args.network.init_args.prompt"):
-        assert config[f"model.init_args.{place}.class_path"] == f"ctsr_lightning.prompts.{wanted}"
+def test_a_prompt_takes_the_place_of_another(name: str) -> None:
+    found = read_parts(Prompt, "prompt", name)
+    assert found["class_path"] == f"ctsr_lightning.prompts.{written(f'prompt/{name}')['class_path']}"
+    assert read_parts(Prompt, "prompt", "text.yaml", name) == found
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_a_data_group_builds(name: str) -> None:
-    import_plugins()
-    parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    built = parser.instantiate(parser.parse_args(["--data", str(CONFIGS / "data" / name)]))
-    assert built.data.scale == 4
+    assert build(LightningDataModule, CONFIGS / "data" / name).scale == 4
 
 
 def written(name: str) -> dict[str, Any]:
@@ -237,23 +241,26 @@ def test_the_page_on_full_size_names_what_there_is() -> None:
 
 @pytest.fixture(scope="module")
 def nano(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole nano chain: every training is run, resumed, tested and used."""
+    """The whole nano chain: every training is run, tested and used; the last one by typed commands."""
     runs = tmp_path_factory.mktemp("nano")
     environment.setenv("CTSR_RUNS", str(runs))
-    for name in CHAIN:
-        nano_weights(runs, (name,))
-        use(CONFIGS / "nano" / f"{name}.yaml", runs / name, *nano_words(name, steps=3))
+    *links, stage2 = ((CONFIGS / "nano" / f"{name}.yaml", nano_words(name, steps=3)) for name in CHAIN)
+    for config, words in links:
+        train_and_use(config, *words)
+    ctsr("fit", stage2[0], *stage2[1])
+    for verb in ("test", "predict"):
+        ctsr(verb, stage2[0], *stage2[1], "--ckpt_path", str(runs / "stage2" / "checkpoints" / "last.ckpt"))
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAIN)
-def test_nano_trains_resumes_and_is_measured(nano: Path, name: str) -> None:
+def test_nano_trains_and_is_measured(nano: Path, name: str) -> None:
     events, terms = Events(nano / name), TERMS[name] | {"loss"}
     trained = events.scalars("train/")
     assert trained.keys() == {f"train/{term}" for term in terms}
     for values in trained.values():
-        assert sorted(values)[:2] == [0, 1]
-        assert len(values) == 3  # and one after the resumption, which Lightning numbers 2 or 3
+        assert sorted(values) == [0, 1, 2]
     for split in ("val", "test"):
         measured = events.scalars(f"{split}/")
         assert measured.keys() == {f"{split}/{metric}" for metric in MEASURED[name]}
@@ -262,6 +269,7 @@ def test_nano_trains_resumes_and_is_measured(nano: Path, name: str) -> None:
     assert weights["state_dict"].keys() == load_file(nano / name / "weights.safetensors").keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAIN)
 def test_nano_restores_photos(nano: Path, name: str) -> None:
     photos = sorted((nano / name / "restored").glob("*.png"))
@@ -271,6 +279,7 @@ def test_nano_restores_photos(nano: Path, name: str) -> None:
             assert (image.size, image.mode) == ((64, 64), "RGB")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "columns"), [("stage1", 5), ("stage2", 9)])
 def test_nano_shows_pictures(nano: Path, name: str, columns: int) -> None:
     images = Events(nano / name).images()
@@ -282,24 +291,25 @@ def test_nano_shows_pictures(nano: Path, name: str, columns: int) -> None:
     assert (nano / name / "tradeoff.png").is_file() is (name == "stage2")
 
 
+@pytest.mark.slow
 def test_nano_goes_on_after_ctrl_c_as_if_nothing_had_happened(nano: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    config, words = CONFIGS / "nano" / "stage2.yaml", nano_words("stage2", steps=4)
-    ctsr("fit", config, *words, "--trainer.logger.init_args.name", "straight")
-    words += ["--trainer.logger.init_args.name", "interrupted"]
+    config = CONFIGS / "nano" / "stage2.yaml"
+    words = [*nano_words("stage2", steps=3), "--trainer.logger.init_args.name", "interrupted"]
     with pytest.raises(SystemExit) as end:
         ctsr("fit", config, *words, "--trainer.callbacks+", "helpers.config_runs.PressCtrlC")
     signal.signal(signal.SIGINT, handler)  # Lightning ignores further Ctrl-C after the first
     assert end.value.code == INTERRUPTED
     assert not (nano / "interrupted" / "weights.safetensors").exists()
     ctsr("fit", config, *words, "--ckpt_path", str(nano / "interrupted" / "checkpoints" / "last.ckpt"))
-    logged = [Events(nano / name).scalars("train/") for name in ("interrupted", "straight")]
+    logged = [Events(nano / name).scalars("train/") for name in ("interrupted", "stage2")]
     assert list(logged[0]["train/loss"].values()) == list(logged[1]["train/loss"].values())
-    resumed, straight = (load_file(nano / name / "weights.safetensors") for name in ("interrupted", "straight"))
+    resumed, straight = (load_file(nano / name / "weights.safetensors") for name in ("interrupted", "stage2"))
     assert resumed.keys() == straight.keys()
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
 
 
+@pytest.mark.slow
 def test_nano_starts_where_the_paper_says(nano: Path) -> None:
     terms = Events(nano / "stage1").scalars("train/")
     assert all(terms[f"train/{teacher}/align"][0] > 0.0 for teacher in ("fidelity", "realness"))
@@ -308,5 +318,5 @@ def test_nano_starts_where_the_paper_says(nano: Path) -> None:
     assert 0.0 < change < 1e-3  # the student starts as T_r, and takes few and small steps
     stage1, stage2 = Events(nano / "stage1").scalars("test/"), Events(nano / "stage2").scalars("test/")
     for metric in METRICS:  # t = 0 is stage 1
-        before = max(stage1[f"test/{metric}"].items())
-        assert stage2[f"test/{metric}/t=0.00"][before[0]] == pytest.approx(before[1], rel=1e-5)
+        (before,), (after,) = (found.values() for found in (stage1[f"test/{metric}"], stage2[f"test/{metric}/t=0.00"]))
+        assert after == pytest.approx(before, rel=1e-5)

@@ -34,6 +34,7 @@ def saved_in(runs: Path, name: str) -> list[str]:
     return ["--trainer.logger.init_args.save_dir", str(runs), "--trainer.logger.init_args.name", name]
 
 
+@pytest.mark.slow
 def test_stage_2_takes_an_expert_as_both_teachers(runs: Path) -> None:
     words = ["--model.fidelity", EXPERT, "--model.realness", EXPERT, *nano_words("stage2"), *OWN_SIZE]
     ctsr("fit", CONFIGS / "nano" / "stage2.yaml", *words, *saved_in(runs, "stage2"))
@@ -43,6 +44,7 @@ def test_stage_2_takes_an_expert_as_both_teachers(runs: Path) -> None:
     assert all(name.startswith("velocity.") for name in load_file(runs / "stage2" / "weights.safetensors"))
 
 
+@pytest.mark.slow
 def test_an_expert_is_distilled_with_and_without_a_cache(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

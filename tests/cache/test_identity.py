@@ -24,6 +24,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_the_same_network_has_the_same_name(make) -> None:
     name = identity(make())

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from helpers.distributed_runs import TESTS, evaluate, process
-from helpers.processes import several_processes
+from helpers.processes import several, several_processes
 
 
+@several
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_equal_one(tmp_path, world_size: int) -> None:
-    several_processes("helpers.distributed_runs", process, tmp_path, tmp_path, count=world_size)
+    several_processes(process, tmp_path, tmp_path, count=world_size)
     single = {name: evaluate({"count": options["count"]}, devices=1) for name, options in TESTS.items()}
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world_size)]
     for name, expected in single.items():

@@ -15,6 +15,7 @@ def stage_one():
     return CTSRStage1(tiny.student(), tiny.fidelity_teacher(), tiny.realness_teacher(), tiny.reconstruction())
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_of_the_last_step(tmp_path):
     callback = LastCheckpoint(every_n_train_steps=2, folder=tmp_path)
     tiny.fit(stage_one(), max_steps=3, callbacks=[callback], enable_checkpointing=True, default_root_dir=tmp_path)
@@ -36,6 +37,7 @@ def test_a_failed_training_leaves_its_last_step(tmp_path):
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
     def cut(self, filepath, *_, **__):
         Path(filepath).write_bytes(b"cut short")

@@ -65,6 +65,7 @@ def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
     assert len(by_name[WHOLE[2]]()) == 6
 
 
+@pytest.mark.slow
 def test_full_size_has_the_published_parameters() -> None:
     with torch.device("meta"):
         model = generated_model()

@@ -108,6 +108,7 @@ def losses(name: str) -> list[float]:
     return list(Events(Path("runs") / name).scalars("train/loss")["train/loss"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     cache("--samples", str(POOL))
@@ -145,6 +146,7 @@ def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monk
     main(["test", "--config", "runs/alone/config.yaml"])  # the validation images, where no others are named
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_an_interrupted_run_continues(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write = OutputCache.write
@@ -175,6 +177,7 @@ def test_an_interrupted_run_continues(capsys: pytest.CaptureFixture[str], monkey
     assert "val: 0 computed, 2 were there." in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_two_processes_share_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     for rank in "01":
@@ -191,6 +194,7 @@ def test_two_processes_share_the_work(capsys: pytest.CaptureFixture[str]) -> Non
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_what_a_record_holds(capsys: pytest.CaptureFixture[str]) -> None:
     cache("--samples", "3", "--batch-size", "2", "--skip-restorations")
@@ -210,6 +214,7 @@ def test_what_a_record_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert description["data"]["pool"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_mistakes_are_explained(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     def message(*words: str) -> str:
@@ -248,6 +253,7 @@ def test_another_training_is_refused(
     assert "or of OneStepTraining with a target, in --config, found one of PriorTraining." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_prompts_of_captions_are_kept(
     config: Path, settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,9 +22,8 @@ from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import PSNRY, psnr_y, ssim_y
 from helpers import tiny_experts
+from helpers.reference import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-needs_shared = pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="published outputs are not here")
 NAMES = ("a_1", "b_2", "c_3")
 
 
@@ -144,7 +143,7 @@ class TestFolders:
         run("jpegs", "gt")
         assert "3 restored files are JPEG" in capsys.readouterr().out
 
-    @needs_shared
+    @pytest.mark.reference
     def test_published_figures_through_the_command(self) -> None:
         names = ["Canon_003_LR4.png", "Canon_040_LR4.png", "Nikon_007_LR4.png", "Nikon_033_LR4.png"]
         for name in names:
@@ -250,6 +249,7 @@ class TestBadInput:
 
 
 class TestModels:
+    @pytest.mark.slow
     def test_model_teachers_blend_and_bicubic_in_one_table(self, taught: str) -> None:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--control", "0,1", "--alphas", "0.25")
         labels = ["bicubic", "T_f", "T_r", "blend α=0.25", "t=0.00", "t=1.00"]
@@ -274,6 +274,7 @@ class TestModels:
         assert blend > ends
         assert results["t=1.00"]["seconds"] > results["t=1.00"]["seconds_per_further_t"] > 0
 
+    @pytest.mark.slow
     def test_colours_are_corrected_for_all_alike(self, taught: str) -> None:
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--control", "1", "--color", "adain")
         assert summary()["settings"]["color"] == "adain"
@@ -357,6 +358,7 @@ class TestModels:
         assert "found two of same (RealESRGAN Compact)" in failure(capsys, *words, "a/same.pth,b/same.pth")
         assert "found nothing" in failure(capsys, *words, "nowhere.pth")
 
+    @pytest.mark.slow
     def test_stability_of_a_deterministic_model_is_exactly_zero(
         self, taught: str, capsys: pytest.CaptureFixture[str]
     ) -> None:

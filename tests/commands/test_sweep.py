@@ -73,6 +73,7 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lpips" not in Path("out/tradeoff.csv").read_text()
 
 
+@pytest.mark.slow
 def test_the_shipped_model_and_its_teachers(shipped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["sweep", "--gt", "gt", "--lq", "lq", "--control", "0,1", "--alphas", "0.5", "--device", "cpu"])
     record = json.loads(Path("runs/sweep/tradeoff.json").read_text())
@@ -100,6 +101,7 @@ def test_the_blend_of_the_teachers_is_the_rival(taught: str, capsys: pytest.Capt
         assert label in page
 
 
+@pytest.mark.slow
 def test_seeded_degradation(stage2: str) -> None:
     words = ["--gt", "gt", "--control", "0", "--degradation", "light"]
     columns = []

@@ -1,14 +1,9 @@
 """Small folders of photos and pairs."""
 
-from pathlib import Path
-
 import pytest
 
 from ctsr_lightning.images import write_image
 from helpers.drawn_photos import draw_photo
-
-# Real photos, where the checkout has them beside it.
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -29,11 +24,3 @@ def pairs(tmp_path):
         write_image(tmp_path / "gt" / f"p{number}.png", gt)
         write_image(tmp_path / "lq" / f"p{number}.png", gt[:, ::4, ::4])
     return tmp_path / "lq", tmp_path / "gt"
-
-
-@pytest.fixture
-def shared_data():
-    """The folder of real photos."""
-    if not SHARED.is_dir():
-        pytest.skip(f"real photos are not at '{SHARED}'")
-    return SHARED

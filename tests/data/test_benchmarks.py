@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from ctsr_lightning.data import PairFolder, RealESRGANDataModule
 from ctsr_lightning.images import write_image
+from helpers.reference import SHARED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
 COUNTS = {"realsr": 100, "drealsr": 93, "div2k_val": 3000}
@@ -104,11 +105,9 @@ def test_the_number_of_pairs_can_be_set(tmp_path, monkeypatch):
     assert len(module.test_dataloader()) == 3
 
 
+@pytest.mark.reference
 def test_real_pairs_load_by_name(monkeypatch):
-    shared = CONFIGS.parents[2] / "shared" / "data"
-    if not (shared / "realsr").is_dir():
-        pytest.skip(f"real photos are not at '{shared}'")
-    monkeypatch.setenv("CTSR_DATA", str(shared))
+    monkeypatch.setenv("CTSR_DATA", str(SHARED / "data"))
     module = _module("--data", CONFIGS / "realsr.yaml")
     module.setup("test")
     loader = module.test_dataloader()

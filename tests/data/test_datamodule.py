@@ -12,6 +12,7 @@ from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light
 from ctsr_lightning.data.files import val_samples
 from ctsr_lightning.images import read_image, write_image
 from helpers.drawn_photos import draw_photo
+from helpers.reference import SHARED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
 
@@ -322,9 +323,10 @@ def test_recipe_can_be_overridden_field_by_field(tmp_path):
     assert degradation.first == light().first
 
 
-def test_real_photos_and_pairs_load(shared_data):
-    realsr = PairFolder(shared_data / "realsr/lq", shared_data / "realsr/gt")
-    module = _ready(val=[shared_data / "val_hr"], val_crop=256, stage="validate", degradation=light())
+@pytest.mark.reference
+def test_real_photos_and_pairs_load():
+    realsr = PairFolder(SHARED / "data/realsr/lq", SHARED / "data/realsr/gt")
+    module = _ready(val=[SHARED / "data/val_hr"], val_crop=256, stage="validate", degradation=light())
     assert len(module.val_dataloader()) == 24
     module = _ready(stage="test", test_pairs=[realsr])
     batch = next(iter(module.test_dataloader()))

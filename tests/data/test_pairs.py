@@ -10,6 +10,7 @@ from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.splits import find_files
 from ctsr_lightning.images import write_image
 from helpers.drawn_photos import draw_photo
+from helpers.reference import SHARED
 
 
 def _found(folder, scale=4, least=1):
@@ -172,7 +173,8 @@ def test_bad_files_of_other_folders_do_not_matter(pairs, tmp_path):
     assert len(files) == 11
 
 
-def test_real_pairs_are_all_matched(shared_data):
+@pytest.mark.reference
+def test_real_pairs_are_all_matched():
     skipped = Skipped()
-    assert len(find_pairs(PairFolder(shared_data / "realsr/lq", shared_data / "realsr/gt"), 4, 512, skipped)) == 100
+    assert len(find_pairs(PairFolder(SHARED / "data/realsr/lq", SHARED / "data/realsr/gt"), 4, 512, skipped)) == 100
     assert not skipped.reasons

@@ -1,15 +1,15 @@
 """Noise schedules against closed forms and published tables."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ctsr_lightning.diffusion import NoiseSchedule, ResShiftSchedule
+from helpers.reference import SHARED
 
-PARITY = Path(__file__).parents[3] / "shared" / "reference" / "parity" / "resshift_schedules.json"
+PARITY = SHARED / "reference" / "parity" / "resshift_schedules.json"
 
 V3 = {"num_steps": 4, "min_noise_level": 0.2}
 V1 = {"num_steps": 15, "min_noise_level": 0.04}
@@ -63,7 +63,7 @@ def test_shift_follows_the_published_table(options, table):
     np.testing.assert_allclose(ResShiftSchedule(**options).sqrt_etas.numpy(), table, atol=6e-6)
 
 
-@pytest.mark.skipif(not PARITY.is_file(), reason="the reference numbers are not next to this repository")
+@pytest.mark.reference
 @pytest.mark.parametrize(("options", "name"), [(V3, "v3_4_steps"), (V1, "v1_15_steps")])
 def test_shift_equals_the_reference_schedule(options, name):
     reference = json.loads(PARITY.read_text())[name]

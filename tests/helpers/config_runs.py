@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from jsonargparse import ArgumentParser
 from lightning import Callback
 from lightning.pytorch.cli import LightningCLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ctsr_lightning.training import training_cli
+from ctsr_lightning.training import import_plugins, training_cli
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -47,29 +49,40 @@ def ctsr(verb: str, config: Path | str, *words: str) -> LightningCLI:
     return training_cli([verb, "--config", str(config), *QUIET, *words])
 
 
-def use(config: Path, folder: Path, *words: str) -> None:
-    """Resume a training for what `words` say, test it, and restore the held-out photos."""
-    checkpoint = ["--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
-    for verb in ("fit", "test", "predict"):
-        ctsr(verb, config, *words, *checkpoint)
+def train_and_use(config: Path, *words: str) -> None:
+    """Train, then test the last checkpoint and restore the held-out photos, all with one trainer."""
+    cli = ctsr("fit", config, *words)
+    last = Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt"
+    for verb in (cli.trainer.test, cli.trainer.predict):
+        verb(cli.model, cli.datamodule, ckpt_path=last)
+
+
+def build(base: type, config: Path, *words: str) -> Any:
+    """Build one part of a training, a teacher or a prompt, from its file and options without `--part`.
+
+    Args:
+        base: The part's base class.
+        config: The file.
+        *words: Options of it; another file takes the place of the first.
+    """
+    parser = part_parser(base)
+    options = [f"--part.{word.removeprefix('--')}" if word.startswith("--") else word for word in words]
+    return parser.instantiate(parser.parse_args(["--part", str(config), *options])).part
+
+
+@cache
+def part_parser(base: type) -> ArgumentParser:
+    """The command line's way to read `--part` of a base class: that of a whole training takes seconds."""
+    import_plugins()
+    parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
+    parser.add_subclass_arguments(base, "part")
+    return parser
 
 
 def nano_words(name: str, steps: int = 2) -> list[str]:
     """A nano training's options; the schedule must be longer than its warm-up."""
     schedule = ["--model.scheduler.total_steps", "9", "--model.scheduler.warmup_steps", "1"]
     return [*FEW, "--data.pool", "4", "--trainer.max_steps", str(steps), *schedule]
-
-
-def nano_weights(runs: Path, names: tuple[str, ...] = CHAIN) -> None:
-    """Train links of the nano chain for two steps each, as far as that was not done before; CTSR_RUNS has to be `runs`.
-
-    Args:
-        runs: Where every link leaves its weights and finds those of the links before.
-        names: Links, in the order of the chain.
-    """
-    for name in names:
-        if not (runs / name / "weights.safetensors").is_file():
-            ctsr("fit", CONFIGS / "nano" / f"{name}.yaml", *nano_words(name))
 
 
 class Events:

@@ -15,14 +15,19 @@ import pytest
 import torch
 from torch import multiprocessing
 
+FORKED = [f"helpers.{name}" for name in ("distributed_runs", "quality_runs", "shared_bases", "two_processes")]
+"""What one clean interpreter imports, once for all tests of a worker; each process is a fork of it."""
 
-def several_processes(module: str, train: Callable[..., Any], folder: Path, *args: Any, count: int = 2) -> None:
-    """Call `train(rank, count, *args)` in each; rank r leaves its answer in `r.json`.
+several = pytest.mark.xdist_group("several processes")
+"""On the worker with that interpreter."""
+
+
+def several_processes(train: Callable[..., Any], folder: Path, *args: Any, count: int = 2) -> None:
+    """Call `train(rank, count, *args)` in each; rank r leaves its results in `r.json`.
 
     Args:
-        module: Module to import once, in one clean interpreter that then forks.
-        train: A function of that module.
-        folder: Where the answers go.
+        train: A function of one of `FORKED`.
+        folder: Where the results go.
         args: Further arguments.
         count: Number of processes.
     """
@@ -31,12 +36,12 @@ def several_processes(module: str, train: Callable[..., Any], folder: Path, *arg
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        set_forkserver_preload([module])
+        set_forkserver_preload(FORKED)
         processes = multiprocessing.start_processes(
             _process, (port, count, train, folder, args), nprocs=count, join=False, start_method="forkserver"
         )
     for _ in range(count):  # each call waits for one process to end
-        if processes.join(timeout=100):
+        if processes.join(timeout=300):
             break
     running = [child for child in processes.processes if child.is_alive()]
     for child in running:

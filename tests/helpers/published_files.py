@@ -38,14 +38,14 @@ def write_resshift(unet: Path, autoencoder: Path) -> None:
     torch.save({k: v[..., None, None] if "attn_1" in k and v.dim() == 2 else v for k, v in state.items()}, autoencoder)
 
 
-def small_resshift(place: str) -> list[str]:
+def small_resshift(place: str = "") -> list[str]:
     """Options that tell a teacher the sizes of `tiny_resshift`, the one thing that its files do not say.
 
     Args:
-        place: Which teacher of a training: `fidelity`.
+        place: Which teacher of a training, `model.fidelity.`, or nothing for a teacher alone.
     """
     sizes = {"unet_architecture": tiny_resshift.UNET, "autoencoder_architecture": tiny_resshift.VQ}
-    return [word for name, value in sizes.items() for word in (f"--model.{place}.network.{name}", json.dumps(value))]
+    return [word for name, value in sizes.items() for word in (f"--{place}network.{name}", json.dumps(value))]
 
 
 def _parts(base: Path) -> tuple[UNet2DConditionModel, AutoencoderKL]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,11 +16,11 @@ from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.frechet import FeatureNetwork, FrechetDistance
 from ctsr_lightning.metrics.perceptual import PerceptualMetric
 from ctsr_lightning.metrics.quality import NIQE
+from helpers.reference import SHARED
 
 COUNTS = (7, 2)
 """Sets of images: one that two and three processes share unevenly, one that leaves the third process without any."""
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 PUBLISHED = [
     f"{camera}_{number:03d}_LR4"
     for camera, number in (("Canon", 5), ("Canon", 31), ("Nikon", 2), ("Nikon", 44), ("Nikon", 50))
@@ -93,17 +91,13 @@ def measure(
     return {name: value.item() for name, value in collection.compute().items()}
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    collection = metrics(folder / "niqe.npz")
-    for world in (3, 2):  # the same processes form both groups, since starting them is what takes time
+def process(rank: int, count: int, folder: Path) -> dict[int, list[dict[str, float]]]:
+    """One of three processes: the results of every group that it is in, by the group's size."""
+    collection, found = metrics(folder / "niqe.npz"), {}
+    for world in range(count, 1, -1):  # the same processes form all groups, since starting them is what takes time
         if rank < world:
             store = f"file://{folder}/store-{world}"
             dist.init_process_group("gloo", store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
-            results = [measure(collection, images, rank, world) for images in sets()]
-            (folder / f"{world}-{rank}.json").write_text(json.dumps(results), encoding="utf-8")
+            found[world] = [measure(collection, images, rank, world) for images in sets()]
             dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    return found

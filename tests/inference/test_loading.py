@@ -93,6 +93,7 @@ def averaged(module: Any, path: Path) -> Any:
     return module.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one", "dual"])
 @pytest.mark.parametrize("file", ["kept/last.ckpt", "weights.safetensors"])
 def test_students(trained: dict[str, Any], lq: torch.Tensor, name: str, file: str) -> None:

@@ -1,7 +1,6 @@
 """PSNR-Y and SSIM-Y against scikit-image, against published scores, and under batching."""
 
 import csv
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,7 @@ from skimage.metrics import structural_similarity
 
 from ctsr_lightning.images import quantize, read_image, rgb_to_y
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY, psnr_y, ssim_y
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "reference").is_dir(), reason="published outputs are not on this machine"
-)
+from helpers.reference import SHARED
 
 
 def pair(seed: int, size: tuple[int, int] = (40, 33), batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +17,7 @@ def pair(seed: int, size: tuple[int, int] = (40, 33), batch: int = 1) -> tuple[t
     return (gt + 0.1 * torch.randn(gt.shape, generator=generator)).clamp(0, 1), gt
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.parametrize("name", ["Canon_001_LR4", "Canon_004_LR4", "Nikon_020_LR4", "Nikon_050_LR4"])
 def test_equals_the_published_scores(name: str) -> None:
     with (SHARED / "reference" / "osediff_realsr_published_metrics.csv").open() as file:

@@ -226,6 +226,7 @@ def test_resizing_equals_pillow(size: tuple[int, int]) -> None:
             assert np.abs(expected.clip(0, 255) - found.numpy()).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_clean_features_equal_those_of_pyiqa(clean: CleanInceptionFeatures, tmp_path: Path) -> None:
     from pyiqa.archs.fid_arch import get_folder_features
 
@@ -264,6 +265,7 @@ def test_clean_features_are_frozen_and_known_by_their_file(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_two_inceptions_share_a_file_and_differ_in_resizing(
     clean: CleanInceptionFeatures, inception_file: Path
 ) -> None:

@@ -21,9 +21,7 @@ from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, lpips_wei
 from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.weights.published import ALEXNET
 from ctsr_lightning.weights.search import MissingWeightsError, weight_search_path
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-needs_shared = pytest.mark.skipif(not (SHARED / "torch_home").is_dir(), reason="no LPIPS weights on this machine")
+from helpers.reference import SHARED
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def no_torch_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.usefixtures("torch_home")
 class TestLPIPS:
     def test_equals_the_documented_example(self) -> None:
@@ -120,6 +118,7 @@ def test_download_happens_only_on_request(no_torch_home: Path, monkeypatch: pyte
     assert LPIPS("alex").weight_files[0] == place
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_torch_home")
 @pytest.mark.parametrize("net", ["alex", "squeeze"])
 def test_weights_may_lie_in_a_folder_of_ones_own(tmp_path: Path, net: Literal["alex", "squeeze"]) -> None:

@@ -14,16 +14,13 @@ from ctsr_lightning.metrics.base import ImageMean
 from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
 from ctsr_lightning.metrics.quality import NIQE
 from ctsr_lightning.weights.search import weight_search_path
+from helpers.reference import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 REFERENCE = SHARED / "reference"
 NAMES = ("Canon_001_LR4", "Canon_041_LR4", "Canon_033_LR4", "Nikon_015_LR4", "Nikon_023_LR4", "Nikon_031_LR4")
 """Among them a very large NIQE, a small one, and two whose luma has many ties to round."""
 
-pytestmark = pytest.mark.skipif(
-    not (REFERENCE / "osediff_realsr").is_dir() or not (SHARED / "params" / "niqe").is_dir(),
-    reason="published outputs are not on this machine",
-)
+pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +45,7 @@ def metrics() -> dict[str, ImageMean]:
         return {"PSNR": PSNRY(), "SSIM": SSIMY(), "NIQE": NIQE()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "tolerance"), [("PSNR", {"abs": 1e-4}), ("SSIM", {"abs": 1e-4}), ("NIQE", {"rel": 5e-3})]
 )

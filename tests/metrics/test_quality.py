@@ -100,6 +100,7 @@ def metric(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class TestEveryMetric:
+    @pytest.mark.slow
     def test_batched_equals_unbatched_to_the_last_bit(self, metric: ImageMean) -> None:
         x = images(3)
         values = metric.values(x)
@@ -108,6 +109,7 @@ class TestEveryMetric:
         assert len(set(values.tolist())) == 3
         assert [metric.values(image[None]).item() for image in x] == values.tolist()
 
+    @pytest.mark.slow
     def test_is_a_mean_that_needs_no_ground_truth(self, metric: ImageMean) -> None:
         metric = metric.clone()
         x = images(3)
@@ -157,6 +159,7 @@ class TestFiles:
         with weight_search_path(tmp_path), pytest.raises(ValueError, match=FILES[kind]):
             kind()
 
+    @pytest.mark.slow
     def test_weights_of_another_network_are_refused(self, kind: type[ImageMean], tmp_path: Path) -> None:
         if kind is NIQE:
             savemat(tmp_path / FILES[kind], {"mu_prisparam": np.ones((1, 35)), "cov_prisparam": np.eye(35)})
@@ -203,6 +206,7 @@ class TestNIQE:
 
 
 class TestMUSIQ:
+    @pytest.mark.slow
     def test_equals_pyiqa(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         from pyiqa.archs.musiq_arch import MUSIQ as Reference
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,33 +11,21 @@ import numpy as np
 import pytest
 
 from helpers import quality_runs
+from helpers.processes import several, several_processes
 from helpers.quality_runs import PUBLISHED, SHARED, measure, metrics, sets
 
-TIMEOUT = 120
-
-pytestmark = pytest.mark.slow
+pytestmark = [several, pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What every process of both groups reported, as `WORLD-RANK.json`."""
+    """What every process of both groups reported, as `RANK.json`."""
     folder = tmp_path_factory.mktemp("distributed")
     random = np.random.default_rng(0)
     root = random.normal(size=(36, 36)) * 0.1
     mean, covariance = random.uniform(0.1, 3.0, size=(1, 36)), root @ root.T + 0.01 * np.eye(36)
     np.savez(folder / "niqe.npz", mu_pris_param=mean, cov_pris_param=covariance)
-    command = [sys.executable, "-m", quality_runs.__name__, str(folder)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [subprocess.Popen([*command, str(rank)], env=environment, **streams) for rank in range(3)]
-    try:
-        for process in running:
-            said, _ = process.communicate(timeout=TIMEOUT)
-            assert process.returncode == 0, said
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    several_processes(quality_runs.process, folder, folder, count=3)
     return folder
 
 
@@ -49,7 +34,7 @@ def test_equals_one_process(folder: Path, world: int) -> None:
     collection = metrics(folder / "niqe.npz")
     expected = [measure(collection, images) for images in sets()]
     for rank in range(world):
-        found = json.loads((folder / f"{world}-{rank}.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / f"{rank}.json").read_text(encoding="utf-8"))[str(world)]
         for one, together in zip(expected, found, strict=True):
             assert together.keys() == one.keys() == {"psnr", "ssim", "niqe", "edges", "fid"}
             for name, value in one.items():
@@ -57,13 +42,13 @@ def test_equals_one_process(folder: Path, world: int) -> None:
                 assert together[name] == pytest.approx(value, rel=tolerance, abs=0), name
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="published outputs are not on this machine")
+@pytest.mark.reference
 @pytest.mark.parametrize("world", [2, 3])
 def test_published_means_on_several_processes(folder: Path, world: int) -> None:
     with (SHARED / "reference" / "osediff_realsr_published_metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["image"].removesuffix(".png") in PUBLISHED]
     assert len(rows) == len(PUBLISHED)
-    found = json.loads((folder / f"{world}-0.json").read_text(encoding="utf-8"))[-1]
+    found = json.loads((folder / "0.json").read_text(encoding="utf-8"))[str(world)][-1]
     for name, column in {"psnr": "PSNR", "ssim": "SSIM"}.items():
         assert found[name] == pytest.approx(sum(float(row[column]) for row in rows) / len(rows), abs=1e-5)
 

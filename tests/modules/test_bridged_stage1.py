@@ -112,6 +112,7 @@ def test_the_students_restoration_descends_to_the_ground_truth(gradient):
     assert distance() < before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"version": "v1", "one_step": True}, {"gradient_checkpointing": True}])
 def test_it_trains(options):
     module = stage_one(student=tiny.adapted_student(), **options)

@@ -70,6 +70,7 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(owner, name, refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("z0_source", ["latent", "reencode"])
 @pytest.mark.parametrize("make", [plain, prompted])
 def test_losses_are_the_same(make, z0_source, tmp_path: Path, request) -> None:
@@ -99,6 +100,7 @@ def test_prompts_of_single_images_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert module.restore(LQ).shape == (4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_prompt_for_all_images_is_not_kept(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

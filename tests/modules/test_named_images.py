@@ -42,6 +42,7 @@ def realness():
     return OneStepTraining(student(), tiny.reconstruction(), tiny.prompted_unet(), tiny.prompted_unet(seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [stage_one, stage_two, realness, lambda: PriorTraining(student())])
 def test_trainings_pass_the_names(make):
     module, batch = make(), tiny.batch()
@@ -60,6 +61,7 @@ def test_names_belong_to_their_images():
     assert not torch.allclose(network.restore(batch.lq[1:], ["3"]), together[1:], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_restorer_and_expert_name_every_tile():
     network, teacher = student(), OneStepTeacher(student())
     restorer = Restorer(network, torch.device("cpu"), tile=16)

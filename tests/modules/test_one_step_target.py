@@ -100,6 +100,7 @@ def test_training_is_the_same_with_a_cache(tmp_path: Path, request) -> None:
     assert all(torch.equal(trained[1][name], value) for name, value in trained[0].items())
 
 
+@pytest.mark.slow
 def test_training_comes_nearer_to_the_expert() -> None:
     module = one_step(lambda_grid=0.0, symmetries=False, optimizer=lambda groups: torch.optim.AdamW(groups, lr=2e-3))
     before = losses(module)["rec/l2"].item()

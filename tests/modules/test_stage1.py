@@ -181,6 +181,7 @@ def test_student_and_ground_truth_share_noise_and_timestep():
     assert torch.equal(seen[0].timestep, seen[1].timestep)
 
 
+@pytest.mark.slow
 def test_timesteps_are_those_of_score_distillation():
     module, seen = stage_one(), []
     predict = module.student.predict_noise

@@ -117,6 +117,7 @@ def test_ground_truth_is_not_needed():
     assert module.losses(batch)["velocity/match"] == without
 
 
+@pytest.mark.slow
 def test_times_are_drawn_from_the_unit_interval():
     module, seen = stage_two(), []
     module.velocity.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
@@ -195,6 +196,7 @@ def test_restoring_starts_at_stage_one(awake):
     assert torch.equal(module.sweep(lq, [0.0])[0], module.restore(lq))
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_the_way_to_the_teacher():
     torch.manual_seed(0)
     module, batch = stage_two(awake=False), tiny.batch(4)

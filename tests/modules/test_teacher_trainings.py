@@ -136,6 +136,7 @@ def switched(tmp_path, l2_from, *stops):
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty.*:UserWarning")
 def test_squares_take_over_where_they_are_told_to_also_after_a_resumption(tmp_path):
     straight = switched(tmp_path, 0.5, 6)

@@ -201,12 +201,14 @@ def check_resume(make, train, tmp_path, step, total):
     assert all(torch.equal(w, expected[n]) for n, w in weights(again).items())
 
 
+@pytest.mark.slow
 @NOT_EMPTY
 @pytest.mark.parametrize("name", MAKERS)
 def test_resumed_training_equals_an_uninterrupted_one(name, tmp_path):
     check_resume(MAKERS[name], lambda: tiny.loader(count=4), tmp_path, 2, 4)
 
 
+@pytest.mark.slow
 @NOT_EMPTY
 def test_training_resumed_within_an_epoch_equals_an_uninterrupted_one(tmp_path):
     from ctsr_lightning.data.samplers import ResumableLoader, TrainingSampler

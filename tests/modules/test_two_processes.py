@@ -4,12 +4,15 @@ import json
 
 import pytest
 
-from helpers.processes import several_processes
+from helpers.processes import several, several_processes
 from helpers.two_processes import STEPS, train
 
 
+@several
+@pytest.mark.slow
+@pytest.mark.processes
 def test_two_processes_train_like_one(tmp_path):
-    several_processes("helpers.two_processes", train, tmp_path)
+    several_processes(train, tmp_path)
     expected = train(0, 1)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -3,7 +3,6 @@
 import io
 import warnings
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +15,7 @@ from ctsr_lightning.images import quantize, read_image
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 from ctsr_lightning.networks import read_expert
 from helpers import tiny_experts
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+from helpers.reference import SHARED
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.pt", "net.safetensors"])
@@ -229,7 +227,8 @@ def test_rrdb_network_is_what_its_paper_says(tmp_path):
     assert found.std() > 0.05
 
 
-@pytest.mark.skipif(not (SHARED / "experts").is_dir(), reason="Real-ESRGAN's weights are not on this machine")
+@pytest.mark.slow
+@pytest.mark.reference
 def test_real_esrgan_on_photographs():
     """The published weights on crops of RealSR, pinned; the same by plain convolutions."""
     file = SHARED / "experts" / "realesrgan_x4plus.safetensors"

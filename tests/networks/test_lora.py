@@ -51,6 +51,7 @@ def trainable(module):
     return {name for name, p in module.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter", "modules", "parameters"),
     [("default_encoder", 94, 1_253_776), ("default_decoder", 148, 2_425_104), ("default_others", 16, 376_832)],

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,10 +24,10 @@ from ctsr_lightning.networks.published_resshift import (
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.weights.resshift_files import published_name
+from helpers.reference import SHARED
 from helpers.tiny_resshift import UNET, VQ
 
-PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
-needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
+PARITY = SHARED / "reference" / "parity"
 
 
 class Formula(nn.Module):
@@ -85,7 +84,7 @@ def files(tmp_path):
     return tmp_path / "unet.pth", tmp_path / "vq.pth"
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.parametrize(("versions", "name"), [(("v1", "v2"), "v1_15_steps"), (("v3",), "v3_4_steps")])
 def test_schedules_are_the_published_ones(versions, name):
     wanted = json.loads((PARITY / "resshift_schedules.json").read_text())[name]

@@ -116,6 +116,7 @@ def test_every_user_may_expect_another_base(base):
     assert kept.conv_in.weight is shared_bases.unet(base).conv_in.weight
 
 
+@pytest.mark.slow
 def test_memory_is_freed_with_the_last_user(base, reads):
     first = shared_bases.student(base)
     second = shared_bases.velocity(base)
@@ -198,6 +199,7 @@ def test_spawned_processes_share_what_they_are_given(base):
 # --- what is everyone's own ---
 
 
+@pytest.mark.slow
 def test_adapters_of_one_do_not_show_in_another(base):
     velocity, plain, other = shared_bases.velocity(base), shared_bases.unet(base), shared_bases.student(base, seed=1)
     before = [ask(unet) for unet in (velocity.unet, plain, other.unet)]

@@ -20,7 +20,7 @@ from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.weights.single_file import STABLE_DIFFUSION_UNET, STABLE_DIFFUSION_VAE
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, write_model
-from helpers.processes import several_processes
+from helpers.processes import several, several_processes
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def gradients(base, score, *, shared):
     return {name: term.item() for name, term in terms.items()}, found, extra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["own", "base"])
 def test_recomputation_meets_the_right_adapters(base, score):
     """The backward pass runs the blocks of three networks over the same weights again, and mixes up none of them."""
@@ -149,6 +150,7 @@ def test_base_score_holds_no_second_base(base):
 # --- compilation, checkpoints, processes ---
 
 
+@pytest.mark.slow
 def test_compiled_networks_keep_their_adapters():
     """On the UNet without attention, which takes a fourth of the time to trace."""
     users = [share("compiled", tiny.unet) for _ in range(2)]
@@ -166,6 +168,7 @@ def test_compiled_networks_keep_their_adapters():
     assert not torch.allclose(*expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")
 def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
     weights = {}
@@ -194,8 +197,11 @@ def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
             assert torch.equal(weight, weights[shared][name]), name
 
 
+@several
+@pytest.mark.slow
+@pytest.mark.processes
 def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base):
-    several_processes("helpers.shared_bases", shared_bases.train, tmp_path, base, True)
+    several_processes(shared_bases.train, tmp_path, base, True)
     expected = shared_bases.train(0, 1, base, False)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
@@ -233,6 +239,7 @@ UNET, AUTOENCODER, CONV_IN, HEAD = 865_910_724, 83_653_863, 11_840, 20
 UNET_ADAPTERS, ENCODER_ADAPTERS = 4_055_712, 369_356
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "rows", "separate", "held"),
     [

@@ -3,7 +3,6 @@
 import json
 import math
 import zlib
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,9 @@ from safetensors.torch import load_file
 from ctsr_lightning.networks import swin_blocks
 from ctsr_lightning.networks.swin_blocks import BLOCKED, ShiftMasks, WindowAttention, relative_positions, shift_mask
 from ctsr_lightning.networks.swin_unet import SwinUNet, time_embedding
+from helpers.reference import SHARED
 
-PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
-needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
+PARITY = SHARED / "reference" / "parity"
 
 FIXED = {"conv_resample", "dims", "use_fp16", "use_scale_shift_norm", "resblock_updown", "cond_lq", "lq_size"}
 """What the original can be told and all published x4 models have in common."""
@@ -44,7 +43,7 @@ def published(size):
     return {k: v for k, v in spec["config"].items() if k not in FIXED}, spec["state_dict"]
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.parametrize("size", ["small", "full"])
 def test_names_and_shapes_are_the_published_ones(size):
     config, names = published(size)
@@ -61,7 +60,7 @@ def test_defaults_are_the_published_model():
     assert network.multiple == 64
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.parametrize("size", ["64x64", "64x128"])
 def test_answers_as_the_original_does(size):
     network = SwinUNet(**published("small")[0]).eval()

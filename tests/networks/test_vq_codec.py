@@ -4,7 +4,6 @@ import json
 import math
 import os
 import zlib
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from ctsr_lightning.networks import vq
 from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
 from ctsr_lightning.weights.resshift_files import published_name
+from helpers.reference import SHARED
 
-PARITY = Path(__file__).resolve().parents[3] / "shared" / "reference" / "parity"
-needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="the original's numbers are not on this machine")
+PARITY = SHARED / "reference" / "parity"
 
 TINY = {"channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "num_codes": 16}
 
@@ -39,7 +38,7 @@ def published(tmp_path):
     return codec, tmp_path / "vq.pth"
 
 
-@needs_shared
+@pytest.mark.reference
 @pytest.mark.parametrize(("size", "options"), [("full", {}), ("small", {"channels": 32, "num_codes": 64})])
 def test_names_are_the_published_ones(size, options):
     with torch.device("meta"):
@@ -50,7 +49,7 @@ def test_names_are_the_published_ones(size, options):
     assert all(shape.numel() == math.prod(wanted[name]) for name, shape in found.items())
 
 
-@needs_shared
+@pytest.mark.reference
 def test_answers_as_the_original_does(tmp_path):
     state = {}
     for name, shape in json.loads((PARITY / "vq_f4_small.json").read_text())["state_dict"].items():

@@ -78,6 +78,7 @@ def captions(tmp_path, **texts):
 # --- embeddings ---
 
 
+@pytest.mark.slow
 def test_text_prompt_is_the_plain_encoder_s(base, plain, tmp_path):
     for text in ("", "a", "a a a a a a a a a a"):
         for cache in (None, tmp_path / "cache", tmp_path / "cache"):
@@ -105,6 +106,7 @@ def test_no_text_encoder_is_left_in_memory(base, tmp_path, encoders, kind):
     assert sum(buffer.numel() for buffer in prompt.buffers()) <= 8 * 8
 
 
+@pytest.mark.slow
 def test_encoder_is_loaded_only_for_what_the_cache_lacks(base, tmp_path, encoders):
     embeddings = TextEmbeddings(base, tmp_path)
     assert embeddings.prepare(["a", "", "a"]) == 2
@@ -161,6 +163,7 @@ def test_random_numbers_go_on_as_without_an_encoder(base):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_embeddings_follow_the_module(base, tmp_path):
     for prompt in (
         CaptionPrompt(captions(tmp_path, x="a", y=""), base, tmp_path),

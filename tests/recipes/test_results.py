@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from ctsr_lightning.metrics.named import NAMED, PUBLISHED
+from helpers.reference import SHARED
 from recipes.__main__ import main
 from recipes.results import COLUMNS, read_published_figures
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +138,7 @@ def test_published_tables_are_whole() -> None:
     assert {*published["protocols"]["common"]["shared"]} == {*PUBLISHED}
 
 
-@pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="published scores are not on this machine")
+@pytest.mark.reference
 def test_published_means_are_those_of_the_published_images() -> None:
     import csv
 

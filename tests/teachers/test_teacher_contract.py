@@ -292,6 +292,7 @@ def test_own_score_is_the_students_unet(lq):
     assert torch.equal(teacher.predict_noise(noisy, teacher.condition(lq)), expected)
 
 
+@pytest.mark.slow
 def test_base_score_is_the_prior_beneath_the_adapters(lq):
     noisy, teacher = noised(), OneStepTeacher(tiny.adapted_student(), score="base")
     base = OneStepStudent(tiny.prompted_unet().requires_grad_(False), KLCodec(tiny.autoencoder()))

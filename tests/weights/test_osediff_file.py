@@ -22,7 +22,7 @@ from helpers import adapter_files, tiny
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[999]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plain():
     """Networks adapted by peft, and the file that they are published as."""
     unet, autoencoder = tiny.prompted_unet(), tiny.autoencoder()
@@ -131,6 +131,7 @@ def full_student(version):
         return OneStepStudent(full_unet(version), codec, lora=LoRA(), encoder_lora=LoRA())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*meta parameter in the current model, which is a no-op.*")
 @pytest.mark.parametrize("version", ["2.1", "1.5"])
 def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path):
@@ -146,6 +147,7 @@ def test_true_sizes_have_the_names_and_shapes_that_peft_makes(version, tmp_path)
     load_student_weights(ours, tmp_path / "osediff.pkl")
 
 
+@pytest.mark.slow
 def test_adapters_of_another_base_are_named(tmp_path):
     torch.save(full_file("2.1"), tmp_path / "osediff.pkl")
     with pytest.raises(ValueError, match="a UNet with cross-attention 1024, the student's has 768") as error:

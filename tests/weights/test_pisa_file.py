@@ -19,11 +19,17 @@ from helpers import adapter_files, tiny
 BOTH, PIX = ("pix", "sem"), ("pix",)
 
 
-@pytest.fixture
-def plain():
-    """A UNet adapted by peft, and the file that it is published as."""
+@pytest.fixture(scope="module")
+def adapted():
     unet = tiny.prompted_unet()
     return unet, adapter_files.pisa(unet)
+
+
+@pytest.fixture
+def plain(adapted):
+    """A UNet adapted by peft, all adapters active, and the file that it is published as."""
+    adapted[0].set_adapter(list(adapted[0].peft_config))
+    return adapted
 
 
 @pytest.fixture
@@ -116,6 +122,7 @@ def test_our_own_files_hold_both_sets(path, tmp_path):
     assert torch.equal(student(weights=tmp_path / "weights.safetensors").latent(lq), trained.latent(lq))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*meta parameter in the current model, which is a no-op.*")
 def test_true_size_has_the_names_and_shapes_that_peft_makes(tmp_path):
     with torch.device("meta"):

@@ -40,6 +40,7 @@ def test_the_files_are_those_of_a_package() -> None:
     assert card["limits"] in (folder / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_every_model_of_it_loads_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("realness_teacher", "stage1"):
@@ -49,6 +50,7 @@ def test_every_model_of_it_loads_in_float32(monkeypatch: pytest.MonkeyPatch, tmp
     assert load_teachers(shipped_model()).keys() == {"T_f", "T_r"}
 
 
+@pytest.mark.slow
 def test_it_restores_photographs_that_it_was_not_trained_on() -> None:
     restorer = Restorer.from_checkpoint(shipped_model(), "cpu")
     photos = RealESRGANDataModule(crop=128, val_crop=256, val_repeats=2, num_workers=0)
