@@ -6,13 +6,7 @@ from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.published_resshift import (
-    PublishedResShift,
-    load_resshift,
-    load_sinsr,
-    load_swin_unet,
-    published_schedule,
-)
+from ctsr_lightning.networks.published_resshift import PublishedResShift, load_resshift, load_sinsr
 from ctsr_lightning.networks.stable_diffusion import load_autoencoder, load_unet
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.swin_unet import SwinUNet
@@ -37,11 +31,9 @@ __all__ = (
     "load_autoencoder",
     "load_resshift",
     "load_sinsr",
-    "load_swin_unet",
     "load_unet",
     "load_vq_codec",
     "nano_unet",
-    "published_schedule",
     "read_expert",
     "vq_autoencoder",
 )

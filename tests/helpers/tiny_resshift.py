@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ctsr_lightning.networks import PublishedResShift, published_schedule
+from ctsr_lightning.networks.published_resshift import PublishedResShift, published_schedule
 from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.teachers import BridgedTeacher
