@@ -107,9 +107,6 @@ def test_contents_count_not_the_name(path, name):
     assert torch.equal(student(weights=str(renamed)).unet.conv_in.weight, reread.unet.conv_in.weight)
 
 
-# The true sizes, without their memory.
-
-
 @functools.cache
 def full_file(version):
     """A file on a base of the true size, with numbers."""
@@ -167,9 +164,6 @@ def test_every_tensor_of_another_rank_is_counted(path):
         student(encoder_lora=LoRA(3), weights=path)
 
 
-# AdcSR's copy: no adapters, all weights.
-
-
 @pytest.fixture
 def merged(plain, tmp_path):
     """The same networks with the adapters merged in, by arithmetic."""
@@ -216,9 +210,6 @@ def test_merged_copy_is_strict(merged):
         student(**bare, weights=merged)
     assert "autoencoder: missing quant_conv.bias" in str(error.value)
     assert "autoencoder: unexpected stray" in str(error.value)
-
-
-# Files that do not fit, and files that are something else.
 
 
 @pytest.mark.parametrize(
