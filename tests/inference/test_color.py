@@ -177,7 +177,7 @@ def test_restored_images_are_corrected_as_a_whole(
     reference = upsample(lq.to(torch.promote_types(dtype, torch.float32)), 4)
     control = torch.linspace(0, 1, 68).expand(80, 68)
     plain, corrected = (Restorer(tradeoff, "cpu", dtype, tile=16, color=c) for c in ("none", color))
-    for t in (0.0, 0.6, 1.0, control):
+    for t in (0.6,) if dtype == torch.bfloat16 else (0.0, 0.6, 1.0, control):  # slow where it is emulated
         image, found = plain(lq, t), corrected(lq, t)
         assert torch.equal(found, match(image, reference))
         assert (found - image).abs().max() > 0.02

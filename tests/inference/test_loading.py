@@ -21,6 +21,8 @@ from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.training import training_cli
 from ctsr_lightning.weights.reading import averages
 
+pytestmark = pytest.mark.slow  # trainings before the first test
+
 UNET = {"class_path": "ctsr_lightning.networks.nano_unet", "init_args": {"latent_channels": 8, "widths": [8, 16]}}
 CODEC = {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8, "weights": "work/codec/kept/last.ckpt"}}
 STUDENT = {"class_path": "OneStepStudent", "init_args": {"unet": UNET, "codec": CODEC, "timestep": 250}}
@@ -93,7 +95,6 @@ def averaged(module: Any, path: Path) -> Any:
     return module.eval()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one", "dual"])
 @pytest.mark.parametrize("file", ["kept/last.ckpt", "weights.safetensors"])
 def test_students(trained: dict[str, Any], lq: torch.Tensor, name: str, file: str) -> None:
