@@ -112,16 +112,6 @@ def data_options(source: str | None, repeats: int, val: str | None = None) -> li
     return [*options, "--data.init_args.val_repeats", str(repeats)]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in one step: another process sees the old or the new content, never half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def announce(number: int, parts: int, text: str) -> None:
     """Print which part of a command begins: its number, from 1, out of how many."""
     print(f"\n[{number}/{parts}] {text}", flush=True)

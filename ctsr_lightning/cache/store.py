@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ctsr_lightning import __version__
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.images import content_key
 
 FORMAT: Final = 1
@@ -40,7 +40,7 @@ class OutputCache:
         self.folder = Path(folder).expanduser()
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.folder.glob("??/*.safetensors"))
+        return sum(1 for _ in self.folder.glob("??/[!.]*.safetensors"))
 
     def open(self, cache_signature: Mapping[str, str], data: Mapping[str, Any]) -> None:
         """Describe the folder, or make sure that it goes on being what it is described as.
@@ -60,7 +60,8 @@ class OutputCache:
             "cache_signature": dict(cache_signature),
             "data": dict(data),
         }
-        _write(self.folder / DESCRIPTION, (json.dumps(content, indent=2) + "\n").encode())
+        with written_aside(self.folder / DESCRIPTION) as aside:
+            aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def description(self) -> dict[str, Any]:
         """Contents of `cache.json`.
@@ -135,7 +136,8 @@ class OutputCache:
         path = self._file(content_key(image))
         before = self._load(path, sorted(self._holds(path) - record.keys()))
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in {**before, **record}.items()}
-        _write(path, save(tensors))
+        with written_aside(path) as aside:
+            aside.write_bytes(save(tensors))
 
     def read(self, lq: Tensor, *names: str) -> list[Tensor]:
         """Cached outputs for images.
@@ -198,17 +200,3 @@ class OutputCache:
             f"Expected images of the cache: the same `data` block, degraded in the worker; it was made with {facts}. "
             "Or run `ctsr cache` again with this configuration: it adds what is not there yet."
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that no process ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk is reported without a name
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise

@@ -17,6 +17,7 @@ from ctsr_lightning import __version__
 from ctsr_lightning.callbacks.distributed import check_finite
 from ctsr_lightning.callbacks.ema import EMA
 from ctsr_lightning.callbacks.image_grid import keeps_files, log_folder
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.images import write_image
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -133,10 +134,8 @@ def save_weights(path: Path, pl_module: LightningModule, *, steps: int, averages
         "steps": str(steps),
         "ema_decay": "none" if averages is None else str(averages.decay),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    save_file(state, unfinished, metadata=metadata)
-    unfinished.replace(path)
+    with written_aside(path) as aside:
+        save_file(state, aside, metadata=metadata)
 
 
 def is_complete(trainer: Trainer) -> bool:

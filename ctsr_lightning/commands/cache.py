@@ -155,7 +155,7 @@ def fill_cache(
     except KeyboardInterrupt:
         print(f"ctsr: {len(cache)} records are in '{cache.folder}'. The same command continues.", file=sys.stderr)
         raise
-    size = sum(file.stat().st_size for file in cache.folder.glob("??/*.safetensors"))
+    size = sum(file.stat().st_size for file in cache.folder.glob("??/[!.]*.safetensors"))
     print(f"→ {cache.folder} ({len(cache)} records, {size / 2**20:,.1f} MiB)")
     return model, [] if pool is not None else [f"--data.pool={data.pool}"]
 

@@ -1,7 +1,6 @@
 """`ctsr upscale`: photos in, photos out."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ctsr_lightning.commands.options import load_restorer
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.settings import Color, Precision, parse_controls
 from ctsr_lightning.progress import progress
 
@@ -183,9 +183,8 @@ def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: boo
         for control, target in zip(controls, job.targets, strict=True):
             if overwrite or not target.exists():
                 image = restorer.decode(trajectory, control)[0]
-                partial = target.with_name(f".{target.stem}.partial{target.suffix}")
-                write_image(partial, image)
-                os.replace(partial, target)  # noqa: PTH105 (a result is there as a whole or not at all)
+                with written_aside(target) as aside:
+                    write_image(aside, image)
     except UnreadableImageError as error:
         return str(error)
     except RestorationError as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.weights.hub import first_match, model_folder
 from ctsr_lightning.weights.reading import load_strictly
 from ctsr_lightning.weights.single_file import read_tensors
@@ -105,7 +104,8 @@ class TextEmbeddings:
             for text in texts:
                 embedding = encoder(text)
                 if self.cache is not None:
-                    _write(self._file(text), embedding, text)
+                    with written_aside(self._file(text)) as aside:
+                        save_file({"embedding": embedding}, aside, metadata={"text": text})
                 yield text, embedding
         finally:
             del encoder
@@ -169,16 +169,3 @@ class _Encoder:
         with torch.autocast(self.device.type, enabled=False):
             embedding: Tensor = self.encoder(tokens.input_ids.to(self.device))[0][0]
         return embedding.cpu().contiguous()
-
-
-def _write(path: Path, embedding: Tensor, text: str) -> None:
-    """Write an embedding in one step, so that no process ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file({"embedding": embedding}, name, metadata={"text": text})
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

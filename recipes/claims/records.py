@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from recipes.chain import write_atomically
+from ctsr_lightning.files import written_aside
 from recipes.claims.experiments import Experiment
 
 COLUMNS: Final = ("image", "method", "metric", "value")
@@ -50,7 +50,8 @@ class Records:
                 f"Expected the settings that the records in '{folder}' were made with, found others: "
                 f"{', '.join(names)}. Name another --work, or delete that folder."
             )
-        write_atomically(file, json.dumps(settings, indent=1).encode())
+        with written_aside(file) as aside:
+            aside.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
     def path(self, experiment: Experiment) -> Path:
         """The file of an experiment's record."""
@@ -84,7 +85,8 @@ class Records:
             "made": dict(record.made),
             "measurements": record.measurements.round(6)[list(COLUMNS)].to_numpy().tolist(),
         }
-        write_atomically(self.path(experiment), json.dumps(content, allow_nan=False).encode())
+        with written_aside(self.path(experiment)) as aside:
+            aside.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
     @contextmanager
     def lock(self, experiment: Experiment) -> Iterator[bool]:

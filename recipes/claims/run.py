@@ -76,8 +76,9 @@ def claims(
     import pandas as pd
 
     from ctsr_lightning.commands.options import listed
+    from ctsr_lightning.files import written_aside
     from ctsr_lightning.weights.shipped import shipped_folder
-    from recipes.chain import training_precision, write_atomically
+    from recipes.chain import training_precision
     from recipes.claims.experiments import list_experiments, plan_experiments, read_loss_settings
     from recipes.claims.findings import Findings
     from recipes.claims.page import claims_page, introduce
@@ -122,7 +123,8 @@ def claims(
     introduction = introduce(_command(options), findings.perceptual, trainer, found)
     notes = page.with_name(READING)
     reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    write_atomically(page, claims_page(findings, introduction, pictures, reading).encode())
+    with written_aside(page) as aside:
+        aside.write_text(claims_page(findings, introduction, pictures, reading), encoding="utf-8")
     print(f"→ {page}")
     return 0
 

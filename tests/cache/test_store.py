@@ -91,7 +91,7 @@ def test_missing_records(cache: OutputCache) -> None:
     assert cache.missing(lq, ["z_0", "fidelity"]) == [0, 1, 2, 3, 4, 5]
     path = cache._file(content_key(lq[1]))
     path.write_bytes(path.read_bytes()[:-3])
-    path.with_suffix(".0.part").write_bytes(b"half")
+    path.with_name(f".{path.stem}.0.part.safetensors").write_bytes(b"half")
     assert cache.missing(lq[:3], ["z_0"]) == [1]
     cache.write(lq[1], {"z_0": torch.ones(3)})  # a damaged record is replaced
     assert torch.equal(cache.read(lq[1:2], "z_0")[0], torch.ones(1, 3))

@@ -72,7 +72,7 @@ def test_weights_at_the_end(make_trainer, tmp_path, end) -> None:
     assert metadata["module"] == "helpers.evaluation_dummies.Blend"
     assert metadata["ctsr_lightning"] == ctsr_lightning.__version__
     assert metadata["steps"] == str(trainer.global_step)
-    assert list((tmp_path / "run").glob("*.part")) == []
+    assert list((tmp_path / "run").glob(".*")) == []
 
 
 def test_averages_are_written_where_there_are_some(make_trainer, tmp_path) -> None:

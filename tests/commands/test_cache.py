@@ -165,7 +165,7 @@ def test_an_interrupted_run_continues(capsys: pytest.CaptureFixture[str], monkey
     damaged = records()[0]
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:-1])
-    damaged.with_suffix(".1.part").write_bytes(whole[:9])
+    damaged.with_name(f".{damaged.stem}.1.part.safetensors").write_bytes(whole[:9])
     cache("--samples", str(POOL))
     out = capsys.readouterr().out
     assert f"train: {POOL - 2} computed" in out
