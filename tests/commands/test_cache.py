@@ -101,7 +101,7 @@ def cache(*words: str) -> None:
 
 
 def records(folder: str = "kept") -> list[Path]:
-    return sorted(Path(folder).glob("??/*.safetensors"))
+    return sorted(Path(folder).glob("??/[!.]*.safetensors"))
 
 
 def losses(name: str) -> list[float]:
