@@ -273,8 +273,7 @@ def load_data(path: str | Path) -> RealESRGANDataModule:
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
     parser.add_subclass_arguments(RealESRGANDataModule, "data", required=True)
     try:
-        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
-        module: RealESRGANDataModule = instantiate(parser.parse_args(["--data", str(file)])).data
+        module: RealESRGANDataModule = parser.instantiate(parser.parse_args(["--data", str(file)])).data
     except ArgumentError as error:
         raise ValueError(f"'{file}' is not the configuration of a RealESRGANDataModule: {error}") from error
     return module

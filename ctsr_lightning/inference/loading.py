@@ -107,8 +107,7 @@ def _build(types: dict[str, Any], values: dict[str, Any], path: Path) -> Any:
         parser.add_argument(f"--{name}", type=kind, required=True)
     _refuse_strangers(values, path)
     try:
-        instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the old name, before 4.49
-        return instantiate(parser.parse_object(values))
+        return parser.instantiate(parser.parse_object(values))
     except ArgumentError as error:
         raise ValueError(
             f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
