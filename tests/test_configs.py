@@ -179,7 +179,7 @@ def test_full_size_is_the_paper() -> None:
 @pytest.mark.parametrize(
     ("training", "part", "teacher"),
     [
-        ("fidelity_teacher", "network", "residual_shift"),
+        ("fidelity_teacher", "network", "latent_resshift"),
         ("realness_teacher", "student", "osediff"),
         ("stage1", "student", "osediff"),
     ],
