@@ -218,7 +218,7 @@ def test_teachers_of_our_own_take_the_place_of_the_published_ones(
     own: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CTSR_REALNESS", str(own / "realness_teacher" / "weights.safetensors"))
-    words = [*HERE, *UNSEEN, "--model.fidelity", str(TEACHERS / "residual_shift.yaml"), *small_shift("fidelity.")]
+    words = [*HERE, *UNSEEN, "--model.fidelity", str(TEACHERS / "latent_resshift.yaml"), *small_shift("fidelity.")]
     ctsr(
         "fit", FULL / "stage1.yaml", *words, *STAND_IN, "--trainer.max_steps", "1", "--trainer.logger.name", "with_own"
     )
