@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ctsr_lightning
 from ctsr_lightning.images import image_size
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -31,8 +30,6 @@ FEW = [
     "--model.scheduler.warmup_steps=1",
 ]
 
-with_python_api = pytest.mark.skipif(not hasattr(ctsr_lightning, "Restorer"), reason="the Python API is not there")
-
 
 def draw(folder: Path, names: tuple[str, ...], side: int) -> Path:
     """Write smooth drawn photographs."""
@@ -49,7 +46,6 @@ def run(name: str, *words: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
-@with_python_api
 def test_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo = draw(tmp_path / "photos", ("boat",), 16) / "boat.png"
     run("restore", photo, tmp_path / "restored", monkeypatch=monkeypatch)
@@ -58,7 +54,6 @@ def test_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert image_size(tmp_path / "restored" / "boat_t0.50.png") == (64, 64)
 
 
-@with_python_api
 def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lq, gt = draw(tmp_path / "lq", ("one", "two"), 16), draw(tmp_path / "gt", ("one", "two"), 64)
     run("evaluate", lq, gt, tmp_path / "results", monkeypatch=monkeypatch)
@@ -66,7 +61,6 @@ def test_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert any((tmp_path / "results").iterdir())
 
 
-@with_python_api
 @pytest.mark.slow
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     photos = draw(tmp_path / "photos", ("a", "b", "c", "d", "e"), 128)

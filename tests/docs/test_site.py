@@ -116,7 +116,6 @@ def commands() -> list[tuple[str, str, list[str]]]:
     return found
 
 
-@pytest.mark.skipif("configs" not in COMMANDS, reason="the commands have their old words")
 def test_commands_in_the_pages_have_the_options_that_they_show() -> None:
     shown = commands()
     assert {name for name, _, _ in shown} == {*COMMANDS, *RECIPES} - {"demo"}
