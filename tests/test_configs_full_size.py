@@ -30,6 +30,8 @@ FULL, TEACHERS = CONFIGS / "ctsr", CONFIGS / "teacher"
 HERE = [*FEW, "--data.batch_size", "1", "--data.train", "null", "--data.val", "null"]
 """Small crops of the sample photos."""
 UNSEEN = ["--trainer.limit_val_batches", "0"]
+FULL_PRECISION = ["--trainer.precision", "32-true"]
+"""For trainings beside those that show the files' half precision, which many processors emulate."""
 STAND_IN = ["--model.reconstruction.perceptual", "ctsr_lightning.metrics.texture.TextureDistance"]
 SMALL_SHIFT = {"block_out_channels": "[8,8,8,8]", "norm_num_groups": "4", "attention_head_dim": "4"}
 FILES = {
@@ -150,7 +152,7 @@ def test_stage_1_starts_as_the_realness_teacher(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_only_the_student_moves_on_the_weights_that_all_stand_on(models: Path) -> None:
-    lr = ["--model.optimizer.lr", "0.01", "--trainer.logger.name", "moved", *UNSEEN]
+    lr = ["--model.optimizer.lr", "0.01", "--trainer.logger.name", "moved", *UNSEEN, *FULL_PRECISION]
     cli = training_cli(["--config", str(FULL / "stage1.yaml"), *QUIET, *words_of("stage1"), *lr], run=False)
     student, teachers, lq = cli.model.student, cli.model.teachers, torch.rand(1, 3, 16, 16)
     with torch.no_grad():
@@ -274,7 +276,7 @@ def test_another_base_is_a_matter_of_variables(models: Path, tmp_path: Path, mon
     with pytest.raises(Exception, match=r"OSEDiff's weights fit a student on Stable Diffusion 2\.1-base"):
         build(Teacher, TEACHERS / "osediff.yaml")
     name = "realness_teacher"
-    ctsr("fit", FULL / f"{name}.yaml", *words_of(name, 1), *each_step(name), *UNSEEN)
+    ctsr("fit", FULL / f"{name}.yaml", *words_of(name, 1), *each_step(name), *UNSEEN, *FULL_PRECISION)
     monkeypatch.setenv("CTSR_REALNESS", str(tmp_path / name / "weights.safetensors"))
     model = training_cli(stage1, run=False).model
     lq = torch.rand(1, 3, 16, 16)
