@@ -1,6 +1,6 @@
 """The command line: training verbs through LightningCLI, every other command a plain typed function.
 
-Commands are dispatched before LightningCLI is built and import torch only when they run, so that help answers at once.
+Commands are dispatched before LightningCLI is built and import torch only when they run, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "cache": "ctsr_lightning.commands.cache:cache",
     "configs": "ctsr_lightning.commands.configs:configs",
 }
-"""Commands beside the training verbs: where the function lives, imported when it is asked for."""
+"""Commands beside the training verbs: where the function lives, imported when the command runs."""
 
 TRACEBACK_VARIABLE: Final = "CTSR_TRACEBACK"
 

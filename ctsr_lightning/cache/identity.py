@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ctsr_lightning.networks.frozen import Frozen
 
 SAMPLED: Final = 2**16
-"""Values of a tensor that are looked at, evenly spread: adapters entirely, and a training that moves a base as well."""
+"""Values of a tensor that are hashed, evenly spread: adapters entirely, and a training that moves a base as well."""
 LIBRARIES: Final = frozenset({"torch", "diffusers", "peft", "transformers", "spandrel"})
 """Packages whose modules say everything by their weights; their settings change from version to version."""
 NO_MATTER: Final = frozenset({"training", "gradient_checkpointing"})
@@ -24,7 +24,7 @@ def identity(module: nn.Module, without: nn.Module | None = None) -> str:
     """Name a network: its class, and a hash of its weights and plain settings, frozen parts included.
 
     The same weights and settings give the same name on every machine and device. A module that stands in for another
-    one says by an attribute `stands_for` whose name it carries.
+    one carries the other's name as its attribute `stands_for`.
 
     Args:
         module: The network.
@@ -64,7 +64,7 @@ def _numbers(name: str, tensor: Tensor) -> Iterator[bytes]:
 
 
 def _settings(name: str, owner: object, *, nested: bool) -> Iterator[bytes]:
-    """The public plain values of an object; where asked for, also of the objects it holds, such as a schedule."""
+    """The public plain values of an object; with `nested` also of the objects it holds, such as a schedule."""
     yield f"{name}:{type(owner).__name__}".encode()
     for key, value in sorted(vars(owner).items()):
         if key.startswith("_") or key in NO_MATTER:

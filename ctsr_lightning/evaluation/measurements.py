@@ -255,7 +255,7 @@ def measure_methods(
         methods: The methods.
         batches: Images one by one, with their ground truth.
         measurements: Where the results go.
-        examples: Where the first images go to be looked at.
+        examples: Collects images to show side by side.
     """
     warm = False
     for batch in batches:

@@ -286,7 +286,7 @@ class Restorer:
         high = check_range(extremes(control))[-1]
         if high > 0.0 and not self.controllable:
             raise ValueError(
-                f"This is a stage-1 model: it restores at t = 0 only, but t = {high:g} was asked for. "
+                f"This is a stage-1 model: it restores at t = 0 only, found t = {high:g}. "
                 "Use a checkpoint of stage 2 (CTSRStage2), or t = 0."
             )
 

@@ -1,4 +1,4 @@
-"""Settings of a restoration as a command line has them; imports no torch, so that `--help` answers at once."""
+"""Settings of a restoration as a command line has them; imports no torch, so that `--help` appears at once."""
 
 from __future__ import annotations
 

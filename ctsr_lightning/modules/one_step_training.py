@@ -41,7 +41,7 @@ class OneStepTraining(CacheableTraining):
         student: The restorer to train.
         reconstruction: L2 and LPIPS (OSEDiff, whose weights are Eq. 1's).
         prior: The frozen UNet of clean photographs; only needed for VSD.
-        critic: A UNet that starts as the prior; likewise.
+        critic: A UNet that starts as the prior, of the same type.
         target: The expert to distil, such as an `ExpertTeacher`; null learns from ground truth (OSEDiff).
         critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
         symmetries: Mirror and turn every batch of square crops at random.

@@ -94,7 +94,7 @@ class CTSRStage2(CacheableTraining):
         return [{"params": rest}, {"params": head, "lr": self.head_lr}]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The velocity-matching term, which needs no ground truth, and the one against patches, if asked for."""
+        """The velocity-matching term, which needs no ground truth, and with `lambda_grid` the one against patches."""
         outputs = (
             self.frozen_outputs(batch.lq, batch.key)
             if self.output_cache is None

@@ -33,7 +33,7 @@ class LatentResShift(nn.Module):
             learns what the best linear estimate of w_0 lacks, which a small network needs; null lets it predict w_0 as
             it stands, as ResShift does.
         temperature: Factor in [0, 1] on the noise of the chain when restoring, see `sample_resshift`.
-        steps: Steps of the chain to walk when restoring: with 1 the answer is the first prediction, made from w_y and
+        steps: Steps of the chain to walk when restoring: with 1 the result is the first prediction, made from w_y and
             noise alone; null walks the whole chain. A network trained on the whole chain can restore in fewer steps as
             it stands, the faster and, where it is small, the more faithfully.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a residual-shift training.

@@ -109,7 +109,7 @@ def _download_allowed(file: WeightFile) -> Path:
         _download(file)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
-            error.close()  # it is the server's answer, too
+            error.close()  # it holds the connection open
         raise MissingWeightsError(_missing(file, f"nothing, and downloading it failed: {error}")) from error
     return file.place()
 
