@@ -62,7 +62,7 @@ class ExpertTeacher(Teacher):
         del student, gt, condition, gradient, normal
         network = self.frozen.network
         raise ValueError(
-            f"{network.architecture} of '{network.file}' restores images and has no score, so it has no prediction for Eq. 2 "
+            f"{network.architecture} of '{network.file}' restores images and has no score, so no prediction for Eq. 2 "
             "and 3 of stage 1. Stage 2 can use it as it is, as T_f and T_r. For stage 1 distil it first: "
             "train OneStepTraining with it as `target`, and give stage 1 the result as a OneStepTeacher."
         )

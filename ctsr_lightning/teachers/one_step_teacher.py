@@ -25,8 +25,8 @@ class OneStepTeacher(Teacher):
         score: Whose noise prediction is its score: its `own` UNet, as the paper writes; the `base` prior beneath its
             adapters, as variational score distillation does; or a UNet given here, such as the one that a
             `PriorTraining` training has made for a restorer without adapters. A one-step UNet was trained at one t
-            alone (OSEDiff: 999), so its own predictions at other t are out of distribution. A UNet given here works in the
-            network's latent space, and predicts what the network's `prediction` says.
+            alone (OSEDiff: 999), so its own predictions at other t are out of distribution. A UNet given here works in
+            the network's latent space, and predicts what the network's `prediction` says.
 
     Raises:
         ValueError: If `score` is `base` and the network has no adapters to switch off, or a UNet for another latent
