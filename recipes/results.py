@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ctsr_lightning.evaluation.labels import GROUND_TRUTH
-from recipes.markdown import markdown_table
+from ctsr_lightning.tables import markdown_table
 
 SUMMARIES = ("summary.json", "tradeoff.json")
 """Records of `ctsr evaluate` and `ctsr sweep`, in this order of preference."""

@@ -11,6 +11,7 @@ from scipy.stats import t as student_t
 
 from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC, control_label
 from ctsr_lightning.frontier import compare
+from ctsr_lightning.tables import markdown_table
 from ctsr_lightning.weights.shipped import shipped_folder
 from recipes.claims import experiments as plan
 from recipes.claims.experiments import ALPHAS, BATCH, CONTROLS, FULL, NO_DISTILLATION, STAGE_1, STAGE_2, TEACHERS
@@ -25,7 +26,6 @@ from recipes.claims.findings import (
     paired_difference,
 )
 from recipes.claims.verdicts import judge_claims
-from recipes.markdown import markdown_table
 
 if TYPE_CHECKING:
     from recipes.claims.experiments import Experiment

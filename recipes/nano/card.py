@@ -10,8 +10,8 @@ import yaml
 
 from ctsr_lightning.evaluation.labels import GROUND_TRUTH
 from ctsr_lightning.evaluation.report import heading
+from ctsr_lightning.tables import markdown_table
 from recipes.chain import CHAIN, WEIGHTS, read_training
-from recipes.markdown import markdown_table
 from recipes.nano.pack import CONFIG, Part, weights_metadata
 
 LICENSE: Final = "Apache-2.0, as the package. The photographs are not part of it."
