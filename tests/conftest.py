@@ -16,35 +16,30 @@ from helpers.reference import SHARED
 ROOT = Path(__file__).parent
 LONGEST = (
     "recipes/test_demo.py",
-    "test_configs.py",
     "test_configs_full_size.py",
-    "several processes",
-    "recipes/test_nano.py",
-    "test_cli.py",
+    "test_configs.py",
     "test_cli_distributed.py",
+    "recipes/test_nano.py",
     "recipes/test_claims_run.py",
+    "test_cli.py",
     "commands/test_cache.py",
+    "callbacks/test_distributed.py",
 )
-"""Files, or groups that xdist is told, that would keep one worker busy while the other has nothing left."""
+"""Files that would keep one worker busy while the other has nothing left."""
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:  # processes side by side, whose threads would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of recipes; keep each file's tests on one worker, the longest files first."""
-    groups = {}
+    """Mark the tests of recipes; of several workers, which take whole files, the longest files come first."""
     for item in items:
         if "recipes" in item.path.parts:
             item.add_marker("recipes")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
-        groups.setdefault(item.get_closest_marker("xdist_group").args[0], []).append(item)
     if WORKER:
-        order = [*(name for name in LONGEST if name in groups), *(name for name in groups if name not in LONGEST)]
-        items[:] = [item for name in order for item in groups[name]]
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.relative_to(ROOT).as_posix(), len(places)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -29,7 +29,7 @@ callbacks:
       perceptual:
         class_path: {__name__}.shared_distance
         init_args: {{gain: 2.0}}
-      fid: {{class_path: evaluation_dummies.Features}}
+      fid: {{class_path: helpers.evaluation_dummies.Features}}
   - class_path: ImageGrid
     init_args: {{num_images: 2, upsampling: nearest, controls: [0, 1]}}
   - class_path: TradeOffCurve

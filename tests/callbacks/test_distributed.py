@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from helpers.distributed_runs import TESTS, evaluate, process
-from helpers.processes import several, several_processes
+from helpers.processes import several_processes
 
 
-@several
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -240,7 +240,7 @@ def test_mistakes_are_explained(settings: dict[str, Any], capsys: pytest.Capture
     assert "found those of others (student: 'OneStepStudent " in other
     assert "precision: 'float32', not 'bfloat16'" in message(*pool, "--precision", "bfloat16")
     itself = "model.fidelity=CachedTeacher model.fidelity.folder=kept"
-    assert "found CachedTeacher of 'kept' itself" in message("--options", f"data.pool=3 {itself}")
+    assert "found CachedTeacher of 'kept'." in message("--options", f"data.pool=3 {itself}")
 
 
 def test_another_training_is_refused(

@@ -18,9 +18,6 @@ from torch import multiprocessing
 FORKED = [f"helpers.{name}" for name in ("distributed_runs", "quality_runs", "shared_bases", "two_processes")]
 """What one clean interpreter imports, once for all tests of a worker; each process is a fork of it."""
 
-several = pytest.mark.xdist_group("several processes")
-"""On the worker with that interpreter."""
-
 
 def several_processes(train: Callable[..., Any], folder: Path, *args: Any, count: int = 2) -> None:
     """Call `train(rank, count, *args)` in each; rank r leaves its results in `r.json`.

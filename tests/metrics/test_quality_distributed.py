@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from helpers import quality_runs
-from helpers.processes import several, several_processes
+from helpers.processes import several_processes
 from helpers.quality_runs import PUBLISHED, SHARED, measure, metrics, sets
 
-pytestmark = [several, pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from helpers.processes import several, several_processes
+from helpers.processes import several_processes
 from helpers.two_processes import STEPS, train
 
 
-@several
 @pytest.mark.slow
 @pytest.mark.processes
 def test_two_processes_train_like_one(tmp_path):

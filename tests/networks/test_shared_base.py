@@ -205,7 +205,7 @@ def test_adapters_of_one_do_not_show_in_another(base):
     before = [ask(unet) for unet in (velocity.unet, plain, other.unet)]
     added = shared_bases.student(base)
     shared_bases.awake(added, 5)
-    added(torch.rand(1, 3, 8, 8))
+    added.restore(torch.rand(1, 3, 8, 8))
     for unet, answer in zip((velocity.unet, plain, other.unet), before, strict=True):
         assert torch.equal(ask(unet), answer)
     assert not torch.allclose(ask(added.unet), before[1])

@@ -20,7 +20,7 @@ from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.weights.single_file import STABLE_DIFFUSION_UNET, STABLE_DIFFUSION_VAE
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, write_model
-from helpers.processes import several, several_processes
+from helpers.processes import several_processes
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,6 @@ def test_checkpoints_hold_the_same_and_resume(tmp_path, base):
             assert torch.equal(weight, weights[shared][name]), name
 
 
-@several
 @pytest.mark.slow
 @pytest.mark.processes
 def test_two_processes_over_a_shared_base_train_like_one_over_copies(tmp_path, base):

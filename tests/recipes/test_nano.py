@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 def small_crops(folder: Path) -> str:
     """The nano configurations on two crops of 64 pixels per step; the networks have their true size."""
-    for group in ("nano", "data"):
+    for group in ("nano", "data", "network", "teacher"):
         shutil.copytree(Path(CONFIGS).parent / group, folder / group)
     data = yaml.safe_load((folder / "data" / "nano.yaml").read_text(encoding="utf-8"))
     data["init_args"] |= {"crop": 64, "val_crop": 64, "batch_size": 2}

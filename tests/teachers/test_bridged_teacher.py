@@ -355,7 +355,7 @@ def test_codec_of_another_latent_space_is_refused():
 
 
 def test_condition_of_its_own_is_needed():
-    with pytest.raises(ValueError, match="needs the answer of its own `condition`"):
+    with pytest.raises(ValueError, match="needs the result of its own `condition`"):
         bridged().targets(noised(), noised(1), None, "score", normal)
 
 

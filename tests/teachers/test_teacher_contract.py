@@ -276,7 +276,7 @@ def test_temperature_scales_the_noise(lq):
 
 
 def test_residual_shift_needs_its_condition():
-    with pytest.raises(ValueError, match="needs the answer of its own `condition`"):
+    with pytest.raises(ValueError, match="needs the result of its own `condition`"):
         tiny.fidelity_teacher().predict_noise(noised(), None)
 
 
