@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def find_config(name: str | Path) -> Path:
     shipped = configs_folder().joinpath(*parts)
     if not shipped.is_file():
         return path
-    sys.stderr.write(f"ctsr: '{path}' is not here; taking '{shipped}', which comes with ctsr_lightning\n")
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not in every process of a training
+        sys.stderr.write(f"ctsr: '{path}' is not here; taking '{shipped}', which comes with ctsr_lightning\n")
     return shipped
 
 

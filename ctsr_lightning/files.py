@@ -37,7 +37,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         The file to write, of the same suffix.
 
     Raises:
-        OSError: If it cannot be written; the error names the file.
+        OSError: If it cannot be written; an error of the system names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
@@ -45,7 +45,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.replace(path)
     except OSError as error:
-        if error.filename is None:  # a full disk is reported without a name
+        if error.errno is not None and error.filename is None:  # a full disk is reported without a name
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:

@@ -201,10 +201,10 @@ def test_upscale_goes_on_from_the_checkpoint_alone(runs: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_both_stages_give_the_same_picture_at_t_0(runs: Path) -> None:
     lq = torch.rand(3, 20, 24)
-    restorer = Restorer.from_checkpoint(runs / "stage2" / "checkpoints" / "last.ckpt", "cpu")
+    restorer = Restorer.from_pretrained(runs / "stage2" / "checkpoints" / "last.ckpt", "cpu")
     ends = restorer(lq, [0.0, 1.0])
     assert [tuple(end.shape) for end in ends] == [(3, 80, 96)] * 2
-    one = Restorer.from_checkpoint(runs / "stage1" / "weights.safetensors", "cpu")
+    one = Restorer.from_pretrained(runs / "stage1" / "weights.safetensors", "cpu")
     assert torch.equal(one(lq), ends[0])
 
 

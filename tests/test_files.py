@@ -43,6 +43,11 @@ def test_a_full_disk_is_told_with_the_files_name(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_other_errors_keep_their_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot write mode F as JPEG"), written_aside(tmp_path / "a.jpg"):
+        raise OSError("cannot write mode F as JPEG")  # as Pillow says it
+
+
 def test_writers_at_the_same_time_do_not_mix(tmp_path: Path) -> None:
     place = tmp_path / "record.json"
     with written_aside(place) as first, written_aside(place) as second:

@@ -21,7 +21,7 @@ from ctsr_lightning.images import enlarge
 from ctsr_lightning.metrics.base import PerceptualDistance
 from ctsr_lightning.metrics.frechet import FeatureNetwork
 from ctsr_lightning.metrics.grid import GridEnergy
-from ctsr_lightning.metrics.lattice import lattices
+from ctsr_lightning.metrics.lattice import Lattice, lattices
 from ctsr_lightning.metrics.named import restoration_metrics
 from ctsr_lightning.networks.frozen import Frozen
 
@@ -108,11 +108,11 @@ class Evaluation(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the validation images."""
-        self._begin(pl_module, trainer.val_dataloaders)
+        self._begin(pl_module, trainer.val_dataloaders, "val")
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a pass over the test images."""
-        self._begin(pl_module, trainer.test_dataloaders)
+        self._begin(pl_module, trainer.test_dataloaders, "test")
 
     def on_validation_batch_end(
         self,
@@ -148,11 +148,11 @@ class Evaluation(Callback):
         """Log the test results."""
         self._finish(trainer, pl_module, "test")
 
-    def _begin(self, pl_module: LightningModule, loaders: Any) -> None:
+    def _begin(self, pl_module: LightningModule, loaders: Any, stage: str) -> None:
         """Start from empty measurements."""
         # Apple's GPU has no float64, in which means are taken.
         device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
-        self._measurements = Measurements(self._metrics, device)
+        self._measurements = Measurements(self._metrics, device, truth=self._measures_baselines(stage))
         self._owned = Ownership(loaders)
 
     def _measure(
@@ -180,7 +180,7 @@ class Evaluation(Callback):
                 else [module.restore(batch.lq, batch.key)]
             )
             images = dict(zip(self._methods(pl_module), restored, strict=True))
-            if self.baselines and stage not in self._measured_baselines:
+            if self._measures_baselines(stage):
                 images[Method(BICUBIC, "bicubic")] = enlarge(batch.lq, gt)
                 images |= {Method(label, "teacher"): image for label, image in module.references(batch).items()}
         return images
@@ -194,12 +194,12 @@ class Evaluation(Callback):
             summary.method.label: {
                 name: value
                 for name, value in summary.values.items()  # images may all be too small for a lattice
-                if name not in measurements.ground_truth or not math.isnan(value)
+                if not (isinstance(self._metrics[name], Lattice) and math.isnan(value))
             }
             for summary in measurements.summaries()
         }
         own = {method.label: values.pop(method.label) for method in self._methods(pl_module)}
-        if self.baselines and stage not in self._measured_baselines:
+        if self._measures_baselines(stage):
             truth = {name: value for name, value in measurements.ground_truth.items() if not math.isnan(value)}
             self._measured_baselines[stage] = {**values, **({TRUTH: truth} if truth else {})}
         baselines = self._measured_baselines.get(stage, {})
@@ -227,6 +227,9 @@ class Evaluation(Callback):
         # The values are equal in all processes already. Lightning asks for a reduction; a maximum, other than a mean of
         # three equal numbers, rounds nothing.
         pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max", batch_size=1)
+
+    def _measures_baselines(self, stage: str) -> bool:
+        return self.baselines and stage not in self._measured_baselines
 
     def _methods(self, pl_module: LightningModule) -> list[Method]:
         module: Any = pl_module

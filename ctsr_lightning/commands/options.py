@@ -48,4 +48,4 @@ def load_restorer(
     if checkpoint is None or str(checkpoint) == SHIPPED:
         name = describe_model(path)
         print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
-    return Restorer.from_checkpoint(path, device, getattr(torch, precision), tile, color=color)
+    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color)

@@ -33,8 +33,8 @@ class Row:
         method: The method.
         seed: Seed of what the method drew.
         values: Metrics by name; NaN where the image has none.
-        seconds: See `Restoration`.
-        further: Likewise.
+        seconds: As in `Restoration`.
+        further: As in `Restoration`.
     """
 
     key: str
@@ -74,15 +74,23 @@ class Measurements:
         device: Where the metrics are computed.
         border: Pixels that are cut off every side before anything is measured.
         runs: How often a random method restores each image; from two on, its stability is measured.
+        truth: Whether the lattices of the ground truth itself are measured.
     """
 
     def __init__(
-        self, metrics: Mapping[str, Metric], device: torch.device | str = "cpu", border: int = 0, runs: int = 1
+        self,
+        metrics: Mapping[str, Metric],
+        device: torch.device | str = "cpu",
+        border: int = 0,
+        runs: int = 1,
+        *,
+        truth: bool = True,
     ) -> None:
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
         self.device, self.border, self.runs = torch.device(device), border, runs
         self.rows: list[Row] = []
-        self._truth: dict[str, dict[str, float]] = {n: {} for n, m in self.metrics.items() if isinstance(m, Lattice)}
+        lattices = [name for name, metric in self.metrics.items() if truth and isinstance(metric, Lattice)]
+        self._truth: dict[str, dict[str, float]] = {name: {} for name in lattices}
         self._sets: dict[str, dict[str, Metric]] = {}
         self._stability: dict[str, Stability] = {}
 
@@ -159,7 +167,7 @@ class Measurements:
         columns: dict[str, list[float]] = {}
         try:
             for name, metric in self.metrics.items():
-                if isinstance(metric, Lattice) and not self._truth[name].keys() >= set(keys):
+                if name in self._truth and isinstance(metric, Lattice) and not self._truth[name].keys() >= set(keys):
                     self._truth[name].update(zip(keys, metric.values(truth).tolist(), strict=True))
                 if isinstance(metric, ImageMean):
                     columns[name] = metric.values(image, truth).tolist()

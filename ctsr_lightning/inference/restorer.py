@@ -89,37 +89,6 @@ class Restorer:
         """The file that the model was read from."""
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        path: str | Path,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype = torch.float32,
-        tile: int | None = None,
-        seed: int = 0,
-        color: Color = "none",
-    ) -> Restorer:
-        """Read a checkpoint of stage 1, stage 2 or the one-step teacher; other arguments as in the class.
-
-        Weight files that the training names by relative paths are looked up in the checkpoint's folder and upwards,
-        then in the current directory. Teachers are never built, averages are preferred to raw weights.
-
-        Args:
-            path: The Lightning checkpoint.
-            device: Where to compute.
-            dtype: Type to compute in.
-            tile: Side of a tile in pixels of the input.
-            seed: Seed of a model that samples its latent.
-            color: Correction of colours by the enlarged input.
-
-        Raises:
-            FileNotFoundError: If it, or a weight file that it builds on, is not there.
-            ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
-        """
-        restorer = cls(load_model(Path(path)), device, dtype, tile, seed, color)
-        restorer.source = Path(path)
-        return restorer
-
-    @classmethod
     def from_pretrained(
         cls,
         name: str | Path = "nano",
@@ -130,6 +99,9 @@ class Restorer:
         color: Color = "none",
     ) -> Restorer:
         """Read a trained model by name; other arguments as in the class.
+
+        Weight files that the training names by relative paths are looked up in the model's folder and upwards, then in
+        the current directory. Teachers are never built, averages are preferred to raw weights.
 
         Args:
             name: `nano`, the small model that comes with this package; a Lightning checkpoint; a `weights.safetensors`
@@ -144,7 +116,10 @@ class Restorer:
             FileNotFoundError: If there is no such model, or a weight file that it builds on is not there.
             ValueError: If it is damaged, or belongs to a training without a student.
         """
-        return cls.from_checkpoint(find_model(name), device, dtype, tile, seed, color)
+        path = find_model(name)
+        restorer = cls(load_model(path), device, dtype, tile, seed, color)
+        restorer.source = path
+        return restorer
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model so that `from_pretrained` reads it anywhere: its weights, configuration and trained parts.
@@ -159,7 +134,7 @@ class Restorer:
         """
         if self.source is None:
             raise ValueError(
-                "Expected a model that was read by `from_pretrained` or `from_checkpoint`: one that was built in "
+                "Expected a model that was read by `from_pretrained`: one that was built in "
                 "memory has no configuration to write. Save a checkpoint of its training instead."
             )
         save_model(self.source, Path(folder))

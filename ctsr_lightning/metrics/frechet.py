@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,10 @@ class CleanInceptionFeatures(FeatureNetwork):
         state = read_state_dict(path)
         with patched_constructor():
             from pyiqa.archs import inception
-        load = lambda network, _: load_strictly(network, state, path)  # noqa: E731
+
+        def load(network: nn.Module, _: Any) -> None:
+            load_strictly(network, state, path)
+
         with patched_constructor(inception, "load_pretrained_network", load):
             self.inception = inception.InceptionV3().eval()
         self.weight_files = (path,)

@@ -78,7 +78,7 @@ class Teacher(nn.Module, ABC):
     def multiple(self) -> int:
         """Sides of a restored image must be multiples of this many pixels."""
 
-    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:  # noqa: ARG002
+    def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:  # noqa: ARG002  # to override
         """Condition c of the predictions, from the low-quality images, without gradient; None by default.
 
         Apart from `targets`, so that one result serves several noise levels.

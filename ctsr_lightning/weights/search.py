@@ -6,8 +6,6 @@ Nothing is downloaded unless a caller allows it with `weight_search_path(downloa
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
 
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.weights.published import WeightFile
 
 _TIMEOUT = 10.0  # seconds without a byte
@@ -132,22 +131,17 @@ def _listed(folders: list[Path]) -> str:
 
 def _download(file: WeightFile) -> None:
     """Fetch a file in one attempt; it appears in its place only when it is whole and has the published hash."""
-    target = file.place()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with urllib.request.urlopen(file.url, timeout=_TIMEOUT) as source:  # noqa: S310  # our URLs, not the user's
+    with (
+        urllib.request.urlopen(file.url, timeout=_TIMEOUT) as source,  # noqa: S310  # our URLs, not the user's
+        written_aside(file.place()) as aside,
+    ):
         size = int(source.headers.get("Content-Length") or 0)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # another process may fetch, too
-        try:
-            with os.fdopen(handle, "wb") as sink:
-                digest, written = _copy(source, sink, size, target.name)
-            if written < size:
-                raise OSError(f"the connection ended after {written} of {size} bytes")
-            if not digest.startswith(file.sha256):
-                raise OSError(f"its SHA-256 is {digest}, published is {file.sha256}")
-            Path(name).chmod(0o644)  # temporary files are the user's alone, shared caches are not
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with aside.open("wb") as sink:
+            digest, written = _copy(source, sink, size, file.place().name)
+        if written < size:
+            raise OSError(f"the connection ended after {written} of {size} bytes")
+        if not digest.startswith(file.sha256):
+            raise OSError(f"its SHA-256 is {digest}, published is {file.sha256}")
 
 
 def _copy(source: BinaryIO, sink: BinaryIO, size: int, name: str) -> tuple[str, int]:

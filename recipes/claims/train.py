@@ -206,7 +206,7 @@ class ExperimentTrainer:
         if experiment.key == TEACHERS:
             methods = Methods(self._restorer, [], self._experts, ALPHAS)
         else:
-            restorer, experts = Restorer.from_checkpoint(weights, self.torch_device), {}
+            restorer, experts = Restorer.from_pretrained(weights, self.torch_device), {}
             controls = CONTROLS if restorer.controllable else CONTROLS[:1]
             if experiment.key in {STAGE_2, FULL}:  # S_1 takes the place of T_r
                 s_1 = Expert(OneStepTeacher(restorer.student), self.torch_device)

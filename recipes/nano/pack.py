@@ -93,8 +93,8 @@ def rounding_effect(runs: Path, package: Path, crops: Sequence[Tensor]) -> dict[
     """
     with tempfile.TemporaryDirectory() as folder:
         pack(runs, Path(folder), torch.float32)
-        exact = Restorer.from_checkpoint(Path(folder) / "stage2" / WEIGHTS, "cpu")
-    rounded = Restorer.from_checkpoint(package / "stage2" / WEIGHTS, "cpu")
+        exact = Restorer.from_pretrained(Path(folder) / "stage2" / WEIGHTS, "cpu")
+    rounded = Restorer.from_pretrained(package / "stage2" / WEIGHTS, "cpu")
     images = [
         torch.cat([quantize(image).flatten() for lq in crops for image in r(lq, CONTROLS)]) for r in (exact, rounded)
     ]

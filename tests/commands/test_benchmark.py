@@ -54,7 +54,7 @@ def test_the_shipped_model_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
-    restorer = Restorer.from_checkpoint(stage2, "cpu", tile=0)
+    restorer = Restorer.from_pretrained(stage2, "cpu", tile=0)
     lq = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     by_name = {name: work for name, _, work in works(restorer, lq)}
     z_0, velocity = by_name["student's UNet"](), by_name["velocity field's UNet"]()

@@ -265,7 +265,7 @@ class TestModels:
             "T_f": faithful,
             "T_r": realistic,
             "blend α=0.25": 0.25 * faithful + 0.75 * realistic,
-            "t=1.00": Restorer.from_checkpoint(taught, "cpu")(lq, 1.0),
+            "t=1.00": Restorer.from_pretrained(taught, "cpu")(lq, 1.0),
         }
         for label, image in expected.items():
             (row,) = [row for row in rows if row["setting"] == label and row["image"] == "a_1"]
@@ -282,7 +282,7 @@ class TestModels:
         reference = upsample(lq, 4)
         images = {
             "T_f": match_adain(Expert(load_teachers(Path(taught))["T_f"], torch.device("cpu"))(lq), reference),
-            "t=1.00": match_adain(Restorer.from_checkpoint(taught, "cpu")(lq, 1.0), reference),
+            "t=1.00": match_adain(Restorer.from_pretrained(taught, "cpu")(lq, 1.0), reference),
         }
         for label, image in images.items():
             (row,) = [row for row in table() if row["setting"] == label and row["image"] == "a_1"]

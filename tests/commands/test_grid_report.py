@@ -107,7 +107,7 @@ def test_a_model_is_measured_by_its_own_factor(stage2: str, capsys: pytest.Captu
     run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "0,1", "--metrics", "psnr")
     assert "grid_energy" not in written("summary.json")
     run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "0,1")
-    restorer = Restorer.from_checkpoint(stage2, "cpu")
+    restorer = Restorer.from_pretrained(stage2, "cpu")
     metric = GridEnergy(restorer.student.codec.factor)
     for key in KEYS:
         metric.update(restorer(read_image(f"lq/{key}.png")[None], 1.0), read_image(f"gt/{key}.png")[None])

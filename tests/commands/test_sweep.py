@@ -49,7 +49,7 @@ def test_pairs(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     means, images = table("out/tradeoff.csv"), table("out/per_image.csv")
     assert [row["setting"] for row in means] == ["bicubic", "t=0.00", "t=0.50", "t=1.00"]
     assert [row["image"] for row in images] == [key for key in KEYS for _ in range(4)]
-    restorer = Restorer.from_checkpoint(stage2, "cpu")
+    restorer = Restorer.from_pretrained(stage2, "cpu")
     for control in (0.0, 0.5, 1.0):
         expected = [
             float(psnr_y(restorer(read_image(f"lq/{k}.png")[None], control), read_image(f"gt/{k}.png")[None]))

@@ -53,7 +53,7 @@ def test_one_image_one_control(stage2: str, capsys: pytest.CaptureFixture[str]) 
     save(Path("in.jpg"))
     main(["upscale", "in.jpg", "out", "--checkpoint", stage2, "--control", "0.5", "--device", "cpu"])
     assert files(Path("out")) == ["in.png"]
-    expected = Restorer.from_checkpoint(stage2, "cpu")(read_image("in.jpg"), 0.5)
+    expected = Restorer.from_pretrained(stage2, "cpu")(read_image("in.jpg"), 0.5)
     assert (read_image("out/in.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
     out = capsys.readouterr().out
     assert out.startswith("1 image restored, ")
@@ -66,7 +66,7 @@ def test_the_shipped_model_is_taken_where_none_is_named(shipped: Path, capsys: p
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("model:")]
     assert "nano (shipped with ctsr_lightning" in said
     assert "--checkpoint FILE" in said
-    expected = Restorer.from_checkpoint(shipped / "stage2" / "weights.safetensors", "cpu")(read_image("in.jpg"), 1.0)
+    expected = Restorer.from_pretrained(shipped / "stage2" / "weights.safetensors", "cpu")(read_image("in.jpg"), 1.0)
     assert (read_image("out/in.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
@@ -190,7 +190,7 @@ def test_colours_of_the_input(stage2: str, color: str, match) -> None:
     lq = read_image(save(Path("in.png"), (40, 31)))[None]
     words = ["in.png", "out", "--checkpoint", stage2, "--control", "0,1", "--tile", "16", "--device", "cpu"]
     main(["upscale", *words, "--color", color])
-    for t, image in zip((0.0, 1.0), Restorer.from_checkpoint(stage2, "cpu", tile=16)(lq, [0.0, 1.0]), strict=True):
+    for t, image in zip((0.0, 1.0), Restorer.from_pretrained(stage2, "cpu", tile=16)(lq, [0.0, 1.0]), strict=True):
         written, expected = read_image(f"out/in_t{t:.2f}.png"), match(image, upsample(lq, 4))[0]
         assert (written - expected).abs().max() <= 0.5 / 255 + 1e-6
         assert (written - image[0]).abs().max() > 0.02

@@ -99,7 +99,7 @@ def averaged(module: Any, path: Path) -> Any:
 @pytest.mark.parametrize("file", ["kept/last.ckpt", "weights.safetensors"])
 def test_students(trained: dict[str, Any], lq: torch.Tensor, name: str, file: str) -> None:
     path = trained["root"] / "work" / name / file
-    restorer = Restorer.from_checkpoint(path, "cpu")
+    restorer = Restorer.from_pretrained(path, "cpu")
     assert not restorer.controllable
     module = averaged(trained[name], trained["root"] / "work" / name / "kept/last.ckpt")
     torch.testing.assert_close(restorer(lq), module.restore(lq), rtol=0, atol=0)
@@ -107,7 +107,7 @@ def test_students(trained: dict[str, Any], lq: torch.Tensor, name: str, file: st
 
 @pytest.mark.parametrize("file", ["kept/last.ckpt", "weights.safetensors"])
 def test_stage_two(trained: dict[str, Any], lq: torch.Tensor, file: str) -> None:
-    restorer = Restorer.from_checkpoint(trained["root"] / "work/control" / file, "cpu")
+    restorer = Restorer.from_pretrained(trained["root"] / "work/control" / file, "cpu")
     assert isinstance(restorer.model, TradeOff)
     assert restorer.model.z0_source == "reencode"
     module = averaged(trained["control"], trained["root"] / "work/control/kept/last.ckpt")
@@ -136,8 +136,8 @@ def test_from_any_folder(
 ) -> None:
     shutil.copytree(trained["root"] / "work", tmp_path / "moved/work")
     monkeypatch.chdir(tmp_path)
-    here = Restorer.from_checkpoint("moved/work/control/kept/last.ckpt", "cpu")
-    there = Restorer.from_checkpoint(trained["root"] / "work/control/kept/last.ckpt", "cpu")
+    here = Restorer.from_pretrained("moved/work/control/kept/last.ckpt", "cpu")
+    there = Restorer.from_pretrained(trained["root"] / "work/control/kept/last.ckpt", "cpu")
     assert torch.equal(here(lq, 1.0), there(lq, 1.0))
 
 

@@ -19,7 +19,7 @@ def test_by_default_it_is_the_shipped_model() -> None:
     model = Restorer.from_pretrained(device="cpu")
     assert model.source == shipped_model()
     assert model.controllable
-    again = Restorer.from_checkpoint(shipped_model(), "cpu")
+    again = Restorer.from_pretrained(shipped_model(), "cpu")
     assert torch.equal(model(LQ, t=0.5), again(LQ, 0.5))
 
 

@@ -182,7 +182,7 @@ def test_blends_are_those_of_the_images(printed: str, place: Path) -> None:
     """PSNR-Y of α T_f + (1 - α) S_1 and α T_f + (1 - α) T_r, from the restored images themselves."""
     folder = place / "work" / "trainings" / "stage2-base-seed1"
     teachers = load_teachers(folder / "weights.safetensors")
-    restorer = Restorer.from_checkpoint(folder / "weights.safetensors", "cpu")
+    restorer = Restorer.from_pretrained(folder / "weights.safetensors", "cpu")
     module, _ = benchmark_data(4, None, place / "test", crop=64)
     batch = next(load_batches(module)[0])
     faithful, realistic = (teachers[name].eval().restore(batch.lq).clamp(0, 1) for name in ("T_f", "T_r"))

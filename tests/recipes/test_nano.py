@@ -107,7 +107,7 @@ def test_rounding_does_not_show(output: Path, package: Path) -> None:
     lq = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     for name in ("stage1", "stage2"):
         exact, packed = (
-            quantize(Restorer.from_checkpoint(folder / name / "weights.safetensors", "cpu")(lq)) * 255
+            quantize(Restorer.from_pretrained(folder / name / "weights.safetensors", "cpu")(lq)) * 255
             for folder in (output, package)
         )
         change = (exact - packed).abs().round()

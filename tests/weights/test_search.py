@@ -175,7 +175,7 @@ class TestDownload:
             find_weights(published(f"{server}/{folder}net-12345678.pth", sha256))
         assert cause in str(error.value)
         assert "--weights FOLDER" in str(error.value)
-        assert list((torch_home / "hub" / "pyiqa").iterdir()) == []
+        assert list((torch_home / "hub" / "pyiqa").rglob("*")) == []
         assert len(Server.asked) == 1
 
     def test_an_unreachable_server_fails_at_once(self) -> None:

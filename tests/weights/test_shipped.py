@@ -52,7 +52,7 @@ def test_every_model_of_it_loads_in_float32(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.slow
 def test_it_restores_photographs_that_it_was_not_trained_on() -> None:
-    restorer = Restorer.from_checkpoint(shipped_model(), "cpu")
+    restorer = Restorer.from_pretrained(shipped_model(), "cpu")
     photos = RealESRGANDataModule(crop=128, val_crop=256, val_repeats=2, num_workers=0)
     photos.setup("validate")
     distance = TextureDistance()
