@@ -35,7 +35,11 @@ def several_processes(train: Callable[..., Any], folder: Path, *args: Any, count
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         set_forkserver_preload(FORKED)
         processes = multiprocessing.start_processes(
-            _process, (port, count, train, folder, args), nprocs=count, join=False, start_method="forkserver"
+            _process,
+            (port, count, train, folder, dict(os.environ), args),
+            nprocs=count,
+            join=False,
+            start_method="forkserver",
         )
     for _ in range(count):  # each call waits for one process to end
         if processes.join(timeout=300):
@@ -46,8 +50,19 @@ def several_processes(train: Callable[..., Any], folder: Path, *args: Any, count
     assert not running, "the processes wait for each other"
 
 
-def _process(rank: int, port: int, count: int, train: Callable[..., Any], folder: Path, args: tuple[Any, ...]) -> None:
+def _process(
+    rank: int,
+    port: int,
+    count: int,
+    train: Callable[..., Any],
+    folder: Path,
+    environment: dict[str, str],
+    args: tuple[Any, ...],
+) -> None:
+    """Run one process in the environment of the test: its own is that in which the worker's interpreter was started."""
     torch.set_num_threads(1)
+    os.environ.clear()
+    os.environ.update(environment)
     os.environ.update(
         {
             "RANK": str(rank),
