@@ -5,6 +5,7 @@ from ctsr_lightning.callbacks.evaluation import Evaluation
 from ctsr_lightning.callbacks.image_grid import ImageGrid
 from ctsr_lightning.callbacks.last_checkpoint import LastCheckpoint
 from ctsr_lightning.callbacks.memory import MemorySummary
+from ctsr_lightning.callbacks.statistics import TrainingStatistics
 from ctsr_lightning.callbacks.tradeoff_curve import TradeOffCurve
 from ctsr_lightning.callbacks.writer import PredictionWriter, WeightsWriter
 
@@ -16,5 +17,6 @@ __all__ = (
     "MemorySummary",
     "PredictionWriter",
     "TradeOffCurve",
+    "TrainingStatistics",
     "WeightsWriter",
 )

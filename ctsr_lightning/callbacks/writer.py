@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
@@ -122,11 +123,19 @@ def save_weights(path: Path, pl_module: LightningModule, *, steps: int, averages
         pl_module: The module; its `trimmed_state` says what is written.
         steps: Optimizer steps of the training, for the file's metadata.
         averages: Moving averages to write in place of the weights.
+
+    Raises:
+        ValueError: If a weight is not finite.
     """
     module: Any = pl_module
     with nullcontext() if averages is None else averages.swapped(pl_module):
         trained: dict[str, Tensor] = module.trimmed_state()
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in trained.items()}
+    if bad := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        raise ValueError(
+            f"Expected finite weights to write to '{path}', but {len(bad)} of {len(state)} tensors hold NaN or infinity "
+            f"(first: {bad[:3]}). The training has diverged; nothing is written."
+        )
     metadata = {
         "format": "pt",
         "module": f"{type(pl_module).__module__}.{type(pl_module).__qualname__}",

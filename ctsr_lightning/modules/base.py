@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.modules.finite_steps import FiniteSteps
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
 
 _configured: ContextVar[bool] = ContextVar("configured", default=False)
@@ -42,6 +43,11 @@ class TrainingModule(LightningModule, ABC):
     Args:
         optimizer: Makes the optimizer from the trainable parameters (paper: AdamW, 5e-5, betas 0.9 and 0.999).
         scheduler: Makes the learning-rate schedule from the optimizer; it advances every optimizer step.
+        max_skipped_steps: Steps with a loss or gradient that is not finite are skipped; so many in a row end the
+            training.
+
+    Raises:
+        ValueError: If `max_skipped_steps` is less than 1.
     """
 
     validates_losses: bool = False
@@ -51,12 +57,14 @@ class TrainingModule(LightningModule, ABC):
         self,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5),
         scheduler: LRSchedulerCallable | None = None,
+        max_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
         if _configured.get():  # Lightning then knows plain values from which the model can be built again
             self.save_hyperparameters(logger=False)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.draws = Draws()
+        self.finite_steps = FiniteSteps(max_skipped_steps)
 
     def setup(self, stage: str) -> None:
         """Refuse precisions in which the closed forms would lose what they are there for.
@@ -121,6 +129,8 @@ class TrainingModule(LightningModule, ABC):
 
     def _logged(self, batch: Batch, split: str, *, prog_bar: bool) -> Tensor:
         terms = self.losses(batch)
+        if split == "train":
+            self.finite_steps.note(batch.key, terms)
         total = torch.stack(list(terms.values())).sum()
         values = torch.stack([v.detach().float() for v in terms.values()])
         if self.trainer.world_size > 1:  # one collective for all terms: every rank logs the mean over ranks
@@ -148,6 +158,14 @@ class TrainingModule(LightningModule, ABC):
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
             scheduler.total_steps = max(1, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Skip the step if its losses or gradients are not finite.
+
+        Raises:
+            ValueError: If too many steps in a row were skipped.
+        """
+        self.finite_steps.check(self.trainer, (p for group in optimizer.param_groups for p in group["params"]))
 
     def configure_gradient_clipping(
         self,

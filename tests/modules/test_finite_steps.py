@@ -1,0 +1,87 @@
+"""Steps whose loss or gradient is not finite are left out, named and counted; too many end the training."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ctsr_lightning.callbacks import LastCheckpoint
+from ctsr_lightning.callbacks.writer import save_weights
+from ctsr_lightning.modules import TrainingModule
+from helpers import tiny
+
+
+class Breaking(TrainingModule):
+    """Follows 2 w, and breaks in chosen batches: in the loss, or in the gradient alone."""
+
+    def __init__(self, loss: tuple[int, ...] = (), gradient: tuple[int, ...] = (), **options):
+        super().__init__(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.1, weight_decay=0.1), **options)
+        self.w = nn.Parameter(torch.tensor([3.0]))
+        self.in_loss, self.in_gradient, self.batches = loss, gradient, 0
+
+    def losses(self, batch):
+        del batch
+        number, self.batches = self.batches, self.batches + 1
+        loss = 2.0 * self.w.sum()
+        if number in self.in_loss:
+            loss = loss * math.inf
+        if number in self.in_gradient:
+            loss = loss + (self.w - self.w.detach()).abs().sqrt().sum()  # sqrt'(0) is infinite, times sign(0) is NaN
+        return {"fine": self.w.square().sum(), "bad": loss}
+
+
+def path_of(module, steps, **options):
+    """The weight after each step."""
+    from lightning import Callback
+
+    class Watch(Callback):
+        seen: list[float] = []  # noqa: RUF012  # of one run
+
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            self.seen.append(pl_module.w.item())
+
+    watch = Watch()
+    watch.seen = []
+    tiny.fit(module, max_steps=steps, callbacks=[watch], **options)
+    return watch.seen
+
+
+@pytest.mark.parametrize("broken", [{"loss": (1,)}, {"gradient": (1,)}], ids=["loss", "gradient"])
+def test_a_broken_step_changes_nothing_and_is_named(broken, capsys):
+    module = Breaking(**broken)
+    path = path_of(module, 4)
+    assert path[1] == path[0] > path[2] > path[3]
+    assert module.finite_steps.skipped == 1
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ctsr: ")]
+    assert note.startswith("ctsr: step 1 is skipped: the " + ("loss (bad)" if "loss" in broken else "gradient"))
+    assert "on '2', '3'. 1 skipped so far." in note
+
+
+def test_accumulated_batches_are_left_out_together(capsys):
+    path = path_of(Breaking(loss=(2,)), 3, accumulate_grad_batches=2)
+    assert path[1] == path[2] == path[3] > path[5]  # the second step is made of batches 2 and 3
+    assert "on '4', '5'." in capsys.readouterr().err
+
+
+def test_too_many_in_a_row_end_the_training_with_its_last_good_weights(tmp_path, capsys):
+    module = Breaking(loss=(1, 3, 4, 5), max_skipped_steps=3)
+    last = LastCheckpoint(100, tmp_path)
+    with pytest.raises(ValueError, match=r"3 steps in a row .* at step 5.*Lower the learning rate"):
+        tiny.fit(module, max_steps=20, max_epochs=9, callbacks=[last], enable_checkpointing=True)
+    assert capsys.readouterr().err.count("is skipped") == 4
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["state_dict"]["w"].item() == module.w.item() < 3.0
+
+
+def test_a_limit_of_none_in_a_row_is_refused():
+    with pytest.raises(ValueError, match="Expected max_skipped_steps of at least 1, found 0"):
+        Breaking(max_skipped_steps=0)
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    module = Breaking()
+    module.w.data.fill_(math.nan)
+    with pytest.raises(ValueError, match=r"1 of 1 tensors hold NaN or infinity \(first: \['w'\]\)"):
+        save_weights(tmp_path / "weights.safetensors", module, steps=1)
+    assert not list(tmp_path.iterdir())
