@@ -133,8 +133,8 @@ def save_weights(path: Path, pl_module: LightningModule, *, steps: int, averages
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in trained.items()}
     if bad := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
         raise ValueError(
-            f"Expected finite weights to write to '{path}', but {len(bad)} of {len(state)} tensors hold NaN or infinity "
-            f"(first: {bad[:3]}). The training has diverged; nothing is written."
+            f"Expected finite weights to write to '{path}', but {len(bad)} of {len(state)} tensors hold NaN or "
+            f"infinity (first: {bad[:3]}). The training has diverged; nothing is written."
         )
     metadata = {
         "format": "pt",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+
+LOG = logging.getLogger("lightning.pytorch.ctsr_lightning")  # the trainer's, of this process
 
 
 class FiniteSteps:
@@ -80,15 +82,14 @@ class FiniteSteps:
         if terms or losses_fine:  # other processes have the terms otherwise
             what = f"the loss ({', '.join(terms)})" if terms else "the gradient"
             images = sorted({key for bad in terms.values() for key in bad}) or keys
-            print(
-                f"ctsr: step {trainer.global_step} is skipped: {what} holds NaN or infinity, on {_names(images)}. "
-                f"{self.skipped} skipped so far.",
-                file=sys.stderr,
+            LOG.warning(
+                f"Step {trainer.global_step} is skipped: {what} holds NaN or infinity, on {_names(images)}. "
+                f"{self.skipped} skipped so far."
             )
         if self._in_a_row >= self.limit:
             raise ValueError(
-                f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training ends at "
-                f"step {trainer.global_step}. Its weights are those of the last step that was finite. Lower the "
+                f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training "
+                f"ends at step {trainer.global_step}. Its weights are those of the last step that was finite. Lower the "
                 "learning rate, clip gradients, or use bf16-mixed or 32-true; look at the images named above."
             )
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from lightning import Callback
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ctsr_lightning.modules import CTSRStage1, OneStepTraining
+from ctsr_lightning.batch import Batch
+from ctsr_lightning.modules import CTSRStage1, OneStepTraining, TrainingModule
 from helpers import tiny
 
 STEPS = 3
@@ -26,6 +28,19 @@ class Logged(Callback):
         self.seen.append({k: v.item() for k, v in trainer.logged_metrics.items() if k.startswith("train/")})
 
 
+class Poisoned(TrainingModule):
+    """A training whose loss is infinite for the image '5', which one process of two has."""
+
+    def __init__(self) -> None:
+        super().__init__(optimizer=lambda p: torch.optim.SGD(p, lr=1e-3))
+        self.w = nn.Parameter(torch.ones(1))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """A slope that depends on the images."""
+        loss = batch.lq.mean() * self.w.sum()
+        return {"slope": loss * float("inf") if "5" in batch.key else loss}
+
+
 def trainings() -> dict[str, Any]:
     """Stage 1 in the full-size layout (adapters, prompts, KL codec) and the training of two networks."""
     torch.manual_seed(0)
@@ -38,7 +53,7 @@ def trainings() -> dict[str, Any]:
     )
     patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
     one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
-    return {"stage 1": stage_one, "one step": one_step}
+    return {"stage 1": stage_one, "one step": one_step, "poisoned": Poisoned()}
 
 
 def train(rank: int, world_size: int) -> dict[str, Any]:
@@ -54,5 +69,10 @@ def train(rank: int, world_size: int) -> dict[str, Any]:
             gradient_clip_val=1.0, precision="64-true", **options,
         )  # fmt: skip
         sums = [p.detach().double().sum().item() for p in module.parameters() if p.requires_grad]
-        found[name] = {"losses": logged.seen, "weights": sums, "steps": trainer.global_step}
+        found[name] = {
+            "losses": logged.seen,
+            "weights": sums,
+            "steps": trainer.global_step,
+            "skipped": module.finite_steps.skipped,
+        }
     return found

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from lightning import Callback
 from torch import nn
 
 from ctsr_lightning.callbacks import LastCheckpoint
 from ctsr_lightning.callbacks.writer import save_weights
 from ctsr_lightning.modules import TrainingModule
+from ctsr_lightning.modules.finite_steps import LOG
 from helpers import tiny
 
 
@@ -31,45 +33,52 @@ class Breaking(TrainingModule):
         return {"fine": self.w.square().sum(), "bad": loss}
 
 
+class Watch(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.seen.append(pl_module.w.item())
+
+
+@pytest.fixture
+def notes(monkeypatch):
+    """What is said of skipped steps."""
+    said = []
+    monkeypatch.setattr(LOG, "warning", said.append)
+    return said
+
+
 def path_of(module, steps, **options):
     """The weight after each step."""
-    from lightning import Callback
-
-    class Watch(Callback):
-        seen: list[float] = []  # noqa: RUF012  # of one run
-
-        def on_train_batch_end(self, trainer, pl_module, *_):
-            self.seen.append(pl_module.w.item())
-
     watch = Watch()
-    watch.seen = []
     tiny.fit(module, max_steps=steps, callbacks=[watch], **options)
     return watch.seen
 
 
 @pytest.mark.parametrize("broken", [{"loss": (1,)}, {"gradient": (1,)}], ids=["loss", "gradient"])
-def test_a_broken_step_changes_nothing_and_is_named(broken, capsys):
+def test_a_broken_step_changes_nothing_and_is_named(broken, notes):
     module = Breaking(**broken)
     path = path_of(module, 4)
     assert path[1] == path[0] > path[2] > path[3]
     assert module.finite_steps.skipped == 1
-    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ctsr: ")]
-    assert note.startswith("ctsr: step 1 is skipped: the " + ("loss (bad)" if "loss" in broken else "gradient"))
+    (note,) = notes
+    assert note.startswith("Step 1 is skipped: the " + ("loss (bad)" if "loss" in broken else "gradient"))
     assert "on '2', '3'. 1 skipped so far." in note
 
 
-def test_accumulated_batches_are_left_out_together(capsys):
+def test_accumulated_batches_are_left_out_together(notes):
     path = path_of(Breaking(loss=(2,)), 3, accumulate_grad_batches=2)
     assert path[1] == path[2] == path[3] > path[5]  # the second step is made of batches 2 and 3
-    assert "on '4', '5'." in capsys.readouterr().err
+    assert "on '4', '5'." in notes[0]
 
 
-def test_too_many_in_a_row_end_the_training_with_its_last_good_weights(tmp_path, capsys):
+def test_too_many_in_a_row_end_the_training_with_its_last_good_weights(tmp_path, notes):
     module = Breaking(loss=(1, 3, 4, 5), max_skipped_steps=3)
     last = LastCheckpoint(100, tmp_path)
     with pytest.raises(ValueError, match=r"3 steps in a row .* at step 5.*Lower the learning rate"):
         tiny.fit(module, max_steps=20, max_epochs=9, callbacks=[last], enable_checkpointing=True)
-    assert capsys.readouterr().err.count("is skipped") == 4
+    assert len(notes) == 4
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["state_dict"]["w"].item() == module.w.item() < 3.0
 

@@ -17,6 +17,7 @@ def test_two_processes_train_like_one(tmp_path):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for name, one in expected.items():
             two = found[name]
+            assert two["skipped"] == one["skipped"] == (name == "poisoned")
             assert two["steps"] == one["steps"] == len(one["losses"]) == STEPS
             for mine, theirs in zip(two["losses"], one["losses"], strict=True):
                 assert mine == pytest.approx(theirs, rel=1e-5), (name, rank)
