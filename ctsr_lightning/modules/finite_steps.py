@@ -89,8 +89,8 @@ class FiniteSteps:
         if self._in_a_row >= self.limit:
             raise ValueError(
                 f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training "
-                f"ends at step {trainer.global_step}. Its weights are those of the last step that was finite. Lower the "
-                "learning rate, clip gradients, or use bf16-mixed or 32-true; look at the images named above."
+                f"ends at step {trainer.global_step}. Its weights are those of the last step that was finite. Lower "
+                "the learning rate, clip gradients, or use bf16-mixed or 32-true; look at the images named above."
             )
 
 
