@@ -35,6 +35,9 @@ PLUGIN_PACKAGES: Final = ("cache", "callbacks", "data", "metrics", "modules", "n
 SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")
 """Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
 
+INITIAL: Final = "none"
+"""What `--ckpt_path` names the weights by that a training begins with."""
+
 INTERRUPTED: Final = 130
 """Exit code of a process ended by Ctrl-C: 128 + SIGINT."""
 
@@ -51,6 +54,7 @@ def training_cli(args: list[str], run: bool = True) -> LightningCLI:
     """
     from lightning import LightningDataModule
 
+    from ctsr_lightning.callbacks import TrainingStatistics
     from ctsr_lightning.modules.base import TrainingModule
 
     import_plugins()
@@ -67,6 +71,7 @@ def training_cli(args: list[str], run: bool = True) -> LightningCLI:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": TrainingStatistics()},
             parser_kwargs={"prog": "ctsr", "parser_mode": "omegaconf"}
             | {verb: {"parser_mode": "omegaconf", "usage": f"ctsr {verb} --config FILE [OPTIONS]"} for verb in VERBS},
             args=find_in_words(args),
@@ -131,7 +136,7 @@ def _cli_class() -> type[LightningCLI]:
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             files = configuration_files(subcommand, self.config)
-            arguments = load_finished(super()._prepare_subcommand_kwargs(subcommand), files)
+            arguments = load_finished(subcommand, super()._prepare_subcommand_kwargs(subcommand), files)
             return resume_last(arguments, self.trainer, fits=subcommand == "fit")
 
         def _run_subcommand(self, subcommand: str) -> None:
@@ -186,31 +191,38 @@ def resume_last(arguments: dict[str, Any], trainer: Trainer, *, fits: bool) -> d
     return arguments
 
 
-def load_finished(arguments: dict[str, Any], files: list[Path]) -> dict[str, Any]:
+def load_finished(verb: str, arguments: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     """Load the weights that a finished training has left, as Lightning reads its own checkpoints only.
 
     These are a `weights.safetensors` given as checkpoint or, if none is given, the one beside the configuration.
+    `none` given as checkpoint keeps the weights that a training of this configuration would begin with.
 
     Args:
+        verb: The verb; a training is not resumed from such a file.
         arguments: What the trainer is called with.
-        files: The configuration files; none for a training, which is not resumed from such a file.
+        files: The configuration files.
 
     Returns:
         The arguments, without a checkpoint where weights were loaded.
 
     Raises:
-        ValueError: If the weights do not fit.
+        ValueError: If the weights do not fit, or there are none.
     """
     from ctsr_lightning.callbacks.writer import WEIGHTS_FILE
     from ctsr_lightning.weights.reading import load_weights
 
     path = arguments.get("ckpt_path")
-    if not files or (path is not None and Path(path).suffix != ".safetensors"):
+    if verb == "fit" or (path not in {None, INITIAL} and Path(path).suffix != ".safetensors"):
         return arguments
+    if path == INITIAL:
+        return {**arguments, "ckpt_path": None}
     found = [file.with_name(WEIGHTS_FILE) for file in reversed(files) if file.with_name(WEIGHTS_FILE).is_file()]
     if path is None and not found:
-        print("ctsr: no --ckpt_path, so the model has the weights that its training begins with.", file=sys.stderr)
-        return arguments
+        raise ValueError(
+            f"Expected trained weights to {verb}, found no --ckpt_path and no '{WEIGHTS_FILE}' beside the "
+            f"configuration. Name a checkpoint or such a file, or say --ckpt_path {INITIAL} to {verb} with the weights "
+            "that a training would begin with."
+        )
     if path is None:
         print(f"ctsr: no --ckpt_path; taking '{found[0]}', which lies beside the configuration.", file=sys.stderr)
     load_weights(arguments["model"], path or found[0], only_trainable=True)

@@ -138,15 +138,16 @@ def test_a_configuration_without_evaluation_is_measured(config: Path, capsys: py
     assert {"test/psnr_y/realness", "test/ssim_y/fidelity", "test/bicubic/psnr_y"} <= found[0].keys()
     assert found[0]["test/psnr_y/realness"] != found[0]["test/psnr_y/fidelity"]  # the velocity is a trained one
     Path("weights.safetensors").unlink()
-    training_cli(["test", "--config", str(config)])
-    assert "the weights that its training begins with" in capsys.readouterr().err
+    for verb in ("validate", "test", "predict"):
+        with pytest.raises(ValueError, match=rf"Expected trained weights to {verb}, .* say --ckpt_path none to {verb}"):
+            training_cli([verb, "--config", str(config)])
 
 
 @pytest.mark.slow
 def test_a_run_that_measures_nothing_fails(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb, limit in (("test", "limit_test_batches"), ("validate", "limit_val_batches")):
         with pytest.raises(SystemExit) as ended:
-            main([verb, "--config", str(config), f"--trainer.{limit}", "0"])
+            main([verb, "--config", str(config), "--ckpt_path", "none", f"--trainer.{limit}", "0"])
         assert ended.value.code == 1
         assert "but nothing was measured" in capsys.readouterr().err
 
@@ -168,7 +169,7 @@ def test_a_package_is_found_from_anywhere(
     Path("package/stage2/config.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    cli = training_cli(["test", "--config", str(tmp_path / "package/stage2/config.yaml")])
+    cli = training_cli(["test", "--config", str(tmp_path / "package/stage2/config.yaml"), "--ckpt_path", "none"])
     assert "test/psnr_y/realness" in cli.trainer.callback_metrics
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(tmp_path / "package/stage2/config.yaml")])  # a training names what it starts from

@@ -14,12 +14,12 @@ from ctsr_lightning.inference.devices import peak_memory
 class TrainingStatistics(Callback):
     """Logs a training's speed, gradients and memory, as often as the trainer logs; `ctsr fit` always has it.
 
-    - `speed/images_per_second`: training images over all processes, without the time of validations;
-    - `speed/waiting_for_data`: share of that time in which a step waits for its batch;
-    - `train/images_seen`: training images so far, over all processes and resumed runs;
-    - `train/gradient_norm`: norm of all gradients, before clipping;
-    - `train/skipped_steps`: steps of this run that were skipped, as a loss or gradient was not finite;
-    - `memory/peak_gb`: peak memory, in 10⁹ bytes, of the GPU's allocations, or of the process on a CPU.
+    - `training/images_per_second`: training images over all processes, without the time of validations;
+    - `training/waiting_for_data`: share of that time in which a step waits for its batch;
+    - `training/images_seen`: training images so far, over all processes and resumed runs;
+    - `training/gradient_norm`: norm of all gradients, before clipping;
+    - `training/skipped_steps`: steps of this run that were skipped, as a loss or gradient was not finite;
+    - `training/peak_memory_gb`: peak memory, in 10⁹ bytes, of the GPU's allocations, or of the process on a CPU.
     """
 
     def __init__(self) -> None:
@@ -72,14 +72,14 @@ class TrainingStatistics(Callback):
         module: Any = pl_module
         total = self._busy + self._waiting
         values = {
-            "speed/images_per_second": self._images / max(total, 1e-9),
-            "speed/waiting_for_data": self._waiting / max(total, 1e-9),
-            "train/images_seen": float(self.images_seen),
-            "train/gradient_norm": module.finite_steps.gradient_norm,
-            "train/skipped_steps": float(module.finite_steps.skipped),
+            "training/images_per_second": self._images / max(total, 1e-9),
+            "training/waiting_for_data": self._waiting / max(total, 1e-9),
+            "training/images_seen": float(self.images_seen),
+            "training/gradient_norm": module.finite_steps.gradient_norm,
+            "training/skipped_steps": float(module.finite_steps.skipped),
         }
         peak = peak_memory(pl_module.device)
         if peak is not None:
-            values["memory/peak_gb"] = peak / 1e9
+            values["training/peak_memory_gb"] = peak / 1e9
         pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
         self._images, self._busy, self._waiting, self._logged = 0, 0.0, 0.0, trainer.global_step

@@ -49,17 +49,17 @@ def test_what_is_logged():
     statistics, seen = run(tiny.ToyPairs(), max_epochs=2)
     assert statistics.state_dict() == {"images_seen": 16}
     values = seen[-1]
-    assert values["train/gradient_norm"] == pytest.approx(5.0)
-    assert values["train/skipped_steps"] == 0
-    assert values["speed/images_per_second"] > 0
-    assert 0 <= values["speed/waiting_for_data"] <= 1
-    assert values["memory/peak_gb"] > 0.01
+    assert values["training/gradient_norm"] == pytest.approx(5.0)
+    assert values["training/skipped_steps"] == 0
+    assert values["training/images_per_second"] > 0
+    assert 0 <= values["training/waiting_for_data"] <= 1
+    assert values["training/peak_memory_gb"] > 0.01
 
 
 def test_slow_data_is_seen():
     _, seen = run(Slow(), max_epochs=1)
-    assert seen[-1]["speed/waiting_for_data"] > 0.5
-    assert seen[-1]["speed/images_per_second"] < 50
+    assert seen[-1]["training/waiting_for_data"] > 0.5
+    assert seen[-1]["training/images_per_second"] < 50
 
 
 def test_images_are_counted_on():
