@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -14,13 +14,23 @@ from torch import Tensor
 
 from ctsr_lightning.weights.reading import read_checkpoint
 
+RESUMED: Final = frozenset({"callbacks", "loops", "lr_schedulers", "optimizer_states"})
+"""What a training needs of a checkpoint beside the weights; those that hold weights only lack some."""
+
 
 class CheckpointFiles(TorchCheckpointIO):
     """Lightning's way to checkpoints, for local files.
 
     A file is written beside its place, flushed to the disk and renamed; weights that are not finite are not written. It
     is read as plain values and tensors, after its checksums.
+
+    Args:
+        trainer: The trainer.
     """
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self._trainer = trainer
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
@@ -59,7 +69,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self,
         path: str | Path,
-        map_location: Any | None = None,
+        map_location: Any | None = None,  # noqa: ARG002  # Lightning's signature
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint.
@@ -74,16 +84,19 @@ class CheckpointFiles(TorchCheckpointIO):
             ValueError: If it is damaged, of another kind, or was to be run.
         """
         if weights_only is False:
-            raise ValueError("Expected checkpoints to be read without running what is in them. Leave `weights_only` out.")
+            raise ValueError(
+                "Expected to read a checkpoint as plain values, without running it. Leave `weights_only` out."
+            )
         if "://" in str(path):
             return super().load_checkpoint(path, weights_only=True)
         if not Path(path).exists():
             raise FileNotFoundError(f"Checkpoint file not found: {path}")
         checkpoint = read_checkpoint(path)
-        if "loops" not in checkpoint or "pytorch-lightning_version" not in checkpoint:
+        wanted = RESUMED if self._trainer.state.fn == "fit" else {"loops"}
+        if missing := sorted(wanted - checkpoint.keys()):
             raise ValueError(
-                f"Expected a checkpoint of a training at '{path}', found weights alone. Begin a new training from them "
-                "by `weights:` of the network."
+                f"Expected a whole checkpoint of a training at '{path}', found one without {', '.join(missing)}. Begin "
+                "a new training from its weights by `weights:` of the network, or name another checkpoint."
             )
         return checkpoint
 
@@ -95,7 +108,7 @@ def use_checkpoint_files(trainer: Trainer) -> None:
         trainer: The trainer.
     """
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = CheckpointFiles()
+        trainer.strategy.checkpoint_io = CheckpointFiles(trainer)
 
 
 def check_finite_weights(state: Mapping[str, Tensor], step: int, place: Path) -> None:

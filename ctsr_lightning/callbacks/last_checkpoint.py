@@ -49,6 +49,8 @@ class LastCheckpoint(Checkpoint):
         """Whether weights, averages and counters are those of that step."""
         self._due = self._pending = False
         """Whether a validation belongs to that step, and whether it is yet to be finished."""
+        self._stopping = 0
+        """The signal that processes have agreed to stop at; 0 for none."""
         self._saved = (-1, False)
         self._saving = False
 
@@ -59,6 +61,15 @@ class LastCheckpoint(Checkpoint):
             trainer: The trainer.
         """
         return (self.folder or log_folder(trainer) / "checkpoints") / "last.ckpt"
+
+    def found(self, trainer: Trainer) -> Path | None:
+        """The checkpoint to resume from: the last or, if there is none, the one before it; None if neither is there.
+
+        Args:
+            trainer: The trainer.
+        """
+        place = self.place(trainer)
+        return next((path for path in (place, place.with_name(PREVIOUS)) if path.exists()), None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Have checkpoints written whole."""
@@ -79,14 +90,15 @@ class LastCheckpoint(Checkpoint):
         self._loops, self._whole, self._due, self._pending = None, False, False, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note that from here on weights and counters may be of different steps."""
-        del trainer, pl_module, batch, batch_idx
+        """Stop if a signal came; from here on weights and counters may be of different steps."""
+        del pl_module, batch, batch_idx
+        self._stop(trainer)
         self._whole = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after every so many optimizer steps, and stop if a signal came."""
+        """Save after every so many optimizer steps, or if a signal came: Lightning logs the step, then it stops."""
         del pl_module, outputs, batch, batch_idx
         if trainer.global_step == self._step:  # gradients are being accumulated
             return
@@ -94,16 +106,26 @@ class LastCheckpoint(Checkpoint):
         fit = trainer.fit_loop
         self._due = self._pending = fit.epoch_loop._should_check_val_fx(fit._data_fetcher)  # type: ignore[arg-type]
         self._loops = fit.state_dict()
-        signum = self._signals.agreed(trainer)
-        if signum or self._step % self.every_n_train_steps == 0 or self._step == trainer.max_steps:
+        self._stopping = self._signals.agreed(trainer)
+        if self._stopping or self._step % self.every_n_train_steps == 0 or self._step == trainer.max_steps:
             self._save(trainer)
-        self._stop(trainer, signum)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if a signal came."""
+        del pl_module
+        self._stop(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if a signal came."""
+        del pl_module
+        self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop within a validation; several processes, which need not have equally many batches, do so at its end."""
         del pl_module
-        if trainer.world_size == 1 and trainer.state.fn == "fit" and self._signals.signum:
-            raise Stopped(self._signals.signum, saved=not trainer.sanity_checking)  # `on_exception` saves
+        if trainer.world_size == 1 and self._signals.signum:
+            self._stopping = self._signals.signum
+            self._stop(trainer)  # `on_exception` saves
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that a validation is done, and stop if a signal came."""
@@ -111,10 +133,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._pending = False
-        signum = self._signals.agreed(trainer)
-        if signum or self._step == trainer.max_steps:
+        self._stopping = self._signals.agreed(trainer)
+        if self._loops is not None and (self._stopping or self._step == trainer.max_steps):
             self._save(trainer)
-        self._stop(trainer, signum)
+        self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step."""
@@ -134,7 +156,7 @@ class LastCheckpoint(Checkpoint):
             try:
                 self._save(trainer)
             except (ValueError, OSError) as error:  # what went wrong first is what is reported
-                print(f"ctsr: no checkpoint is written: {error}", file=sys.stderr)
+                sys.stderr.write(f"ctsr: no checkpoint is written: {error}\n")
         if isinstance(exception, Stopped) and trainer.is_global_zero:
             requeue(exception.signum)
 
@@ -148,31 +170,34 @@ class LastCheckpoint(Checkpoint):
         """Lightning's counters such that it goes on with what comes next: a validation, a step, or an epoch."""
         state = copy.deepcopy(self._loops)
         assert state is not None
-        batches = state["epoch_loop.batch_progress"]
+        batches, validated = state["epoch_loop.batch_progress"], state["epoch_loop.val_loop.batch_progress"]
+        for counts in (validated["total"], validated["current"]):  # a validation that was begun anew is counted apart
+            counts.update(dict.fromkeys(("ready", "started", "completed"), counts["processed"]))
         if self._due:  # the batch is over, and its validation either over or at its very beginning
             for counts in (batches["total"], batches["current"]):
                 counts["completed"] = counts["processed"]
             if self._pending:
                 begun = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-                progress = {"total": dict(begun), "current": dict(begun), "is_last_batch": False}
-                state["epoch_loop.val_loop.batch_progress"] = progress
+                validated.update(total=dict(begun), current=dict(begun), is_last_batch=False)
         elif batches["is_last_batch"]:  # the epoch is over
             for counts in (state["epoch_progress"]["total"], state["epoch_progress"]["current"]):
                 counts["processed"] = counts["completed"] = counts["started"]
-            state["epoch_loop.val_loop.batch_progress"]["is_last_batch"] = True
+            validated["is_last_batch"] = True
             if trainer.max_steps == -1:  # Lightning adds the step to its axis only where steps are counted
                 state["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
         return state
 
-    def _stop(self, trainer: Trainer, signum: int) -> None:
-        if signum:
-            raise Stopped(signum, saved=self._saved[0] == trainer.global_step)
+    def _stop(self, trainer: Trainer) -> None:
+        """End the training at a signal; one that has made its last step is given the time for its validation."""
+        last = 0 <= trainer.max_steps <= trainer.global_step
+        if self._stopping and trainer.state.fn == "fit" and (trainer.sanity_checking or not last):
+            raise Stopped(self._stopping)
 
     def _save(self, trainer: Trainer) -> None:
         step, done = trainer.global_step, 0 <= trainer.max_steps <= trainer.global_step
         if self._saved == (step, self._pending) or not keeps_files(trainer):
             return
-        if self._pending and done:  # a training whose steps are made is not resumed: its validation would be lost
+        if self._pending and done:  # Lightning does not validate where all steps are made: this would be lost
             return
         place = self.place(trainer)
         aside = place.with_name(f".{place.name}.new")

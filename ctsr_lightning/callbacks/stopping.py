@@ -23,12 +23,11 @@ class Stopped(SystemExit):
 
     Args:
         signum: The signal.
-        saved: Whether the checkpoint is of the step that was stopped at.
     """
 
-    def __init__(self, signum: int, *, saved: bool) -> None:
+    def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
-        self.signum, self.saved = signum, saved
+        self.signum = signum
 
 
 class StopSignals:
@@ -73,8 +72,10 @@ class StopSignals:
         if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.signum and self._speaks:
-            text = f"ctsr: {signal.Signals(signum).name}: stopping after this step; Ctrl-C ends at once, without saving.\n"
-            os.write(2, text.encode())  # print() may be interrupted by this very function
+            name = signal.Signals(signum).name  # print() may be interrupted by this very function
+            os.write(
+                2, f"ctsr: {name}: stopping after this step; Ctrl-C ends at once, without saving.\n".encode()
+            )  # print() may be interrupted by this very function
         self.signum = self.signum or signum
 
 
@@ -89,8 +90,8 @@ def requeue(signum: int) -> None:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array is not None else os.environ["SLURM_JOB_ID"]
     try:
-        code = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+        code = subprocess.run(["scontrol", "requeue", job], check=False).returncode  # noqa: S603, S607  # SLURM's own
     except FileNotFoundError:
         code = 127
     text = "is in its queue again" if code == 0 else f"could not be put into its queue again (scontrol: {code})"
-    print(f"ctsr: job {job} {text}.", file=sys.stderr)
+    sys.stderr.write(f"ctsr: job {job} {text}.\n")

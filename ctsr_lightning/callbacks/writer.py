@@ -101,6 +101,14 @@ class WeightsWriter(Callback):
         del pl_module, stage
         self._folder = log_folder(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the weights of a training that goes on: they are no longer those of its configuration."""
+        del pl_module
+        path = self._folder / WEIGHTS_FILE
+        if trainer.is_global_zero and keeps_files(trainer) and path.is_file():
+            path.unlink()
+            rank_zero_info(f"'{path}' was of a shorter training; it comes again when this one is complete.")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the weights, if all steps or epochs were made."""
         if not trainer.is_global_zero or not keeps_files(trainer):

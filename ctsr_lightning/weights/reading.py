@@ -205,15 +205,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         checkpoint: dict[str, Any] = read_file(found, "a Lightning checkpoint or safetensors file")
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise ValueError(
-                f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'. Name a checkpoint."
-            )
     except ValueError as error:
         before = found.with_name(PREVIOUS)
         if found.name == PREVIOUS or not before.is_file():
             raise
         raise ValueError(f"{error} The checkpoint before it is '{before}'.") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(
+            f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'. Name a checkpoint."
+        )
     return checkpoint
 
 
