@@ -126,16 +126,13 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is drawn before the first batch is requested, when the epoch is known for certain.
-        start, stream = 0, self._stream
-        if self._resume is not None and stream is not None:
-            epoch, batches = self._resume
-            start = batches if epoch == stream.epoch and batches < len(self) else 0
+        (epoch, batches), stream = self._resume or (-1, 0), self._stream
+        start = batches if stream is not None and epoch == stream.epoch and batches < len(self) else 0
         self._resume = None
         self._delivered = start
         self.trained = None if self.trained is None else start
         if stream is not None:
-            assert self.batch_size is not None
-            stream.skip = start * self.batch_size
+            stream.skip = start * (self.batch_size or 1)
         for batch in super().__iter__():
             self._delivered += 1
             yield batch

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks import EMA, LastCheckpoint
+from ctsr_lightning.callbacks.distributed import lost_processes
 from ctsr_lightning.data.datamodule import CountTrained
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
 from ctsr_lightning.modules import PriorTraining
@@ -158,3 +159,55 @@ def contents(file: Path) -> dict[str, torch.Tensor]:
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "epoch"):
         walk(checkpoint[part], part)
     return found
+
+
+class Death(Callback):
+    """Ends this process without a word after a step, as a kill does."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """End at the second step."""
+        if trainer.global_step == 2:
+            os._exit(0)
+
+
+def together(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """One of several processes: validations of any number of images, a signal to one, and the death of one."""
+    ddp: dict[str, Any] = {"devices": world_size, "use_distributed_sampler": False, "max_steps": 3}
+    ddp["strategy"] = "ddp" if world_size > 1 else "auto"
+    found: dict[str, Any] = {}
+    for images in (1, 3, 4):
+        watch = Watch()
+        data = Stream(4 // world_size, images)
+        train(Path(folder) / f"{images}_{world_size}", watch, model=module(lr=0.0).double(), data=data,
+              precision="64-true", **ddp)  # fmt: skip
+        found[str(images)] = watch.seen
+    if world_size > 1:
+        watch = Watch()
+        signals = [Signal("on_train_batch_end", 1, signal.SIGHUP)] if rank == 1 else []
+        try:
+            train(Path(folder) / "signal", watch, *signals, data=Stream(4 // world_size), **ddp)
+        except SystemExit as stop:
+            found["stopped"] = [stop.code, watch.step]
+        try:
+            train(Path(folder) / "death", watch, *([Death()] if rank == 1 else []), data=Stream(1), **ddp)
+        except RuntimeError as error:
+            assert watch.trainer is not None
+            found["lost"] = lost_processes(watch.trainer, error)
+    return found
+
+
+class Watch(Callback):
+    """What a validation has measured, and where the training stood last."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, float] = {}
+        self.step = 0
+        self.trainer: Trainer | None = None
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Remember the step."""
+        self.trainer, self.step = trainer, trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        """Remember the values."""
+        self.seen = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

@@ -324,7 +324,7 @@ def test_state_that_does_not_belong_is_refused():
 def test_misshapen_state_is_refused():
     module = stage_one()
     state = {n: torch.zeros(1, 2, 3) for n in module.trimmed_state()}
-    with pytest.raises(ValueError, match="does not belong to this CTSRStage1.* of another size"):
+    with pytest.raises(ValueError, match="does not belong to this CTSRStage1"):
         module.load_state_dict(state)
 
 
