@@ -156,7 +156,7 @@ def resume_last(arguments: dict[str, Any], trainer: Trainer, *, fits: bool) -> d
     return arguments
 
 
-def goes_on_by_itself(trainer: Trainer, config: Mapping[str, Any]) -> bool:
+def goes_on_by_itself(trainer: Trainer, config: Any) -> bool:
     """Whether the same training command goes on: told so, or as its folder, always the same, holds its checkpoint.
 
     Args:
