@@ -8,6 +8,8 @@ import pkgutil
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +57,7 @@ def training_cli(args: list[str], run: bool = True) -> LightningCLI:
     from lightning import LightningDataModule
 
     from ctsr_lightning.callbacks import TrainingStatistics
+    from ctsr_lightning.callbacks.run_folder import RunConfiguration
     from ctsr_lightning.modules.base import TrainingModule
 
     import_plugins()
@@ -70,6 +73,7 @@ def training_cli(args: list[str], run: bool = True) -> LightningCLI:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
+            save_config_callback=RunConfiguration,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": TrainingStatistics()},
             parser_kwargs={"prog": "ctsr", "parser_mode": "omegaconf"}
@@ -108,6 +112,9 @@ def _cli_class() -> type[LightningCLI]:
     """The LightningCLI of this package; a function, so that importing this file does not import Lightning."""
     from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+    from ctsr_lightning.callbacks.checkpoint_files import use_checkpoint_files
+    from ctsr_lightning.callbacks.distributed import check_strategy
+    from ctsr_lightning.callbacks.run_folder import resume_last
     from ctsr_lightning.modules.base import configured
     from ctsr_lightning.weights.search import weight_search_path
 
@@ -134,6 +141,15 @@ def _cli_class() -> type[LightningCLI]:
             with configured(), weight_search_path(*(parent for file in files for parent in file.parents)):
                 super().instantiate_classes()
 
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            """Build the trainer, whose own folder is the run's: what Lightning leaves or looks for belongs there."""
+            settings = self._get(self.config_init, "trainer", default={})
+            check_strategy(settings.get("strategy"))
+            folder = settings.get("default_root_dir") or getattr(settings.get("logger"), "log_dir", None)
+            trainer = super().instantiate_trainer(**{"default_root_dir": folder, **kwargs})
+            use_checkpoint_files(trainer)
+            return trainer
+
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             files = configuration_files(subcommand, self.config)
             arguments = load_finished(subcommand, super()._prepare_subcommand_kwargs(subcommand), files)
@@ -141,16 +157,9 @@ def _cli_class() -> type[LightningCLI]:
 
         def _run_subcommand(self, subcommand: str) -> None:
             measure_by_default(subcommand, self.trainer, self.model)
-            try:
+            with ending_in_words(self.trainer, self.words, self.config[subcommand]):
                 super()._run_subcommand(subcommand)
                 require_figures(subcommand, self.trainer)
-            except SystemExit:  # Lightning has handled Ctrl-C: callbacks ran, loggers are closed
-                if not self.trainer.interrupted:
-                    raise
-                if self.trainer.is_global_zero:
-                    resumes = subcommand == "fit" and self.config["fit"].get("ckpt_path") == "last"
-                    print(f"ctsr: {how_to_continue(self.trainer, self.words, resumes)}", file=sys.stderr)
-                raise SystemExit(INTERRUPTED) from None
 
     return TrainingCLI
 
@@ -164,31 +173,6 @@ def configuration_files(verb: str | None, config: Namespace) -> list[Path]:
     """
     files = (config[verb].get("config") or []) if verb not in {None, "fit"} else []
     return [Path(str(file)).resolve() for file in files]
-
-
-def resume_last(arguments: dict[str, Any], trainer: Trainer, *, fits: bool) -> dict[str, Any]:
-    """Take `--ckpt_path last` as the run's own last.ckpt, if it is there: Lightning knows its own callback's alone.
-
-    Args:
-        arguments: What the trainer is called with, changed in place.
-        trainer: The trainer.
-        fits: Whether a training is to go on, which may as well begin.
-
-    Raises:
-        FileNotFoundError: If it is not there, and no training is to begin.
-    """
-    from ctsr_lightning.callbacks import LastCheckpoint
-
-    last = next((c for c in trainer.checkpoint_callbacks if isinstance(c, LastCheckpoint)), None)
-    if arguments.get("ckpt_path") == "last" and last is not None:
-        place = last.place(trainer)
-        if not fits and not place.exists():
-            raise FileNotFoundError(f"Expected this run's last checkpoint at '{place}', found nothing. Train first.")
-        arguments["ckpt_path"] = str(place) if place.exists() else None
-        if trainer.is_global_zero:
-            text = f"resuming '{place}'" if place.exists() else f"nothing to resume at '{place}', starting anew"
-            print(f"ctsr: {text}", file=sys.stderr)
-    return arguments
 
 
 def load_finished(verb: str, arguments: dict[str, Any], files: list[Path]) -> dict[str, Any]:
@@ -280,6 +264,40 @@ def link_scale(config: Namespace) -> None:
         target = f"model.init_args.{part}scale"
         if scale is not None and target in config:
             config[target] = scale
+
+
+@contextmanager
+def ending_in_words(trainer: Trainer, words: list[str], config: Namespace) -> Iterator[None]:
+    """Within this context an interrupted run says how to go on, and a lost process is named.
+
+    Args:
+        trainer: The trainer.
+        words: The command line after `ctsr`.
+        config: The verb's configuration.
+
+    Raises:
+        SystemExit: If the run was interrupted, by Ctrl-C or another signal.
+        ValueError: If processes have ended.
+    """
+    from ctsr_lightning.callbacks.distributed import lost_processes
+    from ctsr_lightning.callbacks.run_folder import goes_on_by_itself
+    from ctsr_lightning.callbacks.stopping import Stopped
+
+    try:
+        yield
+    except SystemExit as stop:  # at a signal, or Lightning has handled Ctrl-C: loggers are closed
+        if not trainer.interrupted:
+            raise
+        code = stop.code if isinstance(stop, Stopped) else INTERRUPTED
+        if not trainer.is_global_zero:  # who has started this process takes anything but 0 for a failure
+            raise SystemExit(0 if isinstance(stop, Stopped) else code) from None
+        again = words[:1] == ["fit"] and goes_on_by_itself(trainer, config)
+        print(f"ctsr: {how_to_continue(trainer, words, again)}", file=sys.stderr)
+        raise SystemExit(code) from None
+    except RuntimeError as error:
+        if (message := lost_processes(trainer, error)) is None:
+            raise
+        raise ValueError(message) from error
 
 
 def how_to_continue(trainer: Trainer, words: list[str], resumes: bool) -> str:

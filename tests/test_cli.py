@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.callbacks import LastCheckpoint
+from ctsr_lightning.callbacks.run_folder import resume_last
 from ctsr_lightning.cli import main, user_error
 from ctsr_lightning.images import read_image
-from ctsr_lightning.training import INTERRUPTED, how_to_continue, resume_last, training_cli
+from ctsr_lightning.training import INTERRUPTED, how_to_continue, training_cli
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested

@@ -1,7 +1,8 @@
-"""Passes of a trainer over images: which images a process counts, and restoring without disturbing the training."""
+"""Passes of a trainer over images without disturbing the training, and processes that were lost."""
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,51 +12,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DistributedSampler
 
 from ctsr_lightning.batch import Batch
 
-
-class Ownership:
-    """Images of a pass that this process counts: those that its sampler did not repeat to make shares equal.
-
-    `DistributedSampler` deals images out in turn, rank r getting the r-th, the (r + n)-th, …, and begins again from
-    the first image until all ranks have equally many; what lies beyond the data set's length is such a repetition.
-
-    Args:
-        loaders: The loader of the pass, or a list of one.
-
-    Raises:
-        ValueError: If a process has no image at all: Lightning leaves it out of the pass, and the others would wait.
-    """
-
-    def __init__(self, loaders: Any) -> None:
-        loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
-        batches = getattr(loader, "batch_sampler", None)
-        sampler = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
-        self._seen = 0
-        self._first, self._stride = 0, 1
-        self._images: int | None = None
-        if isinstance(sampler, DistributedSampler):
-            self._first, self._stride = sampler.rank, sampler.num_replicas
-            self._images = len(sampler.dataset)  # type: ignore[arg-type]
-            if max(self._images, sampler.total_size) < self._stride:
-                raise ValueError(
-                    f"Expected at least one image per process, found {self._images} for {self._stride} processes. "
-                    "Evaluate on fewer devices, or with a sampler that repeats images: repetitions are not counted."
-                )
-
-    def select(self, size: int) -> list[int]:
-        """Positions in the next batch of the images to count.
-
-        Args:
-            size: Number of images in the batch.
-        """
-        turns = range(self._seen, self._seen + size)
-        self._seen += size
-        if self._images is None:
-            return list(range(size))
-        return [i for i, turn in enumerate(turns) if turn * self._stride + self._first < self._images]
+REPORT_SECONDS = 2.0
+"""How long processes wait for each other's report after an exchange has failed."""
 
 
 def checked_batch(batch: Any, dataloader_idx: int = 0) -> tuple[Batch, Tensor]:
@@ -115,3 +76,55 @@ def evaluation_rng(trainer: Trainer, keys: Sequence[str]) -> Iterator[None]:
     with isolate_rng(), trainer.precision_plugin.forward_context(), torch.no_grad():
         torch.manual_seed(zlib.crc32("\n".join(keys).encode()))
         yield
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuse strategies that send a built training to other processes, which Lightning's command line cannot.
+
+    Args:
+        strategy: The trainer's strategy, a name or an object.
+
+    Raises:
+        ValueError: If it is one of these.
+    """
+    if isinstance(strategy, str) and any(part in strategy for part in ("spawn", "fork", "notebook")):
+        raise ValueError(
+            f"Expected processes that start by themselves, found the strategy '{strategy}'. "
+            "Take `--trainer.strategy ddp`, or start the processes with torchrun or srun."
+        )
+
+
+def lost_processes(trainer: Trainer, error: RuntimeError) -> str | None:
+    """Tell which processes of a training have ended, where an exchange between them has failed.
+
+    Those that are left report to each other; who does not is gone, or hangs.
+
+    Args:
+        trainer: The trainer.
+        error: What was raised.
+
+    Returns:
+        A message; None if the error is another.
+    """
+    distributed = torch.distributed
+    exchange = isinstance(error, distributed.DistError) or any(
+        text in str(error) for text in ("gloo", "NCCL", "Connection closed by peer", "ProcessGroup")
+    )
+    if trainer.world_size == 1 or not exchange or not distributed.is_initialized():
+        return None
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        store.set(f"ctsr/left/{trainer.global_rank}", "1")
+        until, others = time.monotonic() + REPORT_SECONDS, set(range(trainer.world_size))
+        while others and time.monotonic() < until:
+            others -= {rank for rank in others if store.check([f"ctsr/left/{rank}"])}
+            time.sleep(0.05)
+    except RuntimeError:
+        others = {0}  # which keeps what processes report
+    gone = ", ".join(map(str, sorted(others)))
+    which = f"process {gone} of {trainer.world_size} has ended or hangs" if others else "an exchange has failed"
+    return (
+        f"Expected {trainer.world_size} processes to work together, but {which} (seen by process "
+        f"{trainer.global_rank} at step {trainer.global_step}). What that process itself has said, or the system's "
+        "log, tells why. Resume from the last checkpoint."
+    )

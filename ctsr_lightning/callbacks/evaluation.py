@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ctsr_lightning.batch import Batch
-from ctsr_lightning.callbacks.distributed import Ownership, check_finite, checked_batch, evaluation_rng
+from ctsr_lightning.batch import Batch, Ownership
+from ctsr_lightning.callbacks.distributed import check_finite, checked_batch, evaluation_rng
 from ctsr_lightning.control import check_range
 from ctsr_lightning.evaluation.labels import BICUBIC, GRID, control_label
 from ctsr_lightning.evaluation.measurements import Measurements

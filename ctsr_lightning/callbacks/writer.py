@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ctsr_lightning import __version__
+from ctsr_lightning.callbacks.checkpoint_files import check_finite_weights
 from ctsr_lightning.callbacks.distributed import check_finite
 from ctsr_lightning.callbacks.ema import EMA
 from ctsr_lightning.callbacks.image_grid import keeps_files, log_folder
@@ -102,6 +102,14 @@ class WeightsWriter(Callback):
         del pl_module, stage
         self._folder = log_folder(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the weights of a training that goes on: they are no longer those of its configuration."""
+        del pl_module
+        path = self._folder / WEIGHTS_FILE
+        if trainer.is_global_zero and keeps_files(trainer) and path.is_file():
+            path.unlink()
+            rank_zero_info(f"'{path}' was of a shorter training; it comes again when this one is complete.")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the weights, if all steps or epochs were made."""
         if not trainer.is_global_zero or not keeps_files(trainer):
@@ -131,11 +139,7 @@ def save_weights(path: Path, pl_module: LightningModule, *, steps: int, averages
     with nullcontext() if averages is None else averages.swapped(pl_module):
         trained: dict[str, Tensor] = module.trimmed_state()
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in trained.items()}
-    if bad := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
-        raise ValueError(
-            f"Expected finite weights to write to '{path}', but {len(bad)} of {len(state)} tensors hold NaN or "
-            f"infinity (first: {bad[:3]}). The training has diverged; nothing is written."
-        )
+    check_finite_weights(state, steps, path)
     metadata = {
         "format": "pt",
         "module": f"{type(pl_module).__module__}.{type(pl_module).__qualname__}",

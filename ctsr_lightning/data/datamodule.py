@@ -117,19 +117,13 @@ class RealESRGANDataModule(LightningDataModule):
                 raise ValueError(f"Expected `{name}` of at least 1, or null, found {count}.")
         if sharpen_gt and pairs and not train:
             raise ValueError("Expected photos in `train` to sharpen, found pairs alone. Turn `sharpen_gt` off.")
-        self.scale = scale
-        self.crop = crop
-        self.val_crop = val_crop
-        self.val_repeats = val_repeats
-        self.val_split = val_split
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.samples_per_epoch = samples_per_epoch
-        self.pool = pool
+        self.scale, self.crop, self.val_crop = scale, crop, val_crop
+        self.val_repeats, self.val_split = val_repeats, val_split
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.samples_per_epoch, self.pool = samples_per_epoch, pool
         self.num_workers = num_workers
         self.degradation = degradation if degradation is not None else Degradation()
-        self.degrade_on = degrade_on
-        self.sharpen_gt = sharpen_gt
+        self.degrade_on, self.sharpen_gt = degrade_on, sharpen_gt
         self.seed = seed
         self._cache = ImageCache(cache_mb * 2**20)
         self._counter = CountTrained()

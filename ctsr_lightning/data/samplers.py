@@ -126,29 +126,40 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is drawn before the first batch is requested, when the epoch is known for certain.
-        start, stream = 0, self._stream
-        if self._resume is not None and stream is not None:
-            epoch, batches = self._resume
-            start = batches if epoch == stream.epoch and batches < len(self) else 0
+        (epoch, batches), stream = self._resume or (-1, 0), self._stream
+        start = batches if stream is not None and epoch == stream.epoch and batches < len(self) else 0
         self._resume = None
         self._delivered = start
         self.trained = None if self.trained is None else start
         if stream is not None:
-            assert self.batch_size is not None
-            stream.skip = start * self.batch_size
+            stream.skip = start * (self.batch_size or 1)
         for batch in super().__iter__():
             self._delivered += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and the number of batches done in it."""
+        """The epoch, the batches done in it, and the samples of a batch over all processes."""
+        epoch = self._stream.epoch if self._stream is not None else 0
         done = self._delivered if self.trained is None else min(self._delivered, self.trained)
-        return {"epoch": self._stream.epoch if self._stream is not None else 0, "batches": done}
+        epoch, done = self._resume or (epoch, done)  # as it was, if nothing was drawn yet
+        return {"epoch": epoch, "batches": done, "samples": self._samples}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue after the batches that a state counts, if its epoch is the one that comes next.
 
         Args:
             state: A result of `state_dict`.
+
+        Raises:
+            ValueError: If batches had another size.
         """
+        if (known := state.get("samples", self._samples)) != self._samples:
+            raise ValueError(
+                f"Expected batches of {known} samples over all processes, as in the checkpoint's training, found "
+                f"{self._samples}. Resume with `batch_size` times devices of {known}, or begin anew from its weights."
+            )
         self._resume = (state["epoch"], state["batches"])
+
+    @property
+    def _samples(self) -> int:
+        return (self.batch_size or 1) * (self._stream.num_replicas if self._stream is not None else 1)

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.modules.draws import Draws
+from ctsr_lightning.modules.draws import Draws, NamedDraws
 from ctsr_lightning.modules.finite_steps import FiniteSteps
+from ctsr_lightning.modules.loss_means import LossMeans
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
 
 _configured: ContextVar[bool] = ContextVar("configured", default=False)
@@ -65,6 +66,7 @@ class TrainingModule(LightningModule, ABC):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.draws = Draws()
         self.finite_steps = FiniteSteps(max_skipped_steps)
+        self._means = LossMeans(None)
 
     def setup(self, stage: str) -> None:
         """Refuse precisions in which the closed forms would lose what they are there for.
@@ -108,38 +110,61 @@ class TrainingModule(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Sum and log the terms."""
         self.draws = self._draws(self.current_epoch, batch_idx)
-        return self._logged(batch, "train", prog_bar=True)
+        return self._logged(batch)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the terms, with the same random numbers every time, where a training asks for it; callbacks measure."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002  # Lightning's signature
+        """Take the terms, with the same random numbers for an image every time, where a training asks for it."""
         if self.validates_losses:
-            self.draws = self._draws(-1, batch_idx)
-            self._logged(batch, "val", prog_bar=False)
+            batch, count = self._means.counted(batch)
+            self.draws = NamedDraws([self._seed(-1, key) for key in batch.key])
+            self._means.add(self.losses(batch), count)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Same as validation."""
+        TrainingModule.validation_step(self, batch, batch_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin means of the terms."""
         if self.validates_losses:
-            self.draws = self._draws(-1, batch_idx)
-            self._logged(batch, "test", prog_bar=False)
+            self._means = LossMeans(self.trainer.val_dataloaders)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the terms' means; callbacks measure the rest."""
+        self._log_means("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin means of the terms."""
+        if self.validates_losses:
+            self._means = LossMeans(self.trainer.test_dataloaders)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the terms' means."""
+        self._log_means("test")
+
+    def _log_means(self, split: str) -> None:
+        if self.validates_losses and (means := self._means.means(self.trainer)):
+            logged = {f"{split}/{name}": value for name, value in {**means, "loss": sum(means.values())}.items()}
+            # The values are equal in all processes already; a maximum rounds nothing.
+            self.log_dict(logged, sync_dist=True, reduce_fx="max", batch_size=1)
+
+    def _seed(self, epoch: int, what: int | str) -> int:
+        text = f"{os.environ.get('PL_GLOBAL_SEED', '0')}/{epoch}/{what}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def _draws(self, epoch: int, batch_idx: int) -> Draws:
-        text = f"{os.environ.get('PL_GLOBAL_SEED', '0')}/{epoch}/{batch_idx}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-        return Draws(seed, self.global_rank, self.trainer.world_size)
+        return Draws(self._seed(epoch, batch_idx), self.global_rank, self.trainer.world_size)
 
-    def _logged(self, batch: Batch, split: str, *, prog_bar: bool) -> Tensor:
+    def _logged(self, batch: Batch) -> Tensor:
         terms = self.losses(batch)
-        if split == "train":
-            self.finite_steps.note(batch.key, terms)
+        self.finite_steps.note(batch.key, terms)
         total = torch.stack(list(terms.values())).sum()
         values = torch.stack([v.detach().float() for v in terms.values()])
         if self.trainer.world_size > 1:  # one collective for all terms: every rank logs the mean over ranks
             torch.distributed.all_reduce(values)
             values = values / self.trainer.world_size
-        train = split == "train"
-        options: dict[str, Any] = {"batch_size": batch.lq.shape[0], "on_step": train, "on_epoch": not train}
-        self.log_dict({f"{split}/{name}": value for name, value in zip(terms, values, strict=True)}, **options)
-        self.log(f"{split}/loss", values.sum(), prog_bar=prog_bar, **options)
+        options: dict[str, Any] = {"batch_size": batch.lq.shape[0], "on_step": True, "on_epoch": False}
+        self.log_dict({f"train/{name}": value for name, value in zip(terms, values, strict=True)}, **options)
+        self.log("train/loss", values.sum(), prog_bar=True, **options)
         return total
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -195,15 +220,21 @@ class TrainingModule(LightningModule, ABC):
         """Load a trimmed state: with `strict`, exactly the trainable weights.
 
         Raises:
-            ValueError: If names are missing or unexpected.
+            ValueError: If names are missing or unexpected, or sizes differ.
         """
         if strict:
-            wanted = self.trimmed_state().keys()
-            missing, unexpected = sorted(wanted - state_dict.keys()), sorted(state_dict.keys() - wanted)
-            if missing or unexpected:
+            wanted = self.trimmed_state()
+            missing, unexpected = sorted(wanted.keys() - state_dict.keys()), sorted(state_dict.keys() - wanted.keys())
+            sizes = [
+                f"{name}, {tuple(state_dict[name].shape)} for {tuple(value.shape)}"
+                for name, value in wanted.items()
+                if name in state_dict and state_dict[name].shape != value.shape
+            ]
+            if missing or unexpected or sizes:
                 raise ValueError(
                     f"This checkpoint does not belong to this {type(self).__name__}: {len(missing)} weights are "
-                    f"missing (first: {missing[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]}). "
+                    f"missing (first: {missing[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]}), "
+                    f"{len(sizes)} of another size (first: {sizes[:3]}). "
                     "Use the configuration that the checkpoint was trained with."
                 )
         return super().load_state_dict(state_dict, strict=False, assign=assign)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ctsr_lightning.weights.search import find_weights
 
+PREVIOUS: Final = "previous.ckpt"
+"""The checkpoint before the last one, beside it."""
 _ENTRIES: Final = ("state_dict", "params")
 """Entries that hold the state dict in the files of some programs."""
 _WRAPPERS: Final = ("module.", "_orig_mod.")
@@ -38,8 +40,10 @@ def read_file(path: Path, expected: str, *, mapped: bool = False) -> Any:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
-            mapped = mapped and zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            archive = zipfile.is_zipfile(path)
+            if archive and not mapped:
+                _check_sums(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and archive)
     except FileNotFoundError:
         raise
     except Exception as error:  # RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
@@ -50,6 +54,17 @@ def read_file(path: Path, expected: str, *, mapped: bool = False) -> Any:
             f"Expected {expected} at '{path}', but it cannot be read safely, and nothing in it was executed: {reason} "
             "It may be cut short, hold code or be of another kind. Get it again, or name another file."
         ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums in a PyTorch file, which is a ZIP archive, with its parts: torch does not.
+
+    Raises:
+        ValueError: If a part is not what was written.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"its part '{damaged}' does not have the checksum that was written with it.")
 
 
 def named_tensors(contents: Any, expected: str, path: Path) -> dict[str, Tensor]:
@@ -183,7 +198,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not a Lightning checkpoint, or is damaged.
     """
     found = find_weights(path)
-    checkpoint: dict[str, Any] = read_file(found, "a Lightning checkpoint or safetensors file")
+    if found.suffix == ".safetensors":
+        raise ValueError(
+            f"Expected a Lightning checkpoint at '{found}', found weights alone. Name a checkpoint, a file *.ckpt; new "
+            "trainings begin from weights by `weights:` of a network."
+        )
+    try:
+        checkpoint: dict[str, Any] = read_file(found, "a Lightning checkpoint or safetensors file")
+    except ValueError as error:
+        before = found.with_name(PREVIOUS)
+        if found.name == PREVIOUS or not before.is_file():
+            raise
+        raise ValueError(f"{error} The checkpoint before it is '{before}'.") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(
             f"Expected a Lightning checkpoint at '{found}', found a file without a 'state_dict'. Name a checkpoint."

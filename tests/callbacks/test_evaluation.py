@@ -6,8 +6,8 @@ from lightning import LightningModule
 from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from ctsr_lightning.batch import Ownership
 from ctsr_lightning.callbacks import Evaluation
-from ctsr_lightning.callbacks.distributed import Ownership
 from ctsr_lightning.images import enlarge, quantize
 from ctsr_lightning.metrics.distortion import psnr_y, ssim_y
 from helpers.evaluation_dummies import SCALE, Blend, Distance, Features, PhotoData, Photos, Unpadded, collate

@@ -86,7 +86,7 @@ def test_loader_goes_on_where_it_was(taken):
     loader = _loader()
     iterator = iter(loader)
     before = [next(iterator) for _ in range(taken)]
-    assert loader.state_dict() == {"epoch": 0, "batches": taken}
+    assert loader.state_dict() == {"epoch": 0, "batches": taken, "samples": 2}
 
     resumed = _loader()
     resumed.load_state_dict(loader.state_dict())

@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import multiprocessing
 
-FORKED = [f"helpers.{name}" for name in ("distributed_runs", "quality_runs", "shared_bases", "two_processes")]
+FORKED = [
+    f"helpers.{name}" for name in ("distributed_runs", "quality_runs", "resumed_runs", "shared_bases", "two_processes")
+]
 """What one clean interpreter imports, once for all tests of a worker; each process is a fork of it."""
 
 

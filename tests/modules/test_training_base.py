@@ -239,7 +239,7 @@ def test_validation_terms_are_the_same_every_time():
         def __init__(self):
             self.seen = []
 
-        def on_validation_epoch_end(self, trainer, module):
+        def on_validation_end(self, trainer, module):
             self.seen.append(trainer.callback_metrics["val/prior/denoise"].item())
 
     watch, module = Validated(), PriorTraining(tiny.student(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
@@ -324,7 +324,7 @@ def test_state_that_does_not_belong_is_refused():
 def test_misshapen_state_is_refused():
     module = stage_one()
     state = {n: torch.zeros(1, 2, 3) for n in module.trimmed_state()}
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match="does not belong to this CTSRStage1"):
         module.load_state_dict(state)
 
 
