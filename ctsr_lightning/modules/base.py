@@ -185,12 +185,17 @@ class TrainingModule(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Skip the step if its losses or gradients are not finite.
+        """Skip the step if its losses or gradients are not finite."""
+        self.finite_steps.check(self.trainer, (p for group in optimizer.param_groups for p in group["params"]))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """End the training between two steps, where callbacks can save it, if too many in a row were skipped.
 
         Raises:
-            ValueError: If too many steps in a row were skipped.
+            ValueError: If they were.
         """
-        self.finite_steps.check(self.trainer, (p for group in optimizer.param_groups for p in group["params"]))
+        del outputs, batch, batch_idx
+        self.finite_steps.end(self.trainer.global_step)
 
     def configure_gradient_clipping(
         self,

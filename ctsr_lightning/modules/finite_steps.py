@@ -56,9 +56,6 @@ class FiniteSteps:
         Args:
             trainer: The trainer.
             parameters: All trained parameters.
-
-        Raises:
-            ValueError: In all processes, if too many steps in a row were left out.
         """
         trained = list(parameters)
         gradients = [p.grad.detach() for p in trained if p.grad is not None]
@@ -86,11 +83,21 @@ class FiniteSteps:
                 f"Step {trainer.global_step} is skipped: {what} holds NaN or infinity, on {_names(images)}. "
                 f"{self.skipped} skipped so far."
             )
+
+    def end(self, step: int) -> None:
+        """After a step: end the training if there were too many such steps.
+
+        Args:
+            step: The training's step.
+
+        Raises:
+            ValueError: In all processes, if too many steps in a row were left out.
+        """
         if self._in_a_row >= self.limit:
             raise ValueError(
-                f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training "
-                f"ends at step {trainer.global_step}. Its weights are those of the last step that was finite. Lower "
-                "the learning rate, clip gradients, or use bf16-mixed or 32-true; look at the images named above."
+                f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training ends "
+                f"at step {step}. Its weights are those of the last step that was finite. Lower the learning rate, "
+                "clip gradients, or use bf16-mixed or 32-true; look at the images named above."
             )
 
 

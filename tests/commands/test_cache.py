@@ -143,7 +143,9 @@ def test_cached_then_trained_as_without(capsys: pytest.CaptureFixture[str], monk
     assert [list(v.values()) for v in measured[0].values()] == [list(v.values()) for v in measured[1].values()]
     assert "val/T_f/psnr_y" in measured[0]
     assert Events(Path("runs/alone")).images().keys() == {"val/images"}
-    main(["test", "--config", "runs/alone/config.yaml", "--ckpt_path", "none"])  # the validation images, where no others are named
+    main(
+        ["test", "--config", "runs/alone/config.yaml", "--ckpt_path", "none"]
+    )  # the validation images, where no others are named
 
 
 @pytest.mark.slow
