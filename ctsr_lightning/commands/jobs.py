@@ -125,7 +125,8 @@ def _images(path: Path, output: Path, *, names_file: bool, notes: list[str]) -> 
         else:
             kept.append(image)
     if others:
-        notes.append(f"{others} images in the output folder '{output}' are left out, which lies in '{path}'")
+        what = "1 image is" if others == 1 else f"{others} images are"
+        notes.append(f"{what} left out that lie{'s' * (others == 1)} in the output folder '{output}'")
     if not kept:
         raise FileNotFoundError(
             f"Expected images below '{path}' that are no results of earlier runs in '{output}', found {own + others} "

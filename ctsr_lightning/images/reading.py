@@ -211,7 +211,10 @@ def _opened(path: str | Path, said: list[str] | None = None) -> Iterator[Image.I
             f"Cannot read '{path}': it is no image, or damaged. Convert or remove it."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"Cannot read '{path}' as an image: {error}. Convert or remove the file.") from error
+        reason = str(error).rstrip(".")
+        raise UnreadableImageError(
+            f"Cannot read '{path}' as an image: {reason}. Convert or remove the file."
+        ) from error
     if said is not None:
         said.extend(dict.fromkeys(str(warning.message) for warning in caught or []))
 

@@ -239,7 +239,12 @@ def test_images_on_which_the_networks_fail_are_skipped(
     ],
 )
 def test_too_little_memory_names_the_remedy(
-    tile: int, longest: int, remedy: str, stage2: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tile: int,
+    longest: int,
+    remedy: str,
+    stage2: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
