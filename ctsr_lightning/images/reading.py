@@ -258,8 +258,8 @@ def _decode(image: Image.Image, path: Path, *, keep_profile: bool = False) -> _D
             profile = None
     colours: Pixels = np.array(base.convert("RGB")) if deep is None else deep
     if grey:
-        colours = colours[..., 1:2].repeat(3, axis=-1)
-    return _Decoded(np.ascontiguousarray(colours), alpha, grey, profile or None, notes)
+        colours[...] = colours[..., 1:2].copy()
+    return _Decoded(colours, alpha, grey, profile or None, notes)
 
 
 def _split(image: Image.Image, *, grey: bool, white: int) -> tuple[Image.Image, npt.NDArray[np.float32] | None]:
@@ -313,7 +313,7 @@ def _deep(path: Path, image: Image.Image, orientation: int) -> npt.NDArray[np.fl
     if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[-1] not in {3, 4}:
         return None
     channels = [2, 1, 0, 3][: found.shape[-1]]
-    levels = found[..., channels]
+    levels: npt.NDArray[np.uint16] = found[..., channels].astype(np.uint16)
     upper = np.asarray(image.convert("RGB" if len(channels) == 3 else "RGBA"))
     for upright in (levels, _TURNS.get(orientation, _TURNS[1])(levels)):
         if upright.shape == upper.shape and bool(((upright >> 8) == upper).all()):

@@ -135,7 +135,9 @@ def _save(path: Path, pixels: npt.NDArray[np.uint8], metadata: Metadata, record:
     if len(exif) > LONGEST_EXIF and path.suffix.lower() in JPEG:
         notes.append("jpg has no room for its EXIF")
         exif = result_exif(Metadata(), image.size, record).tobytes()
-    image.save(path, exif=exif, **({"icc_profile": metadata.profile} if metadata.profile else {}), **options)
+    if metadata.profile:
+        options["icc_profile"] = metadata.profile
+    image.save(path, exif=exif, **options)
     return notes
 
 
