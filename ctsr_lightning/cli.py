@@ -126,7 +126,7 @@ def run_command(place: str, args: list[str], program: str) -> None:
         program: What help and errors call it, such as `ctsr upscale`.
     """
     function = load_command(place)
-    options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
+    options = command_parser(function, program).parse_args(_in_order(function, args)).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
     words = [options.pop(parameter.name) for parameter in _words(function)]
@@ -179,6 +179,29 @@ def _words(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """The parameters of a command that Python takes by position only: optional words, and words in a row."""
     parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.VAR_POSITIONAL}]
+
+
+def _in_order(function: Callable[..., Any], args: list[str]) -> list[str]:
+    """The words of a command line with options first where the command takes words in a row, which argparse wants so.
+
+    Args:
+        function: The command.
+        args: The words after its name.
+    """
+    if not any(word.kind is word.VAR_POSITIONAL for word in _words(function)):
+        return [_underscored(word) for word in args]
+    flags = {"help", *(p.name for p in inspect.signature(function).parameters.values() if p.default is False)}
+    options, words, rest = list[str](), list[str](), iter(args)
+    for word in rest:
+        if word == "--":
+            words += rest
+        elif not word.startswith("--"):
+            (options if word == "-h" else words).append(word)
+        else:
+            options.append(_underscored(word))
+            if "=" not in word and options[-1][2:] not in flags:
+                options += [value for value in [next(rest, None)] if value is not None]
+    return [*options, *(["--"] if words else []), *words]
 
 
 def _underscored(word: str) -> str:

@@ -40,7 +40,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         OSError: If it cannot be written; an error of the system names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
+    aside = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")  # without its name, which may be as long as can be
     try:
         yield aside
         aside.replace(path)

@@ -224,7 +224,8 @@ def _use(output: Path, held_out: Sequence[Path], device: str) -> dict[str, Any]:
     gt, swept = output / "photos" / "gt", output / "sweep"
     crops: dict[str, Any] = {"crop": CROP, "repeats": REPEATS, "device": where}
     sweep(checkpoint, gt, output=swept, control=CONTROLS, alphas=ALPHAS, **crops)
-    upscale(output / "photos" / "lq", output / "restored", checkpoint, CONTROLS, device=where, overwrite=True)
+    lq, results = output / "photos" / "lq", output / "restored"
+    upscale(lq, results, checkpoint=checkpoint, control=CONTROLS, device=where, overwrite=True)
     for name in ("tradeoff.png", "tradeoff.html"):
         shutil.copyfile(swept / name, output / name)
     if grids := sorted((output / "stage2" / "images").glob("*.png")):

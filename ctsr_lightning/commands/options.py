@@ -49,3 +49,23 @@ def load_restorer(
         name = describe_model(path)
         print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
     return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color)
+
+
+def model_identity(checkpoint: str | Path | None) -> str:
+    """What tells a model from others: a hash of its file, and of the configuration beside it where that belongs to it.
+
+    Args:
+        checkpoint: Name of the model, as in `load_restorer`.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    from ctsr_lightning.files import file_hash
+    from ctsr_lightning.inference.pretrained import CONFIG, find_model
+    from ctsr_lightning.weights.search import find_weights
+    from ctsr_lightning.weights.shipped import SHIPPED
+
+    path = find_weights(find_model(SHIPPED if checkpoint is None else checkpoint))
+    beside = path.with_name(CONFIG)
+    files = [path, *([beside] if path.suffix == ".safetensors" and beside.is_file() else [])]
+    return "+".join(file_hash(file)[:12] for file in files)

@@ -1,14 +1,17 @@
 """`ctsr upscale`: photos in, photos out."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
+import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ctsr_lightning.commands.options import load_restorer
+from ctsr_lightning.commands.jobs import Job, plan
+from ctsr_lightning.commands.options import load_restorer, model_identity
+from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.settings import Color, Precision, parse_controls
 from ctsr_lightning.progress import progress
@@ -16,10 +19,12 @@ from ctsr_lightning.progress import progress
 if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
 
+SMALLEST_TILE = 16
+"""Side of the least tile that is recommended, in input pixels."""
+
 
 def upscale(
-    images: str | Path,
-    output: str | Path,
+    *paths: str | Path,
     checkpoint: str | Path | None = None,
     control: float | list[float] | str = 0.0,
     tile: int | None = None,
@@ -28,19 +33,22 @@ def upscale(
     format: Literal["png", "jpg", "webp", "bmp", "tif"] = "png",  # noqa: A002 (the option is --format)
     overwrite: bool = False,
     color: Color = "none",
+    profile: Literal["srgb", "keep"] = "srgb",
+    strip: bool = False,
 ) -> int:
-    """Restore photos: files or whole folders, at one or several values of t.
+    """Restore photos: files and whole folders, at one or several values of t.
 
-    Writes OUTPUT/NAME.png, or OUTPUT/NAME_t0.50.png and so on for several values of t. Images that are there already
-    are skipped, so that an interrupted run can be repeated. Unreadable files are named and skipped; the exit code is
-    then 1.
+    Writes OUTPUT/NAME.png, or OUTPUT/NAME_t0.50.png and so on for several values of t. Grey stays grey; transparency
+    and 16 bits are kept where the format has them; EXIF, resolution and colour profile go with the result. Results say
+    how they were made: those that the same command has made are skipped, so that an interrupted run can be repeated;
+    others are not replaced. Images that cannot be restored are named and the others go on; the exit code is then 1.
 
     Example:
         ctsr upscale photos/ restored/ --control 0,0.5,1
 
     Args:
-        images: An image, or a folder that is searched recursively; its structure is kept.
-        output: The folder to write to; for one image also a file name.
+        paths: Images and folders, which are searched recursively and whose structure is kept; last, the folder to
+            write to, for one image also a file name.
         checkpoint: A checkpoint of stage 2, stage 1 or the one-step teacher. Without it, nano, the model that comes
             with this package: small, trained on photographs.
         control: t, from 0 (realness) to 1 (fidelity); several as 0,0.5,1.
@@ -54,155 +62,152 @@ def upscale(
             each channel takes over the input's mean and contrast, as OSEDiff's script does. wavelet: details over the
             input's low frequencies, against tints that differ from place to place. Either moves PSNR by tenths of a dB,
             up where a model shifts colours, down where the input's own colours are wrong.
+        profile: What becomes of a colour profile. srgb: colours are converted to sRGB. keep: they stay in it, and the
+            result has it.
+        strip: Leave out EXIF, resolution and colour profile; of metadata, only how the result was made remains.
 
     Returns:
         0, or 1 if an image could not be restored.
     """
     controls = parse_controls(control)
-    images, output = Path(images).expanduser(), Path(output).expanduser()
-    jobs = plan(images, output, controls, format)
-    pending = [job for job in jobs if overwrite or not all(target.exists() for target in job.targets)]
-    seconds, failures = 0.0, list[str]()
-    if pending:
-        restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
-        for control_value in controls:
-            restorer.check_control(control_value)
-        with progress() as bar:
-            for job in bar.track(pending, description="restoring"):
-                start = time.perf_counter()
-                problem = run(job, restorer, controls, overwrite=overwrite)
-                if problem is None:
-                    seconds += time.perf_counter() - start
-                else:
-                    failures.append(problem)
-                    bar.console.print(f"skipped: {problem}", style="yellow", markup=False, highlight=False)
-    restored, skipped = len(pending) - len(failures), len(jobs) - len(pending)
-    print(summary(restored, skipped, len(failures), len(controls), seconds, output))
-    return 1 if failures else 0
+    if len(paths) < 2:
+        raise ValueError(f"Expected images and an output, found {len(paths)} path. Name the output last.")
+    if empty := [word for word in paths if not str(word)]:
+        raise ValueError(f"Expected {len(paths)} paths, found {len(empty)} empty. Is a variable of the shell not set?")
+    if strip and profile == "keep":
+        raise ValueError("Expected one of --strip and --profile keep: colours in a profile mean nothing without it.")
+    *inputs, output = (Path(word).expanduser() for word in paths)
+    planned = plan(inputs, output, controls, format)
+    settings = Settings(
+        tuple(controls), model_identity(checkpoint), color, precision, profile, strip=strip, overwrite=overwrite
+    )
+    counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
+    with progress() as bar:
+
+        def say(text: str) -> None:
+            bar.console.print(f"ctsr: {text}", markup=False, highlight=False, soft_wrap=True)
+
+        for text in (*planned.problems, *planned.notes):
+            say(text)
+        for job in bar.track(planned.jobs, description="restoring"):
+            states = settings.states(job)
+            if set(states) == {DONE}:
+                counts["there"] += 1
+                continue
+            if restorer is None:
+                restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+                for value in controls:
+                    restorer.check_control(value)
+            start = time.perf_counter()
+            problems = run(job, states, restorer, settings, say)
+            for problem in problems:
+                say(f"skipped: {problem}")
+            counts["failed" if problems else "restored"] += 1
+            seconds += 0.0 if problems else time.perf_counter() - start
+    print(summary(counts, len(controls), seconds, output))
+    return 1 if counts["failed"] else 0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image to restore.
-
-    Args:
-        source: The image.
-        targets: Where its restorations go, one per value of t.
-        key: Its name for prompts: the path below the folder, with forward slashes, without suffix.
-    """
-
-    source: Path
-    targets: tuple[Path, ...]
-    key: str
-
-
-def plan(images: Path, output: Path, controls: list[float], suffix: str) -> list[Job]:
-    """List the images and name their results, so that no two of them share a file.
-
-    Args:
-        images: An image or a folder.
-        output: A folder, or a file name for one image.
-        controls: Values of t.
-        suffix: Format of the results.
-
-    Raises:
-        FileNotFoundError: If there is no image.
-        ValueError: If a result would replace an image, or a folder of images is to go into one file.
-    """
-    from ctsr_lightning.images import IMAGE_SUFFIXES, list_images
-
-    names_file = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
-    if images.is_dir():
-        if names_file:
-            raise ValueError(f"'{images}' is a folder, so its results need a folder too, not the file '{output}'.")
-        inside = output.resolve()
-        same = inside == images.resolve()
-        sources = [p for p in list_images(images) if same or inside not in p.resolve().parents]
-        if not sources:
-            raise FileNotFoundError(f"Expected images below '{images}' outside '{output}', found none.")
-        stems = [p.relative_to(images).with_suffix("") for p in sources]
-        keys = [stem.as_posix() for stem in stems]
-        folder = output
-    elif images.exists():
-        sources, stems, keys = [images], [Path(output.stem if names_file else images.stem)], [images.stem]
-        folder, suffix = (output.parent, output.suffix.lstrip(".")) if names_file else (output, suffix)
-    else:
-        raise FileNotFoundError(f"Expected an image or a folder of images at '{images}', found nothing.")
-    jobs = [
-        Job(source, tuple(folder / f"{name}{mark}.{suffix}" for mark in marks(controls)), key)
-        for source, name, key in zip(sources, distinct(stems, sources), keys, strict=True)
-    ]
-    originals = {p.resolve() for p in sources}
-    for job in jobs:
-        for target in job.targets:
-            if target.resolve() in originals:
-                raise ValueError(f"The result '{target}' would replace an input image. Name another output folder.")
-    return jobs
-
-
-def distinct(stems: list[Path], sources: list[Path]) -> Iterator[str]:
-    """Names without suffix; where a.png and a.jpg would share one, a_png and a_jpg."""
-    counts = Counter(str(stem).casefold() for stem in stems)  # some file systems do not tell cases apart
-    taken = {name for name, count in counts.items() if count == 1}
-    for stem, source in zip(stems, sources, strict=True):
-        name = str(stem)
-        if counts[name.casefold()] > 1:
-            name = f"{stem}_{source.suffix[1:]}"
-            while name.casefold() in taken:
-                name += "_"
-            taken.add(name.casefold())
-        yield name
-
-
-def marks(controls: list[float]) -> list[str]:
-    """Suffixes that tell the restorations of one image apart; empty for a single one."""
-    if len(controls) == 1:
-        return [""]
-    return [f"_t{t:.2f}" if round(t, 2) == t else f"_t{t}" for t in controls]
-
-
-def run(job: Job, restorer: "Restorer", controls: list[float], *, overwrite: bool) -> str | None:
+def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, say: Callable[[str], None]) -> list[str]:
     """Restore one image and write what is missing.
 
     Args:
         job: The image and its results.
+        states: State of each result.
         restorer: The model.
-        controls: Values of t, one per result.
-        overwrite: Write results that are there already, too.
+        settings: How results are made.
+        say: Takes notes about the image.
 
     Returns:
-        What went wrong, or None.
+        What went wrong.
     """
-    import torch
+    from ctsr_lightning.images import image_size
 
-    from ctsr_lightning.images import UnreadableImageError, read_image, write_image
-    from ctsr_lightning.inference.restorer import RestorationError
-
+    problems = [
+        f"'{target}' is there already, {state}. Use --overwrite, or another output folder."
+        for target, state in zip(job.targets, states, strict=True)
+        if state not in {MISSING, DONE}
+    ]
+    results = zip(settings.controls, job.targets, states, strict=True)
+    missing = [(t, target) for t, target, state in results if state == MISSING]
     try:
-        trajectory = restorer.trajectory(read_image(job.source), [job.key])
-        for control, target in zip(controls, job.targets, strict=True):
-            if overwrite or not target.exists():
-                image = restorer.decode(trajectory, control)[0]
-                with written_aside(target) as aside:
-                    write_image(aside, image)
-    except UnreadableImageError as error:
-        return str(error)
-    except RestorationError as error:
-        return f"'{job.source}': {error}"
-    except torch.OutOfMemoryError:
-        now = f"tiles of {restorer.tile} pixels" if restorer.tile else "the whole image at once"
-        smaller = max(32, restorer.tile // 2) if restorer.tile else 128
-        return f"'{job.source}': out of memory. Use --tile {smaller} or less (now: {now})."
-    return None
+        for note in write(job, missing, restorer, settings):
+            say(f"'{job.source}': {note}.")
+    except (OSError, ValueError, OverflowError, struct.error) as error:
+        problems.append(str(error) if str(job.source) in str(error) else f"'{job.source}': {error}")
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        problems.append(f"'{job.source}': out of memory. {smaller_tile(restorer.tile, max(image_size(job.source)))}")
+    return problems
 
 
-def summary(restored: int, skipped: int, failed: int, controls: int, seconds: float, output: Path) -> str:
+def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", settings: Settings) -> Iterator[str]:
+    """Restore one image at the values of t whose results are missing.
+
+    Args:
+        job: The image.
+        missing: Values of t, and where their results go.
+        restorer: The model.
+        settings: How results are made.
+
+    Yields:
+        Notes about what a result does not hold.
+    """
+    from ctsr_lightning.images import Metadata, check_size, fill_transparent, read_picture, upsample, write_picture
+
+    if not missing:
+        return
+    picture = read_picture(job.source, keep_profile=settings.profile == "keep")
+    yield from picture.notes
+    for _, target in missing:
+        check_size(target, *(restorer.scale * side for side in picture.colours.shape[-2:]))
+    colours, alpha = picture.colours, picture.alpha
+    if alpha is not None:
+        colours, alpha = fill_transparent(colours, alpha), upsample(alpha[None], restorer.scale)[0]
+    neutral = bool((colours == colours[:1]).all())
+    trajectory = restorer.trajectory(colours, [job.key])
+    said = set[str]()
+    for t, target in missing:
+        restored = restorer.decode(trajectory, t)[0]
+        if neutral:  # networks tint a little
+            restored = restored.mean(dim=0, keepdim=True).expand_as(restored)
+        metadata = Metadata() if settings.strip else picture.metadata
+        result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
+        with written_aside(target) as aside:
+            notes = write_picture(aside, result, settings.record(t, job.source))
+        yield from (note for note in notes if note not in said)
+        said.update(notes)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, on a GPU or in the machine."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+def smaller_tile(tile: int, longest: int) -> str:
+    """What to do where memory is not enough for an image.
+
+    Args:
+        tile: Side of a tile in input pixels; 0 never tiles.
+        longest: The image's longer side.
+    """
+    now = f"tiles of {tile} pixels" if 0 < tile < longest else "the whole image at once"
+    smaller = tile // 2 if 0 < tile < longest else min(128, longest // 2)
+    if smaller < SMALLEST_TILE:
+        return f"Use --device cpu, or free memory (now: {now})."
+    return f"Use --tile {smaller} or less (now: {now})."
+
+
+def summary(counts: Mapping[str, int], controls: int, seconds: float, output: Path) -> str:
     """One line about what was done."""
+    restored, there, failed = counts["restored"], counts["there"], counts["failed"]
     pace = f", {seconds / restored:.2f} s per image" if restored else ""
     each = f" at {controls} values of t" if controls > 1 else ""
     parts = [f"{restored} image{'s' * (restored != 1)} restored{each}{pace}"]
-    if skipped:
-        parts.append(f"{skipped} already there (--overwrite replaces them)")
+    if there:
+        parts.append(f"{there} already there (--overwrite replaces them)")
     if failed:
         parts.append(f"{failed} failed, named above")
     return f"{'; '.join(parts)} → {output}"

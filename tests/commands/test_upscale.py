@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.cli import main
-from ctsr_lightning.commands.upscale import distinct, marks, upscale
+from ctsr_lightning.commands.jobs import distinct, marks
+from ctsr_lightning.commands.upscale import upscale
 from ctsr_lightning.images import read_image, upsample
 from ctsr_lightning.inference.color import match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
@@ -91,7 +92,7 @@ def test_folder_of_everything(stage2: str) -> None:
     exif[0x0112] = 6  # rotated by 90 degrees
     save(Path("in/rotated.JPG"), (10, 4), exif=exif)
     Path("in/notes.txt").write_text("not an image")
-    assert upscale("in", "out", stage2, "0,1", device="cpu") == 0
+    assert upscale("in", "out", checkpoint=stage2, control="0,1", device="cpu") == 0
     names = ["alpha", "deep/er/sixteen", "grey", "pixel", "rgb", "rotated"]
     assert files(Path("out")) == sorted(f"{n}_t{t}.png" for n in names for t in ("0.00", "1.00"))
     assert size("out/rgb_t0.00.png") == (52, 28)
@@ -120,7 +121,7 @@ def test_same_stems_do_not_meet(stage2: str) -> None:
     save(Path("in/a.png"), (4, 4))
     save(Path("in/a.jpg"), (8, 8))
     save(Path("in/b/a.png"), (4, 8))
-    assert upscale("in", "out", stage2, device="cpu") == 0
+    assert upscale("in", "out", checkpoint=stage2, device="cpu") == 0
     sizes = {name: size(f"out/{name}") for name in files(Path("out"))}
     assert sizes == {"a_png.png": (16, 16), "a_jpg.png": (32, 32), "b/a.png": (16, 32)}
 
@@ -132,22 +133,25 @@ def test_names_that_would_meet_after_all() -> None:
     assert names[2:] == ["a_png", "c"]
 
 
-def test_an_interrupted_run_goes_on(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_goes_on(
+    stage2: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b"):
         save(Path(f"in/{name}.png"))
-    assert upscale("in", "out", stage2, "0,1", device="cpu") == 0
+    assert upscale("in", "out", checkpoint=stage2, control="0,1", device="cpu") == 0
     Path("out/b_t1.00.png").unlink()
     kept = {n: (Path("out") / n).stat().st_mtime_ns for n in files(Path("out"))}
     capsys.readouterr()
-    assert upscale("in", "out", stage2, "0,1", device="cpu") == 0
+    assert upscale("in", "out", checkpoint=stage2, control="0,1", device="cpu") == 0
     assert "1 image restored" in (out := capsys.readouterr().out)
     assert "1 already there" in out
     assert {n: (Path("out") / n).stat().st_mtime_ns for n in kept} == kept
     assert len(files(Path("out"))) == 4
-    assert upscale("in", "out", stage2, "0,1", device="cpu", overwrite=True) == 0
+    assert upscale("in", "out", checkpoint=stage2, control="0,1", device="cpu", overwrite=True) == 0
     assert all((Path("out") / n).stat().st_mtime_ns > t for n, t in kept.items())
     capsys.readouterr()
-    assert upscale("in", "out", "no model is read.ckpt", "0,1") == 0
+    monkeypatch.setattr(Restorer, "from_pretrained", None)  # no model is read
+    assert upscale("in", "out", checkpoint=stage2, control="0,1") == 0
     assert (
         capsys.readouterr().out
         == "0 images restored at 2 values of t; 2 already there (--overwrite replaces them) → out\n"
@@ -156,9 +160,9 @@ def test_an_interrupted_run_goes_on(stage2: str, capsys: pytest.CaptureFixture[s
 
 def test_output_file_and_format(stage2: str) -> None:
     save(Path("in.png"))
-    upscale("in.png", "new/name.jpg", stage2, device="cpu")
-    upscale("in.png", "new/name.jpg", stage2, "0,0.125", device="cpu")
-    upscale("in.png", "out", stage2, format="webp", device="cpu")
+    upscale("in.png", "new/name.jpg", checkpoint=stage2, device="cpu")
+    upscale("in.png", "new/name.jpg", checkpoint=stage2, control="0,0.125", device="cpu")
+    upscale("in.png", "out", checkpoint=stage2, format="webp", device="cpu")
     assert files(Path("new")) == ["name.jpg", "name_t0.00.jpg", "name_t0.125.jpg"]
     assert Path("out/in.webp").read_bytes()[8:12] == b"WEBP"
 
@@ -166,7 +170,7 @@ def test_output_file_and_format(stage2: str) -> None:
 def test_results_are_not_taken_for_input(stage2: str) -> None:
     save(Path("in/a.png"))
     for _ in range(2):
-        assert upscale("in", "in/restored", stage2, device="cpu") == 0
+        assert upscale("in", "in/restored", checkpoint=stage2, device="cpu") == 0
     assert files(Path("in")) == ["a.png", "restored/a.png"]
 
 
@@ -174,14 +178,14 @@ def test_results_are_not_taken_for_input(stage2: str) -> None:
 def test_originals_are_never_replaced(stage2: str, words: list[str]) -> None:
     before = save(Path("in/a.png")).read_bytes()
     with pytest.raises(ValueError, match="would replace an input image"):
-        upscale(*words, stage2, overwrite=True)
+        upscale(*words, checkpoint=stage2, overwrite=True)
     assert Path("in/a.png").read_bytes() == before
 
 
 def test_tiles_make_no_difference_to_small_images(stage2: str) -> None:
     save(Path("a.png"), (20, 16))
-    upscale("a.png", "whole", stage2, tile=0, device="cpu")
-    upscale("a.png", "tiled", stage2, tile=32, device="cpu")
+    upscale("a.png", "whole", checkpoint=stage2, tile=0, device="cpu")
+    upscale("a.png", "tiled", checkpoint=stage2, tile=32, device="cpu")
     assert Path("whole/a.png").read_bytes() == Path("tiled/a.png").read_bytes()
 
 
@@ -208,9 +212,9 @@ def test_the_option_knows_every_correction(capsys: pytest.CaptureFixture[str]) -
 
 def test_stage_one(stage1: str) -> None:
     save(Path("a.png"))
-    assert upscale("a.png", "out", stage1, device="cpu") == 0
+    assert upscale("a.png", "out", checkpoint=stage1, device="cpu") == 0
     with pytest.raises(ValueError, match="stage-1 model"):
-        upscale("a.png", "other", stage1, "0,0.5", device="cpu")
+        upscale("a.png", "other", checkpoint=stage1, control="0,0.5", device="cpu")
 
 
 def test_images_on_which_the_networks_fail_are_skipped(
@@ -219,32 +223,43 @@ def test_images_on_which_the_networks_fail_are_skipped(
     save(Path("a.png"))
     decode = LappedDecoder.forward
     monkeypatch.setattr(LappedDecoder, "forward", lambda *a: decode(*a) * float("nan"))
-    assert upscale("a.png", "out", stage2, device="cpu") == 1
+    assert upscale("a.png", "out", checkpoint=stage2, device="cpu") == 1
     assert "'a.png': The model produced NaN" in capsys.readouterr().err
     assert files(Path("out")) == []
 
 
 @pytest.mark.parametrize(
-    ("tile", "remedy"),
-    [(64, "Use --tile 32 or less (now: tiles of 64"), (0, "Use --tile 128 or less (now: the whole image at once)")],
+    ("tile", "longest", "remedy"),
+    [
+        (64, 70, "Use --tile 32 or less (now: tiles of 64 pixels)"),
+        (0, 300, "Use --tile 128 or less (now: the whole image at once)"),
+        (0, 70, "Use --tile 35 or less (now: the whole image at once)"),
+        (192, 70, "Use --tile 35 or less (now: the whole image at once)"),
+        (0, 9, "Use --device cpu, or free memory"),
+    ],
 )
 def test_too_little_memory_names_the_remedy(
-    tile: int, remedy: str, stage2: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tile: int,
+    longest: int,
+    remedy: str,
+    stage2: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    save(Path("a.png"))
+    save(Path("a.png"), (longest, 3))
     monkeypatch.setattr(Restorer, "trajectory", full)
-    assert upscale("a.png", "out", stage2, device="cpu", tile=tile) == 1
-    assert remedy in capsys.readouterr().err.replace("\n", " ")
+    assert upscale("a.png", "out", checkpoint=stage2, device="cpu", tile=tile) == 1
+    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["missing.png", "out"], "Expected an image or a folder of images at 'missing.png', found nothing."),
-        (["empty", "out"], "Expected images (.bmp, "),
+        (["empty", "out"], "Expected images ("),
         (["a.png", "out", "--control", "1.5"], "t in [0, 1] (0 realness, 1 fidelity), found 1.5"),
         (["a.png", "out", "--control", "0,x"], "found '0,x'"),
         (["a.png", "out", "--control", ""], "t in [0, 1] (0 realness, 1 fidelity), found none"),

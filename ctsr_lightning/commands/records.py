@@ -1,0 +1,84 @@
+"""What the results of `ctsr upscale` say about how they were made, and what those that are there already say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ctsr_lightning.commands.jobs import Job
+from ctsr_lightning.files import file_hash
+
+MISSING: Final = "missing"
+"""State of a result that is to be written."""
+DONE: Final = "done"
+"""State of a result that is there, made as it would be made now."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines a result beside the image.
+
+    Args:
+        controls: Values of t, one per result.
+        model: What tells the model from others.
+        color: Correction of colours.
+        precision: Type to compute in.
+        profile: What becomes of a colour profile.
+        strip: Leave metadata out.
+        overwrite: Replace results that are there.
+    """
+
+    controls: tuple[float, ...]
+    model: str
+    color: str
+    precision: str
+    profile: str
+    strip: bool
+    overwrite: bool
+
+    def record(self, t: float, source: Path) -> str:
+        """What a result says about how it was made, in words that `unlike` compares.
+
+        Args:
+            t: The control.
+            source: The image.
+
+        Raises:
+            OSError: If the image cannot be read.
+        """
+        return (
+            f"ctsr t={t!r} model={self.model} color={self.color} precision={self.precision} profile={self.profile} "
+            f"strip={'yes' if self.strip else 'no'} source={file_hash(source)[:16]}"
+        )
+
+    def states(self, job: Job) -> list[str]:
+        """State of each result of an image: `MISSING`, `DONE`, or how else it was made."""
+        return [self._state(t, target, job.source) for t, target in zip(self.controls, job.targets, strict=True)]
+
+    def _state(self, t: float, target: Path, source: Path) -> str:
+        from ctsr_lightning.images import read_record
+
+        try:
+            there = not self.overwrite and target.exists()
+            return unlike(read_record(target), self.record(t, source)) if there else MISSING
+        except OSError:  # reading the image, or writing, will tell what is wrong
+            return MISSING
+
+
+def unlike(found: str | None, wanted: str) -> str:
+    """`DONE` for a result that was made as it would be made now, or else how it was.
+
+    Args:
+        found: What the file says; None if it says nothing.
+        wanted: What it would say now.
+    """
+    if found == wanted:
+        return DONE
+    then, now = (dict(word.partition("=")[::2] for word in (text or "").split()) for text in (found, wanted))
+    if "t" not in then:
+        return "and does not say how it was made"
+    other = [name for name in now if then.get(name) != now[name]]
+    if "source" in other:
+        return "made from another image"
+    return "made with " + ", ".join(f"{name} {then.get(name, 'unknown')} in place of {now[name]}" for name in other)
