@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import io
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ctsr_lightning import __version__
+from ctsr_lightning.commands.options import trusted
 from ctsr_lightning.training import INTERRUPTED, VERBS, training_cli
 
 if TYPE_CHECKING:
@@ -41,16 +43,15 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `ctsr`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
+    report_errors(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
     if not argv or argv[0] in {"-h", "--help"}:
         print(overview())
     elif argv[0] == "--version":
         print(f"ctsr {__version__}")
-    else:
-        report_errors(lambda: _run(argv))
-
-
-def _run(argv: list[str]) -> None:
-    if argv[0] in COMMANDS:
+    elif argv[0] in COMMANDS:
         run_command(COMMANDS[argv[0]], argv[1:], f"ctsr {argv[0]}")
     elif argv[0] in VERBS:
         training_cli(argv)
@@ -68,6 +69,7 @@ def report_errors(work: Callable[[], None]) -> None:
     # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core,
     # a training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _write_anything()
     _silence_adverts()
     try:
         work()
@@ -129,9 +131,11 @@ def run_command(place: str, args: list[str], program: str) -> None:
     options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
+    packages = options.pop("trust", None)
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
-    code = function(*words, *several, **options)
+    with trusted(packages):
+        code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
 
@@ -161,6 +165,9 @@ def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser
     parameters = inspect.signature(function).parameters
     if "config" not in parameters:
         parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
+    if "checkpoint" in parameters:
+        text = "Packages, with commas between, whose classes a checkpoint may name: their code is imported and runs."
+        parser.add_argument("--trust", type=str | None, help=text)
     flags = [p.name for p in parameters.values() if p.default is False]
     words = _words(function)
     skip: set[str | int] = {*flags, *(word.name for word in words)}
@@ -220,6 +227,13 @@ def _raised_by(error: BaseException) -> str:
 def _exit(message: str, code: int) -> None:
     print(f"ctsr: {message}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def _write_anything() -> None:
+    """Let standard output and error show what their encoding lacks, such as an arrow or a file's name, by its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _silence_adverts() -> None:

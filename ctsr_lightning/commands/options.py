@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,19 @@ def listed(words: str | Sequence[str] | None) -> list[str]:
     """
     several = [words] if isinstance(words, str) else words or []
     return [word.strip() for text in several for word in text.split(",") if word.strip()]
+
+
+def trusted(packages: str | None) -> AbstractContextManager[None]:
+    """Context in which checkpoints may name classes of some packages, whose code then runs.
+
+    Args:
+        packages: Their names with commas between them, or None.
+    """
+    if packages is None:
+        return nullcontext()
+    from ctsr_lightning.inference.trust import trusting
+
+    return trusting(*listed(packages))
 
 
 def load_restorer(
