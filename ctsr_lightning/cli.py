@@ -11,9 +11,11 @@ import inspect
 import io
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ctsr_lightning import __version__
@@ -35,6 +37,14 @@ COMMANDS: Final = {
 
 TRACEBACK_VARIABLE: Final = "CTSR_TRACEBACK"
 
+_OF_SETTINGS: Final = ("lightning.pytorch.trainer.connectors.", "lightning.fabric.utilities.seed")
+"""Modules of other packages whose every ValueError is about a user's settings."""
+_IN_WORKER: Final = re.compile(
+    r"\ACaught \w+ in DataLoader worker process[\s\S]*\n  File \".*ctsr_lightning.*\n    .*\n(?:[ ~^]*\n)?"
+    r"[\w.]*(?:ValueError|FileNotFoundError|UnreadableImageError): ([\s\S]*)\Z"
+)
+"""What a process of a data loader hands on of an error that this package raised there: its traceback as text."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Run `ctsr`.
@@ -43,7 +53,7 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `ctsr`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
-    report_errors(lambda: _run(argv))
+    report_errors(lambda: _run(argv), argv)
 
 
 def _run(argv: list[str]) -> None:
@@ -60,11 +70,12 @@ def _run(argv: list[str]) -> None:
         _exit(f"'{argv[0]}' is not a command. Expected one of {known}; see ctsr --help.", 2)
 
 
-def report_errors(work: Callable[[], None]) -> None:
+def report_errors(work: Callable[[], None], words: Sequence[str] = ()) -> None:
     """Do the work of a command line; what is wrong with files and settings ends it with a message and exit code 1.
 
     Args:
         work: What to do.
+        words: The command line, whose configuration files are named where a value of theirs is missing.
     """
     # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core,
     # a training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
@@ -76,7 +87,7 @@ def report_errors(work: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Exception as error:
-        cause = user_error(error)
+        cause = _unset(error, words) or user_error(error)
         if cause is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
             raise
         _exit(f"{cause}\n({TRACEBACK_VARIABLE}=1 shows where this was raised.)", 1)
@@ -131,6 +142,7 @@ def run_command(place: str, args: list[str], program: str) -> None:
     options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
+    _refuse_empty(function, options)
     packages = options.pop("trust", None)
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
@@ -138,6 +150,18 @@ def run_command(place: str, args: list[str], program: str) -> None:
         code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
+
+
+def _refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse an empty text where it is no value, as a path is none: it comes of a variable that is not set."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        value = options.get(name)
+        if parameter.default != "" and any(text == "" for text in (value if isinstance(value, list) else [value])):
+            shown = name.upper() if parameter in _words(function) else f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"Expected a value for {shown}, found an empty text. Give one, or set the variable that it was to come "
+                "from."
+            )
 
 
 def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
@@ -209,13 +233,32 @@ def user_error(error: BaseException) -> BaseException | None:
     raised_by = _raised_by(error)
     if raised_by.startswith("jsonargparse.") and error.__cause__ is not None:
         return user_error(error.__cause__)
+    if told := _IN_WORKER.search(str(error)):
+        return ValueError(told.group(1)) if told.group(1).strip() else None
     if isinstance(error, OSError):
         concerned = isinstance(error, FileNotFoundError) or error.filename is not None
     elif isinstance(error, ValueError) or (isinstance(error, ImportError) and error.name is None):
-        concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", "lightning.pytorch.trainer.connectors."))
+        concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", *_OF_SETTINGS))
     else:
         concerned = type(error).__name__ == "MisconfigurationException"  # by name: Lightning may not be imported
     return error if concerned else None
+
+
+def _unset(error: BaseException, words: Sequence[str]) -> ValueError | None:
+    """The error for an interpolation of a configuration that has no value, such as that of an unset variable."""
+    if type(error).__module__ != "omegaconf.errors":  # by name: importing omegaconf takes time
+        return None
+    reason, *place = str(error).splitlines()
+    missing = re.search(r"variable '(\w+)'", reason) or re.search(r"'(\w+)'", reason)
+    name = missing.group(1) if missing else ""
+    files = [path for path in map(Path, words) if path.suffix in {".yaml", ".yml"} and path.is_file()]
+    files = [path for path in files if name in path.read_text(encoding="utf-8", errors="replace")] or files
+    where = ", ".join(f"'{path}'" for path in files) or "the configuration"
+    key = next((line.split(":", 1)[1].strip() for line in place if "full_key" in line), "")
+    return ValueError(
+        f"Expected a value for what {where} names{f' at {key}' if key else ''}, found none: {reason} Set it, or give a "
+        f"default: ${{oc.env:{name or 'NAME'},default}}."
+    )
 
 
 def _raised_by(error: BaseException) -> str:

@@ -26,7 +26,7 @@ ALLOWED = {
     "control": set(),
     "files": set(),
     "frontier": {"frontier"},
-    "images": set(),
+    "images": {"images"},
     "progress": set(),
     "spectrum": set(),
     "tables": set(),

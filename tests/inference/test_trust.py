@@ -82,10 +82,10 @@ def test_the_refusal_says_which_file_and_which_option(written: Any, stranger: st
     path = written(codec=f"{stranger}.Codec")
     with pytest.raises(ValueError, match=r"model\.ckpt' to name .* found 'a_stranger\.Codec', .*--trust a_stranger"):
         load_model(path)
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"]["fidelity"] = {"class_path": "a_stranger.Teacher"}
+    torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=r"found 'a_stranger\.Teacher'"):
-        checkpoint = torch.load(path, weights_only=True)
-        checkpoint["hyper_parameters"]["fidelity"] = {"class_path": "a_stranger.Teacher"}
-        torch.save(checkpoint, path)
         load_teachers(path)
 
 
@@ -128,6 +128,6 @@ def test_the_users_own_command_line_is_left_as_it_was(written: Any) -> None:
     """The lists of jsonargparse belong to the process; this is private there, so renamed it would fail here."""
     before = dict(_common.parsing_settings)
     assert load_model(written())
-    with pytest.raises(ValueError, match="found 'os.system'"):
+    with pytest.raises(ValueError, match=r"found 'os\.system'"):
         load_model(written(codec="os.system"))
     assert _common.parsing_settings == before

@@ -17,37 +17,18 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+from ctsr_lightning.images.listing import (
+    IMAGE_SUFFIXES as IMAGE_SUFFIXES,
+)
+from ctsr_lightning.images.listing import (
+    list_images as list_images,
+)
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 class UnreadableImageError(ValueError):
     """A file that has an image's suffix but cannot be decoded."""
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, sorted by path.
-
-    Args:
-        folder: The folder; it is searched recursively, hidden files are left out.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist or holds no image.
-    """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"Expected a folder of images at '{root}', found {'a file' if root.exists() else 'nothing'}. "
-            "Check the path, relative paths start at the current directory."
-        )
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise FileNotFoundError(
-            f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) below '{root}', found none. "
-            "Put photos there or name another folder."
-        )
-    return found
 
 
 def read_image(path: str | Path) -> Tensor:
