@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ctsr_lightning import __version__
-from ctsr_lightning.commands.options import trusted
+from ctsr_lightning.commands.options import refuse_empty, trusted
 from ctsr_lightning.training import INTERRUPTED, VERBS, training_cli
 
 if TYPE_CHECKING:
@@ -37,8 +37,13 @@ COMMANDS: Final = {
 
 TRACEBACK_VARIABLE: Final = "CTSR_TRACEBACK"
 
-_OF_SETTINGS: Final = ("lightning.pytorch.trainer.connectors.", "lightning.fabric.utilities.seed")
-"""Modules of other packages whose every ValueError is about a user's settings."""
+_OF_SETTINGS: Final = (
+    "lightning.pytorch.trainer.connectors.",
+    "lightning.fabric.accelerators.",
+    "lightning.fabric.utilities.device_parser",
+    "lightning.fabric.utilities.seed",
+)
+"""Modules of other packages whose every ValueError and TypeError is about a user's settings."""
 _IN_WORKER: Final = re.compile(
     r"\ACaught \w+ in DataLoader worker process[\s\S]*\n  File \".*ctsr_lightning.*\n    .*\n(?:[ ~^]*\n)?"
     r"[\w.]*(?:ValueError|FileNotFoundError|UnreadableImageError): ([\s\S]*)\Z"
@@ -142,7 +147,7 @@ def run_command(place: str, args: list[str], program: str) -> None:
     options = command_parser(function, program).parse_args([_underscored(word) for word in args]).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
-    _refuse_empty(function, options)
+    refuse_empty(function, options)
     packages = options.pop("trust", None)
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
@@ -150,18 +155,6 @@ def run_command(place: str, args: list[str], program: str) -> None:
         code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
-
-
-def _refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse an empty text where it is no value, as a path is none: it comes of a variable that is not set."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        value = options.get(name)
-        if parameter.default != "" and any(text == "" for text in (value if isinstance(value, list) else [value])):
-            shown = name.upper() if parameter in _words(function) else f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"Expected a value for {shown}, found an empty text. Give one, or set the variable that it was to come "
-                "from."
-            )
 
 
 def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
@@ -239,6 +232,8 @@ def user_error(error: BaseException) -> BaseException | None:
         concerned = isinstance(error, FileNotFoundError) or error.filename is not None
     elif isinstance(error, ValueError) or (isinstance(error, ImportError) and error.name is None):
         concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", *_OF_SETTINGS))
+    elif isinstance(error, TypeError):
+        concerned = raised_by.startswith(_OF_SETTINGS)
     else:
         concerned = type(error).__name__ == "MisconfigurationException"  # by name: Lightning may not be imported
     return error if concerned else None
