@@ -43,13 +43,35 @@ def find_in_words(words: list[str]) -> list[str]:
 
     Args:
         words: The words; `--config NAME.yaml` and `--config=NAME.yaml` alike.
+
+    Raises:
+        ValueError: If such a file is no YAML.
     """
     found = []
     for word in words:
         option, separator, name = word.partition("=") if word.startswith("--") else ("", "", word)
-        is_file = name.endswith((".yaml", ".yml"))
-        found.append(f"{option}{separator}{find_config(name)}" if is_file else word)
+        if name.endswith((".yaml", ".yml")):
+            file = find_config(name)
+            _check_syntax(file)
+            word = f"{option}{separator}{file}"  # noqa: PLW2901
+        found.append(word)
     return found
+
+
+def _check_syntax(file: Path) -> None:
+    """Refuse a configuration file with wrong syntax by its name, which jsonargparse does not give."""
+    import yaml
+
+    if not file.is_file():
+        return
+    try:
+        yaml.compose(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).replace('"<unicode string>", ', "").split())
+        raise ValueError(
+            f"Expected a configuration in YAML in '{file}', found wrong syntax: {reason}. Correct the file; YAML is "
+            "indented by spaces, not tabs."
+        ) from error
 
 
 def take_nulls(words: list[str]) -> tuple[list[str], list[str]]:
