@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,7 +123,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise UnreadableImageError(
             f"Cannot read '{path}': it is no image, or damaged. Convert or remove it."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise UnreadableImageError(f"Cannot read '{path}' as an image: {error}. Convert or remove the file.") from error
 
 
