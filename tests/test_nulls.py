@@ -11,20 +11,7 @@ UNET = "ctsr_lightning.networks.nano_unet"
 
 
 def test_words_that_set_something_to_null() -> None:
-    words = [
-        "fit",
-        "--config",
-        "x.yaml",
-        "--a.b.c",
-        "null",
-        "--a.b.d=~",
-        "--a.b",
-        "null",
-        "--a.b.e",
-        "3",
-        "--f",
-        "null",
-    ]
+    words = ["fit", "--config", "x.yaml", "--a.b.c", "null", "--a.b.d=~", "--a.b", "null", "--a.b.e", "3", "--f=null"]
     assert take_nulls(words) == (
         ["fit", "--config", "x.yaml", "--a.b", "null", "--a.b.e", "3", "--f=null"],
         ["a.b.c", "a.b.d"],

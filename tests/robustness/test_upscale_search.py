@@ -42,14 +42,14 @@ def pixels(mode: str, width: int, height: int, seed: int) -> Image.Image:
 @settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(
     file=FILES,
-    width=st.integers(1, 40),
-    height=st.integers(1, 40),
+    width=st.integers(1, 16),
+    height=st.integers(1, 16),
     orientation=st.sampled_from([None, 1, 3, 6, 7, 99]),
     seed=st.integers(0, 2**16),
     options=st.fixed_dictionaries(
         {
             "control": st.sampled_from([0, 1.0, "0,0.5,1"]),
-            "tile": st.sampled_from([None, 0, 1, 5, 16]),
+            "tile": st.sampled_from([None, 0, 3, 8]),
             "format": st.sampled_from(["png", "jpg", "webp", "bmp", "tif"]),
             "color": st.sampled_from(["none", "adain", "wavelet"]),
         }
