@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ctsr_lightning.images import read_image, write_image
     from ctsr_lightning.inference.loading import load_teachers
     from ctsr_lightning.inference.restorer import Restorer, Trajectory
+    from ctsr_lightning.inference.trust import trusting
     from ctsr_lightning.training import fit
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = (
     "fit",
     "load_teachers",
     "read_image",
+    "trusting",
     "write_image",
 )
 
@@ -50,6 +52,7 @@ _HOMES = {
     "fit": "training",
     "load_teachers": "inference.loading",
     "read_image": "images",
+    "trusting": "inference.trust",
     "write_image": "images",
 }
 

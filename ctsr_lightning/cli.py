@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import io
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ctsr_lightning import __version__
+from ctsr_lightning.commands.options import refuse_empty, trusted
 from ctsr_lightning.training import INTERRUPTED, VERBS, training_cli
 
 if TYPE_CHECKING:
@@ -33,6 +37,19 @@ COMMANDS: Final = {
 
 TRACEBACK_VARIABLE: Final = "CTSR_TRACEBACK"
 
+_OF_SETTINGS: Final = (
+    "lightning.pytorch.trainer.connectors.",
+    "lightning.fabric.accelerators.",
+    "lightning.fabric.utilities.device_parser",
+    "lightning.fabric.utilities.seed",
+)
+"""Modules of other packages whose every ValueError and TypeError is about a user's settings."""
+_IN_WORKER: Final = re.compile(
+    r"\ACaught \w+ in DataLoader worker process[\s\S]*\n  File \".*ctsr_lightning.*\n    .*\n(?:[ ~^]*\n)?"
+    r"[\w.]*(?:ValueError|FileNotFoundError|UnreadableImageError): ([\s\S]*)\Z"
+)
+"""What a process of a data loader hands on of an error that this package raised there: its traceback as text."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Run `ctsr`.
@@ -41,16 +58,15 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `ctsr`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
+    report_errors(lambda: _run(argv), argv)
+
+
+def _run(argv: list[str]) -> None:
     if not argv or argv[0] in {"-h", "--help"}:
         print(overview())
     elif argv[0] == "--version":
         print(f"ctsr {__version__}")
-    else:
-        report_errors(lambda: _run(argv))
-
-
-def _run(argv: list[str]) -> None:
-    if argv[0] in COMMANDS:
+    elif argv[0] in COMMANDS:
         run_command(COMMANDS[argv[0]], argv[1:], f"ctsr {argv[0]}")
     elif argv[0] in VERBS:
         training_cli(argv)
@@ -59,22 +75,24 @@ def _run(argv: list[str]) -> None:
         _exit(f"'{argv[0]}' is not a command. Expected one of {known}; see ctsr --help.", 2)
 
 
-def report_errors(work: Callable[[], None]) -> None:
+def report_errors(work: Callable[[], None], words: Sequence[str] = ()) -> None:
     """Do the work of a command line; what is wrong with files and settings ends it with a message and exit code 1.
 
     Args:
         work: What to do.
+        words: The command line, whose configuration files are named where a value of theirs is missing.
     """
     # Threads of torch on a CPU wait for each other by spinning, by default for ever: where another program took a core,
     # a training step was measured to take forty times as long. A short spin costs nothing and cannot do that.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _write_anything()
     _silence_adverts()
     try:
         work()
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Exception as error:
-        cause = user_error(error)
+        cause = _unset(error, words) or user_error(error)
         if cause is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
             raise
         _exit(f"{cause}\n({TRACEBACK_VARIABLE}=1 shows where this was raised.)", 1)
@@ -129,9 +147,12 @@ def run_command(place: str, args: list[str], program: str) -> None:
     options = command_parser(function, program).parse_args(_in_order(function, args)).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
+    refuse_empty(function, options)
+    packages = options.pop("trust", None)
     words = [options.pop(parameter.name) for parameter in _words(function)]
     several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
-    code = function(*words, *several, **options)
+    with trusted(packages):
+        code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
 
@@ -161,6 +182,9 @@ def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser
     parameters = inspect.signature(function).parameters
     if "config" not in parameters:
         parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
+    if "checkpoint" in parameters:
+        text = "Packages, with commas between, whose classes a checkpoint may name: their code is imported and runs."
+        parser.add_argument("--trust", type=str | None, help=text)
     flags = [p.name for p in parameters.values() if p.default is False]
     words = _words(function)
     skip: set[str | int] = {*flags, *(word.name for word in words)}
@@ -225,13 +249,34 @@ def user_error(error: BaseException) -> BaseException | None:
     raised_by = _raised_by(error)
     if raised_by.startswith("jsonargparse.") and error.__cause__ is not None:
         return user_error(error.__cause__)
+    if told := _IN_WORKER.search(str(error)):
+        return ValueError(told.group(1)) if told.group(1).strip() else None
     if isinstance(error, OSError):
         concerned = isinstance(error, FileNotFoundError) or error.filename is not None
     elif isinstance(error, ValueError) or (isinstance(error, ImportError) and error.name is None):
-        concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", "lightning.pytorch.trainer.connectors."))
+        concerned = raised_by.startswith(("ctsr_lightning.", "recipes.", *_OF_SETTINGS))
+    elif isinstance(error, TypeError):
+        concerned = raised_by.startswith(_OF_SETTINGS)
     else:
         concerned = type(error).__name__ == "MisconfigurationException"  # by name: Lightning may not be imported
     return error if concerned else None
+
+
+def _unset(error: BaseException, words: Sequence[str]) -> ValueError | None:
+    """The error for an interpolation of a configuration that has no value, such as that of an unset variable."""
+    if type(error).__module__ != "omegaconf.errors":  # by name: importing omegaconf takes time
+        return None
+    reason, *place = str(error).splitlines()
+    missing = re.search(r"variable '(\w+)'", reason) or re.search(r"'(\w+)'", reason)
+    name = missing.group(1) if missing else ""
+    files = [path for path in map(Path, words) if path.suffix in {".yaml", ".yml"} and path.is_file()]
+    files = [path for path in files if name in path.read_text(encoding="utf-8", errors="replace")] or files
+    where = ", ".join(f"'{path}'" for path in files) or "the configuration"
+    key = next((line.split(":", 1)[1].strip() for line in place if "full_key" in line), "")
+    return ValueError(
+        f"Expected a value for what {where} names{f' at {key}' if key else ''}, found none: {reason} Set it, or give a "
+        f"default: ${{oc.env:{name or 'NAME'},default}}."
+    )
 
 
 def _raised_by(error: BaseException) -> str:
@@ -243,6 +288,13 @@ def _raised_by(error: BaseException) -> str:
 def _exit(message: str, code: int) -> None:
     print(f"ctsr: {message}", file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def _write_anything() -> None:
+    """Let standard output and error show what their encoding lacks, such as an arrow or a file's name, by its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _silence_adverts() -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ctsr_lightning.configs import find_in_words
+from ctsr_lightning.configs import find_in_words, take_nulls, with_nulls
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -124,7 +124,8 @@ def _cli_class() -> type[LightningCLI]:
         def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
             """Parse `args`, whatever `sys.argv` holds: tests and notebooks have words of their own there."""
             self.words = list(args) if isinstance(args, list) else sys.argv[1:]
-            self.config = parser.parse_args(self.words)
+            words, nulls = take_nulls(self.words)
+            self.config = with_nulls(parser.parse_args(words), nulls)
 
         def _parse_ckpt_path(self) -> None:
             """Leave the configuration alone: what the user typed wins over what a checkpoint remembers."""

@@ -25,6 +25,7 @@ NAMES = {
     "fit",
     "load_teachers",
     "read_image",
+    "trusting",
     "write_image",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctsr_lightning.data.files import train_samples, val_samples
+from ctsr_lightning.images.samples import train_samples, val_samples
 from ctsr_lightning.weights.shipped import shipped_folder
 from helpers.config_runs import CONFIGS, QUIET, Events, ctsr, nano_words
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ctsr_lightning.inference.settings import Color, Precision
 
@@ -21,6 +23,41 @@ def listed(words: str | Sequence[str] | None) -> list[str]:
     """
     several = [words] if isinstance(words, str) else words or []
     return [word.strip() for text in several for word in text.split(",") if word.strip()]
+
+
+def refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse an empty text where it is no value, as a path is none: it comes of a variable that is not set.
+
+    Args:
+        function: The command; texts that are empty by default may be.
+        options: Its arguments.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, parameter in inspect.signature(function).parameters.items():
+        value = options.get(name)
+        texts = value if isinstance(value, list | tuple) else [value]
+        if parameter.default != "" and any(str(text) == "" for text in texts):
+            by_place = parameter.kind in {parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL}
+            shown = name.upper() if by_place or parameter.default is parameter.empty else f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"Expected a value for {shown}, found an empty text. Give one, or set the variable that it was to come "
+                "from."
+            )
+
+
+def trusted(packages: str | None) -> AbstractContextManager[None]:
+    """Context in which checkpoints may name classes of some packages, whose code then runs.
+
+    Args:
+        packages: Their names with commas between them, or None.
+    """
+    if packages is None:
+        return nullcontext()
+    from ctsr_lightning.inference.trust import trusting
+
+    return trusting(*listed(packages))
 
 
 def load_restorer(

@@ -22,14 +22,15 @@ from ctsr_lightning.data.datasets import (
     RestorationDataset,
     Sample,
     WithoutTruth,
+    length,
 )
 from ctsr_lightning.data.degradation.recipe import Degradation
-from ctsr_lightning.data.files import ImageCache, Skipped, train_samples, val_samples
+from ctsr_lightning.data.files import ImageCache, Skipped
 from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
 from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
-
-Sources = list[str | Path] | str | Path | None
+from ctsr_lightning.images.listing import Sources, named_paths
+from ctsr_lightning.images.samples import train_samples, val_samples
 
 
 class CountTrained(Callback):
@@ -101,7 +102,7 @@ class RealESRGANDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         sources = {"train": train, "val": val, "test": test, "predict": predict}
-        self.sources = {split: _listed(named) for split, named in sources.items()}
+        self.sources = {split: named_paths(named) for split, named in sources.items()}
         self.pair_folders = {"train": pairs or [], "val": val_pairs or [], "test": test_pairs or []}
         for name, value in {"scale": scale, "crop": crop, "val_repeats": val_repeats, "batch_size": batch_size}.items():
             if value < 1:
@@ -129,6 +130,7 @@ class RealESRGANDataModule(LightningDataModule):
         self._counter = CountTrained()
         self._datasets: dict[str, Dataset[Sample]] = {}
         self._found: dict[str, Files] = {}
+        self.remarks: dict[str, str] = {}  # what was left out of each split
 
     def setup(self, stage: str) -> None:
         """Find the files that a stage needs.
@@ -154,19 +156,23 @@ class RealESRGANDataModule(LightningDataModule):
             files = {split: self._scan(split) for split in ("train", "val")}
             for split, found in files.items():
                 rank_zero_info(f"`{split}`: {len(found.photos)} photos, {len(found.pairs)} pairs.")
-            common = files["train"].paths & files["val"].paths
-            if common:
+            if common := files["train"].paths & files["val"].paths:
                 rank_zero_warn(f"{len(common)} files are both trained and validated on, '{min(common)}' among them.")
+
+    def teardown(self, stage: str) -> None:
+        """Say at the end of a training which images it could no longer read."""
+        dataset = self._datasets.get("train")
+        if stage == "fit" and isinstance(dataset, MixedDataset) and (note := dataset.replacements()):
+            rank_zero_warn(f"`train`: {note}")
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of `batch_size` random crops; a resumed run goes on where the checkpoint was made."""
         dataset = self._datasets["train"]
         rank, world_size = self._process
         together = self.batch_size * world_size
-        wanted = self.samples_per_epoch or _length(dataset)
-        length = math.ceil(wanted / together) * together
+        epoch = math.ceil((self.samples_per_epoch or length(dataset)) / together) * together
         sampler = TrainingSampler(
-            _length(dataset), length, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
+            length(dataset), epoch, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
         )
         loader = ResumableLoader(
             Remembered(dataset) if self.pool is not None and self.num_workers == 0 else dataset,
@@ -203,11 +209,10 @@ class RealESRGANDataModule(LightningDataModule):
                 "Expected training images that are degraded in the worker, found `degrade_on: device`: on a GPU they "
                 "may differ in the last bit, and would not be found again. Set `degrade_on: worker`, or train on pairs."
             )
-        shares: dict[str, list[Any]] = {
-            "train": list(TrainingSampler(_length(self._datasets["train"]), self.pool, seed=self.seed))
-        }
+        draws = TrainingSampler(length(self._datasets["train"]), self.pool, seed=self.seed)
+        shares: dict[str, list[Any]] = {"train": list(draws)}
         if "val" in self._datasets:
-            shares["val"] = list(range(_length(self._datasets["val"])))
+            shares["val"] = list(range(length(self._datasets["val"])))
         return {
             split: DataLoader(
                 self._datasets[split],
@@ -242,6 +247,11 @@ class RealESRGANDataModule(LightningDataModule):
         return [photo.path for photo in self._scan("val").photos]
 
     @property
+    def test_images(self) -> list[Path]:
+        """The files of the test set: photos and both sides of pairs."""
+        return sorted(self._scan("test" if self._named("test") else "val").paths)
+
+    @property
     def _process(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
@@ -254,7 +264,7 @@ class RealESRGANDataModule(LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size or self.eval_batch_size,
-            sampler=EvaluationSampler(_length(dataset), rank=rank, world_size=world_size),
+            sampler=EvaluationSampler(length(dataset), rank=rank, world_size=world_size),
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=persistent and self.num_workers > 0,
@@ -326,16 +336,9 @@ class RealESRGANDataModule(LightningDataModule):
 
     def _report(self, split: str, skipped: Skipped) -> None:
         if skipped.reasons:
-            rank_zero_warn(f"`{split}`: {skipped.message('images')}")
+            self.remarks[split] = skipped.message("images")
+            rank_zero_warn(f"`{split}`: {self.remarks[split]}")
 
     def _least(self, split: str) -> int:
         """Least height and width that an image must have."""
         return {"train": self.crop, "predict": 1}.get(split, self.val_crop or self.scale)
-
-
-def _listed(sources: Sources) -> list[str]:
-    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources or []]
-
-
-def _length(dataset: Dataset[Sample]) -> int:
-    return len(dataset)  # type: ignore[arg-type]

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ctsr_lightning.data.boxes import Box
 from ctsr_lightning.data.degradation.operators import usm_sharpen
 from ctsr_lightning.data.degradation.plan import DegradationPlan, one_thread
 from ctsr_lightning.data.degradation.recipe import Degradation
 from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
-from ctsr_lightning.images import UnreadableImageError, quantize, resize_bicubic
+from ctsr_lightning.images import Pixels, UnreadableImageError, quantize, resize_bicubic
 
 
 class Sample(NamedTuple):
@@ -37,33 +38,6 @@ class Sample(NamedTuple):
     """How to make lq from gt, where lq is None."""
     key: str
     """Name of the image."""
-
-
-class Box(NamedTuple):
-    """A crop in pixels."""
-
-    top: int
-    """First row."""
-    left: int
-    """First column."""
-    height: int
-    """Number of rows."""
-    width: int
-    """Number of columns."""
-
-    def times(self, factor: int) -> Box:
-        """The same crop in an image that is larger by a whole factor."""
-        return Box(*(factor * value for value in self))
-
-    @property
-    def rows(self) -> slice:
-        """The crop along the height."""
-        return slice(self.top, self.top + self.height)
-
-    @property
-    def columns(self) -> slice:
-        """The crop along the width."""
-        return slice(self.left, self.left + self.width)
 
 
 class RestorationDataset(Dataset[Sample], ABC):
@@ -83,7 +57,7 @@ class RestorationDataset(Dataset[Sample], ABC):
         self.crop = crop
         self.seed = seed
         self.repeats = repeats
-        self._damaged: set[int] = set()
+        self._damaged = torch.zeros(len(keys), dtype=torch.bool).share_memory_()  # written by worker processes
 
     @abstractmethod
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
@@ -95,6 +69,11 @@ class RestorationDataset(Dataset[Sample], ABC):
             place: Whether the crop lies at random, not at the centre.
             flip: Whether the image may be mirrored.
         """
+
+    @property
+    def replaced(self) -> list[str]:
+        """Images that could not be read in training, in whose place others were drawn."""
+        return [self.keys[index] for index in self._damaged.nonzero().flatten().tolist()]
 
     def __len__(self) -> int:
         return len(self.keys) * self.repeats
@@ -114,20 +93,21 @@ class RestorationDataset(Dataset[Sample], ABC):
         return sample._replace(key=f"{key}_{repeat + 1}") if self.repeats > 1 else sample
 
     def _draw(self, draw: Draw) -> Sample:
-        """Make a training sample; a file that turns out to be damaged is named once and the next one taken.
+        """Make a training sample; a file that is damaged or gone is named once and the next one taken.
 
         Raises:
             UnreadableImageError: If no image can be decoded.
         """
         count = len(self.keys)
         for index in ((draw.image + step) % count for step in range(count)):
-            if index in self._damaged:
+            if self._damaged[index]:
                 continue
             try:
                 return self.make(index, torch.Generator().manual_seed(draw.seed), place=True, flip=True)
-            except UnreadableImageError as error:
-                self._damaged.add(index)
-                warnings.warn(f"{error} Training goes on without it ({len(self._damaged)} so far).", stacklevel=2)
+            except (UnreadableImageError, FileNotFoundError) as error:
+                self._damaged[index] = True
+                so_far = int(self._damaged.sum())
+                warnings.warn(f"{error} Training goes on without it ({so_far} so far).", stacklevel=2)
         raise UnreadableImageError(f"None of the {count} training images can be decoded. Check the files.")
 
     def _box(self, size: tuple[int, int], crop: int | None, generator: torch.Generator, *, place: bool) -> Box:
@@ -178,7 +158,7 @@ class PhotoDataset(RestorationDataset):
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
         """Crop a photo and degrade the crop."""
         photo = self.photos[index]
-        pixels = self.cache.pixels(photo.path)
+        pixels = _pixels(photo, self.cache)
         height, width = (side // self.scale * self.scale for side in pixels.shape[:2])
         box = self._box((height, width), self.crop, generator, place=place)
         gt = to_tensor(pixels[box.rows, box.columns])
@@ -222,13 +202,13 @@ class PairDataset(RestorationDataset):
         pair = self.pairs[index]
         size = pair.native_size(self.scale)
         box = self._box(size, None if self.crop is None else self.crop // self.scale, generator, place=place)
-        pixels = self.cache.pixels(pair.lq.path)
+        pixels = _pixels(pair.lq, self.cache)
         if pair.upsampled:
             lq = _native(to_tensor(pixels), size, self.scale)[:, box.rows, box.columns]
         else:
             lq = to_tensor(pixels[box.rows, box.columns])
         outer = box.times(self.scale)
-        gt = to_tensor(self.cache.pixels(pair.gt.path)[outer.rows, outer.columns])
+        gt = to_tensor(_pixels(pair.gt, self.cache)[outer.rows, outer.columns])
         if flip and _coin(generator):
             lq, gt = lq.flip(-1), gt.flip(-1)
         return Sample(lq.contiguous(), gt, None, pair.gt.key)
@@ -244,6 +224,14 @@ class MixedDataset(Dataset[Sample]):
     def __init__(self, parts: Sequence[RestorationDataset]) -> None:
         self.parts = list(parts)
         self._ends = list(accumulate(len(part) for part in self.parts))
+
+    def replacements(self) -> str:
+        """Sentence on the images that could not be read in training; empty if there is none."""
+        if not (keys := [key for part in self.parts for key in part.replaced]):
+            return ""
+        named = ", ".join(keys[:3]) + " ..." * bool(keys[3:])
+        count = f"{len(keys)} of {sum(len(part.keys) for part in self.parts)}"
+        return f"{count} images could not be read while training, and others were drawn in their place: {named}."
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -288,7 +276,7 @@ class WithoutTruth(Dataset[Sample]):
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return length(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[index]._replace(gt=None)
@@ -306,12 +294,23 @@ class Remembered(Dataset[Sample]):
         self._samples: dict[Draw, Sample] = {}
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return length(self.dataset)
 
     def __getitem__(self, draw: Draw) -> Sample:
         if draw not in self._samples:
             self._samples[draw] = self.dataset[draw]
         return self._samples[draw]
+
+
+def _pixels(file: ImageFile, cache: ImageCache) -> Pixels:
+    """Decode an image whose size was read before, and may have changed since."""
+    pixels = cache.pixels(file.path)
+    height, width = pixels.shape[:2]
+    if (height, width) != (file.height, file.width):
+        raise UnreadableImageError(
+            f"'{file.path}' has {width}x{height} pixels, and had {file.width}x{file.height} when it was listed."
+        )
+    return pixels
 
 
 def _coin(generator: torch.Generator) -> bool:
@@ -322,3 +321,8 @@ def _native(lq: Tensor, size: tuple[int, int], scale: int) -> Tensor:
     """Undo an enlargement: antialiased bicubic, the usual way such images were made from the native ones."""
     whole = lq[:, : size[0] * scale, : size[1] * scale]
     return quantize(resize_bicubic(whole[None], size))[0]
+
+
+def length(dataset: Dataset[Sample]) -> int:
+    """Number of samples of a dataset that has one, as all of this package have."""
+    return len(dataset)  # type: ignore[arg-type]

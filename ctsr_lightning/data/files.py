@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ctsr_lightning.images import Pixels, UnreadableImageError, image_size, list_images, read_pixels
-
-TRAIN_SAMPLES: Final = (
-    "astronaut.png", "brick.png", "camera.png", "grass.png", "gravel.png", "motorcycle_left.png",
-    "motorcycle_right.png", "rocket.jpg",
-)  # fmt: skip
-"""Photographs of scikit-image to train on, 512 to 741 pixels on the long side; grey ones get three equal channels."""
-VAL_SAMPLES: Final = ("chelsea.png", "coffee.png")
-"""Photographs of scikit-image that are held out."""
+from ctsr_lightning.images import Pixels, UnreadableImageError, image_size, read_pixels
+from ctsr_lightning.images.listing import absence
 
 
 @dataclass(frozen=True)
@@ -103,47 +93,6 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return planes.float().div(255.0) if planes.dtype == torch.uint8 else planes
 
 
-def find_images(sources: Sequence[str | Path]) -> list[tuple[str, Path]]:
-    """List the image files of folders and single files with a unique key each.
-
-    Raises:
-        FileNotFoundError: If a source does not exist or a folder holds no image.
-    """
-    folders: list[Path] = []
-    files: list[Path] = []
-    for source in sources:
-        path = Path(source).expanduser()
-        found = [path] if path.is_file() else list_images(path)
-        folders += [path.parent if path.is_file() else path] * len(found)
-        files += found
-    stems = [relative_stem(folder, file) for folder, file in zip(folders, files, strict=True)]
-    return list(zip(unique_keys(stems, folders, files), files, strict=True))
-
-
-def relative_stem(root: Path, path: Path) -> str:
-    """The path of a file below its folder, without suffix, with forward slashes."""
-    return path.relative_to(root).with_suffix("").as_posix()
-
-
-def unique_keys(keys: Sequence[str], folders: Sequence[Path], files: Sequence[Path]) -> list[str]:
-    """Tell equal keys apart: by the folder's name, then by the file's suffix, then by a number.
-
-    Args:
-        keys: The keys, as short as can be.
-        folders: The folder that each key is relative to.
-        files: The file of each key.
-    """
-    unique = list(keys)
-    for extend in (
-        lambda key, i: f"{folders[i].resolve().name}/{key}",
-        lambda key, i: f"{key}.{files[i].suffix[1:]}",
-        lambda key, i: f"{key}-{i}",
-    ):
-        count = Counter(unique)
-        unique = [extend(key, i) if count[key] > 1 else key for i, key in enumerate(unique)]
-    return unique
-
-
 def usable_images(candidates: Iterable[tuple[str, Path]], least: int, skipped: Skipped) -> list[ImageFile]:
     """Keep the files that have an image's header and are large enough; the others are written down, never enlarged.
 
@@ -157,8 +106,8 @@ def usable_images(candidates: Iterable[tuple[str, Path]], least: int, skipped: S
         skipped.total += 1
         try:
             height, width = image_size(path)
-        except UnreadableImageError as error:
-            skipped.reasons[path] = f"unreadable, {error.__cause__}"
+        except (UnreadableImageError, FileNotFoundError) as error:
+            skipped.reasons[path] = f"unreadable, {error.__cause__}" if error.__cause__ else absence(path)
             continue
         if min(height, width) >= least:
             usable.append(ImageFile(key, path, height, width))
@@ -177,35 +126,7 @@ def decodable(file: ImageFile, cache: ImageCache, skipped: Skipped) -> bool:
     """
     try:
         cache.pixels(file.path)
-    except UnreadableImageError as error:
-        skipped.reasons[file.path] = f"damaged, {error.__cause__}"
+    except (UnreadableImageError, FileNotFoundError) as error:
+        skipped.reasons[file.path] = f"damaged, {error.__cause__}" if error.__cause__ else absence(file.path)
         return False
     return True
-
-
-def train_samples() -> list[Path]:
-    """List the sample photos to train on: eight, half of them grey textures and scenes."""
-    return _samples(TRAIN_SAMPLES)
-
-
-def val_samples() -> list[Path]:
-    """List the held-out sample photos, which are never trained on: a cat and a cup of coffee."""
-    return _samples(VAL_SAMPLES)
-
-
-def _samples(names: tuple[str, ...]) -> list[Path]:
-    # The package is only located, not imported: its files are all we need.
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "Expected the sample photos of scikit-image, which is not installed. "
-            'Run `pip install "ctsr-lightning[demo]"`, or name a folder of your own photos.'
-        )
-    folder = Path(spec.origin).parent / "data"
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"Expected {', '.join(missing)} in '{folder}', found nothing. This scikit-image comes without them: "
-            'run `pip install --force-reinstall "ctsr-lightning[demo]"`, or name a folder of your own photos.'
-        )
-    return [folder / name for name in names]

@@ -27,7 +27,7 @@ def stable_seed(*parts: object) -> int:
         parts: Anything whose text says what it is.
     """
     text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest(), "little")
 
 
 class TrainingSampler(DistributedSampler[Any]):

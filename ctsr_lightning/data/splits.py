@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ctsr_lightning.data.files import ImageCache, ImageFile, Skipped, decodable, find_images, unique_keys, usable_images
+from ctsr_lightning.data.files import ImageCache, ImageFile, Skipped, decodable, usable_images
 from ctsr_lightning.data.pairing.folders import PairFiles, PairFolder, find_pairs, require_whole
 from ctsr_lightning.data.samplers import stable_seed
+from ctsr_lightning.images.listing import find_images, unique_keys
 
 
 @dataclass

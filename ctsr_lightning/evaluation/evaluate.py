@@ -22,10 +22,12 @@ from ctsr_lightning.evaluation.setup import (
     build_metrics,
     caveats,
     colour_note,
+    image_remarks,
     load_data,
     recorded_files,
     save_partial_on_error,
 )
+from ctsr_lightning.images.listing import named_path
 from ctsr_lightning.inference.devices import describe_device, pick_device
 from ctsr_lightning.inference.pretrained import describe_model
 from ctsr_lightning.inference.restorer import Restorer
@@ -97,7 +99,7 @@ def evaluate_folder(
         chosen, notes = build_metrics(
             wanted, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
         )
-    first = Path(restored).expanduser()
+    first = named_path(restored)
     second, count = _ground_truth(gt, data)
     matched = match_files(first, second, names, remedy=REMEDY)
     if count not in {None, len(matched.pairs)}:
@@ -111,6 +113,7 @@ def evaluate_folder(
     pairing = matched.rule.describe("restored names", "ground-truth names")
     if pairing:
         notes.append(f"Files were paired by stem; {pairing}.")
+    notes += [f"Left out: '{path}', {reason}." for path, reason in matched.absent.items()]
     if lossy := sum(path.suffix.lower() in LOSSY for _, path, _ in jobs):
         notes.append(f"{lossy} restored files are JPEG or WebP: the figures include its loss.")
     settings = {
@@ -220,6 +223,7 @@ def evaluate_model(
             notes += missing
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
     batches, total = load_batches(module, limit)
+    notes += image_remarks(module)
     measurements = Measurements({**chosen, **own}, restorer.device, crop_border, seeds)
     if examples is not None:
         examples.every = max(1, total // max(1, examples.count))

@@ -30,7 +30,7 @@ def problems(restored: Path, gt: Path, cache: ImageCache) -> list[str]:
         sizes = [image_size(path) for path in (restored, gt)]
         kinds = [image_kind(path) for path in (restored, gt)]
         arrays = [cache.pixels(path) for path in (restored, gt)]
-    except UnreadableImageError as error:
+    except (UnreadableImageError, FileNotFoundError) as error:
         return [str(error)]
     found = [
         f"'{path}' has transparent pixels, which have no defined colour: flatten it."

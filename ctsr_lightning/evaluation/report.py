@@ -68,7 +68,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         write_per_image(folder / PER_IMAGE, self.measurements)
         write_json(folder / SUMMARY, self.as_dict())
-        (folder / TABLE).write_text(self.to_markdown(), encoding="utf-8")
+        (folder / TABLE).write_text(self.to_markdown(), encoding="utf-8", errors="backslashreplace")
         return folder
 
 
@@ -328,7 +328,7 @@ def write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -
         head: Names of the columns.
         lines: The rows.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(lines)

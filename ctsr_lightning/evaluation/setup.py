@@ -205,6 +205,24 @@ def caveats(measurements: Measurements) -> list[str]:
     return remarks
 
 
+def image_remarks(module: RealESRGANDataModule) -> list[str]:
+    """Notes on images that are left out of a measurement, and on transparent ones, which are measured over white.
+
+    Args:
+        module: The data module, set up.
+    """
+    from ctsr_lightning.images import image_kind
+
+    remarks = [f"**{remark}**" for remark in module.remarks.values()]
+    paths = module.test_images
+    if clear := [path for path in paths if image_kind(path) == "transparent"]:
+        named = ", ".join(f"'{path.name}'" for path in clear[:3]) + " ..." * bool(clear[3:])
+        remarks.append(
+            f"**{len(clear)} of {len(paths)} images have transparent pixels and were laid over white: {named}.**"
+        )
+    return remarks
+
+
 def benchmark_data(
     scale: int,
     lq: str | Path | None,

@@ -43,7 +43,7 @@ def write_report(
     sentences = [verdict.sentence() for verdict in verdicts] + ([comparison.sentence()] if comparison else [])
     verdict_list = ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
     text = markdown(measurements, report.source, [*verdict_list, *report.notes])
-    (folder / "tradeoff.md").write_text(text, encoding="utf-8")
+    (folder / "tradeoff.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     frontier = {
         "monotone": {verdict.metric: verdict.as_dict() for verdict in verdicts},
         "blend": comparison.as_dict() if comparison else None,
@@ -53,7 +53,7 @@ def write_report(
     write_image(folder / "tradeoff.png", render(tradeoff_figure(curves, markers, *axes, title)))
     choices = [Axis(name, higher) for name, higher in better.items()]
     page = tradeoff_html(curves, markers, *axes, title, " ".join(sentences), choices)
-    (folder / "tradeoff.html").write_text(page, encoding="utf-8")
+    (folder / "tradeoff.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     names = "tradeoff.csv, per_image.csv, tradeoff.md, tradeoff.png, tradeoff.html, tradeoff.json"
     return f"{text}\n→ {folder}/{names}"
 

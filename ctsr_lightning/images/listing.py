@@ -1,35 +1,165 @@
-"""Image files below a folder."""
+"""Image files below folders, and their names."""
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from PIL import features
 
 AVIF = {".avif"} if "avif" in features.modules and features.check_module("avif") else set()  # Pillow 11.3 and later
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | AVIF)
 """Suffixes of the files that count as images in a folder."""
+Sources = list[str | Path] | str | Path | None
+"""Folders and files that a user names."""
+
+SYSTEM_FOLDERS: Final = frozenset(
+    {
+        "__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found",
+        "network trash folder", "system volume information", "temporary items",
+    }
+)  # fmt: skip
+"""Folders, in small letters, in which archives, network drives and systems keep copies and what was deleted."""
+
+
+def named_path(path: str | Path) -> Path:
+    """The path that a user's text means, with the home folder for `~`.
+
+    Args:
+        path: The text.
+
+    Raises:
+        ValueError: If it is empty, which is no path: of an unset variable, mostly.
+    """
+    if isinstance(path, str) and not path.strip():
+        raise ValueError(f"Expected a path, found '{path}'. Name one, or set the variable that it was to come from.")
+    return Path(path).expanduser()
+
+
+def named_paths(sources: Sources) -> list[str]:
+    """The paths that a user names: several, one or none.
+
+    Args:
+        sources: The texts.
+
+    Raises:
+        ValueError: If one of them is empty.
+    """
+    several = [sources] if isinstance(sources, str | Path) else sources or []
+    return [str(named_path(source)) for source in several]
 
 
 def list_images(folder: str | Path) -> list[Path]:
     """List the image files below a folder, sorted by path.
 
+    Hidden files and folders are left out, and folders that systems leave (`SYSTEM_FOLDERS`). Links to folders are
+    followed, but every folder is entered once, so that links in a circle end. A link that leads nowhere is listed:
+    whoever opens it says so.
+
     Args:
-        folder: The folder; it is searched recursively, hidden files are left out.
+        folder: The folder; it is searched recursively.
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
+        OSError: If a folder in it may not be read.
+        ValueError: If the path is empty.
     """
-    root = Path(folder).expanduser()
+    root = named_path(folder)
     if not root.is_dir():
         raise FileNotFoundError(
             f"Expected a folder of images at '{root}', found {'a file' if root.exists() else 'nothing'}. "
             "Check the path, relative paths start at the current directory."
         )
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    found: list[Path] = []
+    entered: set[Path] = set()
+    waiting = [root]
+    while waiting:  # all of a tree before the links in it, so that a link to a part of the tree is not taken for it
+        for place, folders, files in os.walk(waiting.pop(0), onerror=_fail):
+            within = Path(place)
+            entered.add(within.resolve())
+            folders[:] = sorted(n for n in folders if _is_shown(n) and (within / n).resolve() not in entered)
+            waiting += [within / name for name in folders if (within / name).is_symlink()]
+            found += [within / name for name in files if _is_shown(name) and is_image_name(name)]
+        waiting = [link for link in waiting if link.resolve() not in entered]
     if not found:
         raise FileNotFoundError(
             f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) below '{root}', found none. "
             "Put photos there or name another folder."
         )
-    return found
+    return sorted(found)
+
+
+def absence(path: Path) -> str:
+    """Reason why a file that was listed cannot be opened."""
+    return "a link that leads nowhere" if path.is_symlink() else "no longer there, or no file"
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends like that of an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a file or folder is the user's, neither hidden nor left by a system."""
+    return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def find_images(sources: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """List the image files of folders and single files with a unique key each.
+
+    Args:
+        sources: Folders and files.
+
+    Raises:
+        FileNotFoundError: If a source does not exist or a folder holds no image.
+        ValueError: If a source is empty.
+    """
+    folders: list[Path] = []
+    files: list[Path] = []
+    for source in sources:
+        path = named_path(source)
+        found = [path] if path.is_file() else list_images(path)
+        folders += [path.parent if path.is_file() else path] * len(found)
+        files += found
+    stems = [relative_stem(folder, file) for folder, file in zip(folders, files, strict=True)]
+    return list(zip(unique_keys(stems, folders, files), files, strict=True))
+
+
+def relative_stem(root: Path, path: Path) -> str:
+    """Name of an image: its path below its folder, without suffix, with forward slashes.
+
+    Accented letters are composed (NFC), as some systems write them apart, and bytes that are no text are spelt out.
+
+    Args:
+        root: The folder.
+        path: The file.
+    """
+    text = path.relative_to(root).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", text.encode(errors="backslashreplace").decode())
+
+
+def unique_keys(keys: Sequence[str], folders: Sequence[Path], files: Sequence[Path]) -> list[str]:
+    """Tell equal keys apart: by the folder's name, then by the file's suffix, then by a number.
+
+    Args:
+        keys: The keys, as short as can be.
+        folders: The folder that each key is relative to.
+        files: The file of each key.
+    """
+    unique = list(keys)
+    for extend in (
+        lambda key, i: f"{folders[i].resolve().name}/{key}",
+        lambda key, i: f"{key}.{files[i].suffix[1:]}",
+        lambda key, i: f"{key}-{i}",
+    ):
+        count = Counter(unique)
+        unique = [extend(key, i) if count[key] > 1 else key for i, key in enumerate(unique)]
+    return unique

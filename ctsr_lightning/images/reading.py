@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -210,7 +209,7 @@ def _opened(path: str | Path, said: list[str] | None = None) -> Iterator[Image.I
         raise UnreadableImageError(
             f"Cannot read '{path}': it is no image, or damaged. Convert or remove it."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         reason = str(error).rstrip(".")
         raise UnreadableImageError(
             f"Cannot read '{path}' as an image: {reason}. Convert or remove the file."

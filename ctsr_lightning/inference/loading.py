@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from ctsr_lightning.inference.trust import only_nameable, refuse_foreign_code, stranger_error
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField
@@ -17,8 +17,8 @@ from ctsr_lightning.teachers.base import Teacher
 from ctsr_lightning.weights.reading import load_weights, read_checkpoint
 from ctsr_lightning.weights.search import find_weights, weight_search_path
 
-TRUSTED: Final = frozenset({"ctsr_lightning", "diffusers", "torch"})
-"""Packages that a checkpoint may name classes of; those of others count once the user's program has imported them."""
+_DENIED: Final = re.compile(r"Importing '([^']+)' is not allowed")
+"""jsonargparse's words for what `only_nameable` does not let it import."""
 
 
 def load_model(path: Path) -> TradeOff | OneStepStudent:
@@ -105,13 +105,17 @@ def _build(types: dict[str, Any], values: dict[str, Any], path: Path) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     for name, kind in types.items():
         parser.add_argument(f"--{name}", type=kind, required=True)
-    _refuse_strangers(values, path)
-    try:
-        return parser.instantiate(parser.parse_object(values))
-    except ArgumentError as error:
-        raise ValueError(
-            f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
-        ) from error
+    with only_nameable():
+        try:
+            parsed = parser.parse_object(values)
+            refuse_foreign_code(parsed.as_dict(), path)
+            return parser.instantiate(parsed)
+        except ArgumentError as error:
+            if denied := _DENIED.search(str(error)):
+                raise stranger_error(path, denied.group(1)) from error
+            raise ValueError(
+                f"The configuration in the checkpoint '{path}' does not fit this version of ctsr_lightning: {error}"
+            ) from error
 
 
 def _read_beside(weights: Path) -> dict[str, Any]:
@@ -124,26 +128,3 @@ def _read_beside(weights: Path) -> dict[str, Any]:
         )
     model = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("model") or {}
     return {"_class_path": model.get("class_path", ""), **model.get("init_args", {})}
-
-
-def _refuse_strangers(parts: dict[str, Any], path: Path) -> None:
-    """Refuse to import packages only because a file names them."""
-    for class_path in _class_paths(parts):
-        package = class_path.partition(".")[0]
-        if package not in TRUSTED and package not in sys.modules:
-            raise ValueError(
-                f"The checkpoint '{path}' names the class '{class_path}' of a package that is not imported. If you "
-                f"trust the file, import '{package}' before reading it."
-            )
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    """All `class_path` entries of nested dictionaries and lists."""
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield value["class_path"]
-        for item in value.values():
-            yield from _class_paths(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _class_paths(item)

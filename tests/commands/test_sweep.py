@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.sweep import sweep
@@ -164,3 +165,15 @@ def test_published_networks_stand_beside_the_curve(stage2: str) -> None:
     assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", label, "t=0.00", "t=1.00"]
     assert label in Path("out/tradeoff.html").read_text(encoding="utf-8")
     assert json.loads(Path("out/tradeoff.json").read_text())["settings"]["experts"][0]["file"] == "light.pth"
+
+
+@pytest.mark.filterwarnings("ignore:`test`")
+def test_the_report_says_what_is_damaged_and_what_transparent(stage2: str) -> None:
+    Path("gt/broken.png").write_bytes(Path("gt/waves.png").read_bytes()[:60])
+    Path("gt/gone.png").symlink_to("nowhere.png")
+    Image.new("RGBA", (32, 32), (200, 0, 0, 90)).save("gt/glass.png")
+    run(stage2, "--gt", "gt", "--control", "0", "--baselines", "none", "--examples", "0")
+    report = Path("out/tradeoff.md").read_text(encoding="utf-8")
+    assert "**2 of 5 images are left out: " in report
+    assert all(name in report for name in ("broken.png", "gone.png': a link that leads nowhere"))
+    assert "**1 of 3 images have transparent pixels and were laid over white: 'glass.png'.**" in report

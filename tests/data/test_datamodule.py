@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light
-from ctsr_lightning.data.files import val_samples
 from ctsr_lightning.images import read_image, write_image
+from ctsr_lightning.images.samples import val_samples
 from helpers.drawn_photos import draw_photo
 from helpers.reference import SHARED
 
@@ -332,3 +332,25 @@ def test_real_photos_and_pairs_load():
     batch = next(iter(module.test_dataloader()))
     assert (batch.lq.shape, batch.gt.shape) == ((1, 3, 128, 128), (1, 3, 512, 512))
     assert batch.key == ["realsr_Canon_001_LR4"]
+
+
+def test_links_that_lead_nowhere_are_left_out_and_counted(photos):
+    (photos / "gone.png").symlink_to(photos / "nowhere.png")
+    module = _module(photos)
+    with pytest.warns(UserWarning, match=r"`train`: 1 of 13 images are left out: .*gone.png': a link that leads now"):
+        module.setup("fit")
+
+
+def test_the_empty_text_names_no_folder():
+    for name in ("train", "val", "test", "predict"):
+        with pytest.raises(ValueError, match="Expected a path, found ''"):
+            _module(**{name: ""} if name != "train" else {"train": [""]})
+
+
+def test_the_end_of_a_training_says_which_photos_were_replaced(photos):
+    module = _module(photos)
+    module.setup("fit")
+    module.teardown("fit")
+    module._datasets["train"].parts[0]._damaged[0] = True
+    with pytest.warns(UserWarning, match=r"`train`: 1 of 10 images could not be read while training"):
+        module.teardown("fit")

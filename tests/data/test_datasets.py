@@ -8,10 +8,11 @@ from ctsr_lightning.data.collate import PlannedBatch, collate
 from ctsr_lightning.data.datasets import LowQualityDataset, MixedDataset, PairDataset, PhotoDataset, WithoutTruth
 from ctsr_lightning.data.degradation.operators import usm_sharpen
 from ctsr_lightning.data.degradation.recipe import realesrgan
-from ctsr_lightning.data.files import ImageCache, Skipped, find_images, usable_images
+from ctsr_lightning.data.files import ImageCache, Skipped, usable_images
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.samplers import Draw
 from ctsr_lightning.images import UnreadableImageError, quantize, read_image, write_image
+from ctsr_lightning.images.listing import find_images
 from helpers.drawn_photos import draw_photo
 
 
@@ -179,3 +180,28 @@ def test_batch_of_different_sizes_is_refused(photos):
     dataset = _photos(photos, crop=None)
     with pytest.raises(ValueError, match=r"found 64x48, 64x52 pixels. Set `eval_batch_size: 1`"):
         collate([dataset[0], dataset[12]])
+
+
+@pytest.mark.filterwarnings("default")
+def test_photos_that_vanish_or_shrink_are_replaced_and_counted(photos):
+    dataset = _photos(photos)
+    mixed = MixedDataset([dataset])
+    assert mixed.replacements() == ""
+    (photos / "03.png").unlink()
+    write_image(photos / "04.png", draw_photo(20, 20, 0))
+    with pytest.warns(UserWarning, match=r"(03|04).png.* Training goes on without it \((1|2) so far\)"):
+        sample = dataset[Draw(3, 17)]
+    assert _same(sample, dataset[Draw(5, 17)]), "the next photo, in the same draw"
+    assert mixed.replacements() == (
+        "2 of 12 images could not be read while training, and others were drawn in their place: 03, 04."
+    )
+    with pytest.raises(FileNotFoundError, match=r"03\.png"):
+        dataset[3]
+
+
+def test_worker_processes_count_together(photos):
+    """A flag that one process raises is seen by the others, as the end of a training sums them up."""
+    dataset = _photos(photos)
+    dataset._damaged[2] = True
+    assert dataset._damaged.is_shared()
+    assert dataset.replaced == ["02"]

@@ -9,15 +9,14 @@ from ctsr_lightning.data.files import (
     ImageCache,
     Skipped,
     decodable,
-    find_images,
     to_tensor,
-    train_samples,
     usable_images,
-    val_samples,
 )
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.splits import Files, hold_out
 from ctsr_lightning.images import image_size, read_image, write_image
+from ctsr_lightning.images.listing import find_images
+from ctsr_lightning.images.samples import train_samples, val_samples
 
 
 def _usable(folder, least=1):

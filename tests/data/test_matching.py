@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -126,3 +127,29 @@ def test_folders_that_cannot_be_matched_are_refused(tmp_path):
     for same in (full, tmp_path / "link", tmp_path / "empty" / ".." / "full"):
         with pytest.raises(ValueError, match=r"Expected two folders .*, found '.*' twice"):
             match_files(full, same)
+
+
+def test_names_that_are_composed_differently_are_equal(tmp_path):
+    names = ["é1", "ü2", "e3"]
+    one = _filled(tmp_path / "one", [normalize("NFC", name) for name in names])
+    two = _filled(tmp_path / "two", [normalize("NFD", name) for name in names])
+    assert set(match_files(one, two).pairs) == set(names)
+    marked = _filled(tmp_path / "marked", [normalize("NFD", f"gté_{name}") for name in names])
+    assert set(match_files(one, marked, Affixes(second=Affix(normalize("NFC", "gté_")))).pairs) == set(names)
+
+
+def test_links_that_lead_nowhere_are_left_out_and_named(tmp_path):
+    one, two = _filled(tmp_path / "one", ["a", "b"]), _filled(tmp_path / "two", ["a", "b"])
+    (one / "stray.png").symlink_to(tmp_path / "nowhere")
+    matched = match_files(one, two)
+    assert set(matched.pairs) == {"a", "b"}
+    assert matched.absent == {one / "stray.png": "a link that leads nowhere"}
+    (two / "b.png").unlink()
+    (two / "b.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"1 file without a partner: 'b.png' in .*one\..* '.*b.png' is a link"):
+        match_files(one, two)
+    for path in (two / "a.png", two / "b.png"):
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="0 pairs"):
+        match_files(one, two)

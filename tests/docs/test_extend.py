@@ -98,7 +98,8 @@ def test_training_codec_and_metric_work_from_one_configuration_and_restore(photo
     assert values["train/rec/charbonnier"] == pytest.approx(values["train/loss"])
     assert values["val/edge_error"] > 0
     assert (run / "weights.safetensors").is_file()
-    main(["upscale", str(photographs / "lq"), "restored", "--checkpoint", str(run / "checkpoints" / "last.ckpt")])
+    restore = ["upscale", str(photographs / "lq"), "restored", "--checkpoint", str(run / "checkpoints" / "last.ckpt")]
+    main([*restore, "--trust", "my_codec"])
     assert image_size("restored/one.png") == (64, 64)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctsr_lightning.data.files import val_samples
 from ctsr_lightning.images import read_image
+from ctsr_lightning.images.samples import val_samples
 from ctsr_lightning.metrics.grid import FLOOR, GridCheck, GridEnergy, grid_energy
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
 from ctsr_lightning.data.pairing.layouts import benchmark_folders, known_layouts
 from ctsr_lightning.data.pairing.matching import Affix, Affixes, match_files
+from ctsr_lightning.images.listing import named_path
 
 REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 
@@ -72,7 +73,7 @@ class PairFolder:
         if self.root is None:
             assert self.lq is not None
             assert self.gt is not None
-            return Path(self.lq).expanduser(), Path(self.gt).expanduser()
+            return named_path(self.lq), named_path(self.gt)
         lq, gt = benchmark_folders(self.root)
         if lq is None:
             raise FileNotFoundError(
@@ -127,6 +128,8 @@ def find_pairs(
     if folder.rule is None and notes is not None and matched.rule != Affixes():
         carried = matched.rule.describe("low-quality names", "ground-truth names")
         notes.append(f"{carried}; that is taken off to match '{lq_root}' with '{gt_root}'.")
+    skipped.total += len(matched.absent)
+    skipped.reasons |= matched.absent
     pairs = []
     for key, (lq_path, gt_path) in matched.pairs.items():
         lq_usable = usable_images([(key, lq_path)], 1, skipped)

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from ctsr_lightning.images import IMAGE_SUFFIXES
+from ctsr_lightning.images.listing import is_image_name, named_path
 
 LAYOUTS: Final = (("test_LR", "test_HR"), ("test_SR_bicubic", "test_HR"), ("LR", "HR"), ("lq", "gt"))
 """Sub-folders of low-quality images and of ground truth: StableSR's packs (in `test_SR_bicubic` the low-quality images
@@ -27,7 +27,7 @@ def benchmark_folders(root: str | Path) -> tuple[Path | None, Path]:
         FileNotFoundError: If there is no such folder, or no ground truth in it under one of the names in `LAYOUTS`.
         ValueError: If there is ground truth under several names.
     """
-    root = Path(root).expanduser()
+    root = named_path(root)
     found = list(_found(root))
     whole = [(lq, gt) for lq, gt in found if lq is not None]
     folders = whole or found
@@ -57,9 +57,9 @@ def gt_folder(path: str | Path) -> Path:
         FileNotFoundError: If there is no such folder.
         ValueError: If there is ground truth under several names.
     """
-    folder = Path(path).expanduser()
+    folder = named_path(path)
     known = list(_found(folder))
-    if not known or any(p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in folder.iterdir()):
+    if not known or any(is_image_name(p.name) and not p.name.startswith(".") and p.is_file() for p in folder.iterdir()):
         return folder
     return benchmark_folders(folder)[1]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from unicodedata import normalize
 
-from ctsr_lightning.data.files import relative_stem
-from ctsr_lightning.images import list_images
+from ctsr_lightning.images.listing import absence, list_images, named_path, relative_stem
 
 REMEDY: Final = "Add, remove or rename files, or say which prefix and suffix the names of each folder carry."
 COMMON_WORDS: Final = frozenset(
@@ -64,6 +64,8 @@ class Matched:
     """The file of the first and of the second folder by the shared part of their paths, with forward slashes."""
     rule: Affixes
     """Affixes taken off the names."""
+    absent: dict[Path, str] = field(default_factory=dict)
+    """Entries of the folders that are no files, which are left out, with the reason of each."""
 
 
 def match_files(first: str | Path, second: str | Path, rule: Affixes | None = None, *, remedy: str = REMEDY) -> Matched:
@@ -80,14 +82,19 @@ def match_files(first: str | Path, second: str | Path, rule: Affixes | None = No
         ValueError: If both folders are the same, several files have one stem, a file has no partner, or partners share
             nothing but a number.
     """
-    one, two = Path(first).expanduser(), Path(second).expanduser()
-    ones, twos = (_unique(root, ((relative_stem(root, p), p) for p in list_images(root))) for root in (one, two))
+    one, two = named_path(first), named_path(second)
+    listed = {root: list_images(root) for root in (one, two)}
+    absent = {path: absence(path) for paths in listed.values() for path in paths if not path.is_file()}
+    ones, twos = (
+        _unique(root, ((relative_stem(root, path), path) for path in listed[root] if path not in absent))
+        for root in (one, two)
+    )
     if one.resolve() == two.resolve():
         raise ValueError(f"Expected two folders to match with each other, found '{one}' twice. Name the other one.")
-    affixes = find_rule(list(ones), list(twos)) if rule is None else rule
+    affixes = find_rule(list(ones), list(twos)) if rule is None and ones and twos else rule or Affixes()
     there, truths = _stripped(one, ones, affixes.first), _stripped(two, twos, affixes.second)
-    found = Matched({key: (there[key], path) for key, path in truths.items() if key in there}, affixes)
-    if not len(found.pairs) == len(ones) == len(twos):
+    found = Matched({key: (there[key], path) for key, path in truths.items() if key in there}, affixes, absent)
+    if not found.pairs or not len(found.pairs) == len(ones) == len(twos):
         raise ValueError(_without_partner(one, ones, two, twos, found, remedy))
     if rule is None and only_numbers_shared(affixes, found.pairs):
         example = " with ".join(f"'{path.name}'" for path in min(found.pairs.values()))
@@ -191,7 +198,8 @@ def _unique(root: Path, named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 def _stripped(root: Path, files: dict[str, Path], affix: Affix) -> dict[str, Path]:
     split = ((*split_path(stem), path) for stem, path in files.items())
-    return _unique(root, ((p + name.removeprefix(affix.prefix).removesuffix(affix.suffix), f) for p, name, f in split))
+    prefix, suffix = (normalize("NFC", text) for text in (affix.prefix, affix.suffix))
+    return _unique(root, ((p + name.removeprefix(prefix).removesuffix(suffix), f) for p, name, f in split))
 
 
 def _without_partner(
@@ -203,12 +211,14 @@ def _without_partner(
         root: [path.relative_to(root).as_posix() for path in files.values() if path not in paired]
         for root, files in ((one, ones), (two, twos))
     }
+    left_out = "".join(f" '{path}' is {reason}." for path, reason in found.absent.items())
     carried = found.rule.describe(f"the names in '{one}'", f"those in '{two}'") if found.pairs else ""
     return (
         f"Expected a partner for each of the {len(ones)} files in '{one}' among the {len(twos)} in '{two}', found "
         f"{_count(len(found.pairs), 'pair')}{f', where {carried},' if carried else ''} and "
         f"{_count(sum(map(len, alone.values())), 'file')} without a partner: "
-        f"{'; '.join(f'{_first(names)} in {root}' for root, names in alone.items() if names)}. {remedy}"
+        f"{'; '.join(f'{_first(names)} in {root}' for root, names in alone.items() if names)}."
+        f"{left_out} {remedy}"
     )
 
 
