@@ -55,7 +55,7 @@ class TrainingStatistics(Callback):
         self._images += images
         self._end = time.perf_counter()
         self._busy += self._end - self._start
-        if trainer.global_step != self._logged and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step != self._logged and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
