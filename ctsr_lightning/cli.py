@@ -298,9 +298,10 @@ def _write_anything() -> None:
 
 
 def _silence_adverts() -> None:
-    """Drop log lines that advertise products or report unused 4-bit kernels; everything else passes."""
+    """Drop log lines that advertise products, or are about ways to compute and read that nothing here takes."""
     for logger, text in (
         ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless"),
+        ("lightning.pytorch.trainer.connectors.checkpoint_connector", "`weights_only` was not set"),  # ours is always
         ("bitsandbytes.backends.cpu.ops", "gemm_4bit_forward"),
     ):
         logging.getLogger(logger).addFilter(_Without(text))

@@ -33,7 +33,8 @@ class FiniteSteps:
         """Steps left out so far in this run."""
         self.gradient_norm = float("nan")
         """Norm of all gradients in the last step, before clipping; on each process that of its own shard."""
-        self._in_a_row = 0
+        self.in_a_row = 0
+        """Steps left out since the last one that was made, without those of the loss scaler."""
         self._keys: list[str] = []
         self._terms: dict[str, list[str]] = {}
 
@@ -68,14 +69,14 @@ class FiniteSteps:
         keys, terms, self._keys, self._terms = self._keys, self._terms, [], {}
         self.gradient_norm = float(norm)
         if gradients_fine and losses_fine:
-            self._in_a_row = 0
+            self.in_a_row = 0
             return
         for parameter in trained:
             parameter.grad = None
         self.skipped += 1
         if losses_fine and _scales_losses(trainer):
             return
-        self._in_a_row += 1
+        self.in_a_row += 1
         if terms or losses_fine:  # other processes have the terms otherwise
             what = f"the loss ({', '.join(terms)})" if terms else "the gradient"
             images = sorted({key for bad in terms.values() for key in bad}) or keys
@@ -93,10 +94,10 @@ class FiniteSteps:
         Raises:
             ValueError: In all processes, if too many steps in a row were left out.
         """
-        if self._in_a_row >= self.limit:
+        if self.in_a_row >= self.limit:
             raise ValueError(
-                f"{self._in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training ends "
-                f"at step {step}. Its weights are those of the last step that was finite. Lower the learning rate, "
+                f"{self.in_a_row} steps in a row had losses or gradients with NaN or infinity, so the training ends "
+                f"at step {step}. Its last checkpoint, if there is one, is from before these. Lower the learning rate, "
                 "clip gradients, or use bf16-mixed or 32-true; look at the images named above."
             )
 

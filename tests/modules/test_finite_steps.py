@@ -73,14 +73,15 @@ def test_accumulated_batches_are_left_out_together(notes):
     assert "on '4', '5'." in notes[0]
 
 
-def test_too_many_in_a_row_end_the_training_with_its_last_good_weights(tmp_path, notes):
+def test_too_many_in_a_row_end_the_training_and_leave_the_checkpoint_from_before(tmp_path, notes):
     module = Breaking(loss=(1, 3, 4, 5), max_skipped_steps=3)
-    last = LastCheckpoint(100, tmp_path)
+    last = LastCheckpoint(1, tmp_path)
     with pytest.raises(ValueError, match=r"3 steps in a row .* at step 6.*Lower the learning rate"):
         tiny.fit(module, max_steps=20, max_epochs=9, callbacks=[last], enable_checkpointing=True)
     assert len(notes) == 4
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["state_dict"]["w"].item() == module.w.item() < 3.0
+    assert kept["global_step"] == 3  # the next one was the first to be skipped
 
 
 def test_a_limit_of_none_in_a_row_is_refused():
