@@ -42,7 +42,7 @@ def test_any_text_can_be_written_to_any_stream(monkeypatch: pytest.MonkeyPatch, 
         (["sweep", "--output="], "--output"),
         (["evaluate", "", "gt"], "RESTORED"),
         (["evaluate", "restored", "gt", "--checkpoint", ""], "--checkpoint"),
-        (["upscale", "", "out"], "IMAGES"),
+        (["upscale", "", "out"], "PATHS"),
     ],
 )
 def test_the_empty_text_is_no_value(capsys: pytest.CaptureFixture[str], words: list[str], option: str) -> None:

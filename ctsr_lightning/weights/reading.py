@@ -47,7 +47,8 @@ def read_file(path: Path, expected: str, *, mapped: bool = False) -> Any:
     except FileNotFoundError:
         raise
     except Exception as error:  # RuntimeError, UnpicklingError, EOFError, … depending on where it breaks
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else "it ends early"
+        reason = f"{reason.rstrip('.')}."
         if reason.startswith("Weights only load failed"):  # goes on with how to run the file's code all the same
             reason = "it holds more than tensors and plain values, as far as it can be read."
         raise ValueError(

@@ -42,6 +42,7 @@ callbacks:
   - class_path: LastCheckpoint
     init_args: {{every_n_train_steps: 7}}
   - class_path: MemorySummary
+  - class_path: TrainingStatistics
 """
 
 

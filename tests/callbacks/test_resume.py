@@ -90,7 +90,7 @@ def test_two_processes_validate_as_one_stop_together_and_name_who_is_lost(tmp_pa
     for images in ("1", "3", "4"):
         assert one[images].keys() == {"val/loss", "val/prior/denoise"}
         assert two[images] == pytest.approx(one[images], rel=1e-12)
-    assert two["stopped"] == [128 + signal.SIGHUP, 1]
+    assert two["stopped"] == [128 + signal.SIGUSR1, 1]
     assert torch.load(tmp_path / "signal" / "last.ckpt", weights_only=True)["global_step"] == 1
     assert "but process 1 of 2 has ended or hangs (seen by process 0 at step" in two["lost"]
 

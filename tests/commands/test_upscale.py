@@ -262,7 +262,7 @@ def test_too_little_memory_names_the_remedy(
         (["empty", "out"], "Expected images ("),
         (["a.png", "out", "--control", "1.5"], "t in [0, 1] (0 realness, 1 fidelity), found 1.5"),
         (["a.png", "out", "--control", "0,x"], "found '0,x'"),
-        (["a.png", "out", "--control", ""], "t in [0, 1] (0 realness, 1 fidelity), found none"),
+        (["a.png", "out", "--control", ""], "Expected a value for --control, found an empty text"),
         (["a.png", "out", "--checkpoint", "a.png"], "Expected a Lightning checkpoint or safetensors file at 'a.png'"),
         (["a.png", "out", "--checkpoint", "no.ckpt"], "weight file (.safetensors, .ckpt or .pkl) at 'no.ckpt'"),
         (["in", "out.png"], "'in' is a folder, so its results need a folder too"),

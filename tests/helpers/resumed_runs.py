@@ -183,7 +183,7 @@ def together(rank: int, world_size: int, folder: str) -> dict[str, Any]:
         found[str(images)] = watch.seen
     if world_size > 1:
         watch = Watch()
-        signals = [Signal("on_train_batch_end", 1, signal.SIGHUP)] if rank == 1 else []
+        signals = [Signal("on_train_batch_end", 1, signal.SIGUSR1)] if rank == 1 else []
         try:
             train(Path(folder) / "signal", watch, *signals, data=Stream(4 // world_size), **ddp)
         except SystemExit as stop:
