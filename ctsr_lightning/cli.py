@@ -92,7 +92,7 @@ def report_errors(work: Callable[[], None], words: Sequence[str] = ()) -> None:
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except Exception as error:
-        cause = _unset(error, words) or user_error(error)
+        cause = _unset(error, words) or _apart(error) or user_error(error)
         if cause is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
             raise
         _exit(f"{cause}\n({TRACEBACK_VARIABLE}=1 shows where this was raised.)", 1)
@@ -276,6 +276,17 @@ def _unset(error: BaseException, words: Sequence[str]) -> ValueError | None:
     return ValueError(
         f"Expected a value for what {where} names{f' at {key}' if key else ''}, found none: {reason} Set it, or give a "
         f"default: ${{oc.env:{name or 'NAME'},default}}."
+    )
+
+
+def _apart(error: BaseException) -> ValueError | None:
+    """The error for processes on several machines that cannot connect to each other."""
+    if not (isinstance(error, RuntimeError) and "connectFullMesh" in str(error)):
+        return None
+    return ValueError(
+        "Expected the processes to reach each other, but a connection between them failed; mostly because a machine's "
+        "name stands for 127.0.0.1 there. Name the network interface between the machines (`ip addr` lists them) on "
+        f"each: export GLOO_SOCKET_IFNAME=eth0. ({str(error).splitlines()[0].rpartition('] ')[2]})"
     )
 
 

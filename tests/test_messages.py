@@ -99,3 +99,15 @@ def _in_worker(work: object) -> BaseException | None:
     with pytest.raises(Exception, match=r"Caught .* in DataLoader worker process 0") as caught:
         wrapped.reraise()
     return user_error(caught.value)
+
+
+def test_machines_that_do_not_reach_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def connect() -> None:
+        raise RuntimeError("Gloo connectFullMesh failed with [pair.cc:152] timed out connecting: Connection refused")
+
+    with pytest.raises(SystemExit) as end:
+        report_errors(connect)
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "export GLOO_SOCKET_IFNAME=eth0. (timed out connecting: Connection refused)" in error
+    assert "Traceback" not in error
