@@ -158,6 +158,7 @@ def _cli_class() -> type[LightningCLI]:
 
         def _run_subcommand(self, subcommand: str) -> None:
             measure_by_default(subcommand, self.trainer, self.model)
+            tell_what_is_not_kept(subcommand, self.trainer)
             with ending_in_words(self.trainer, self.words, self.config[subcommand]):
                 super()._run_subcommand(subcommand)
                 require_figures(subcommand, self.trainer)
@@ -233,6 +234,24 @@ def measure_by_default(verb: str, trainer: Trainer, model: LightningModule) -> N
         if trainer.is_global_zero:
             text = f"the configuration names no Evaluation; measuring psnr_y, ssim_y and {distance.name}."
             print(f"ctsr: {text}", file=sys.stderr)
+
+
+def tell_what_is_not_kept(verb: str, trainer: Trainer) -> None:
+    """Say on standard error that a training will leave no weights file: a second --config replaces all callbacks.
+
+    Args:
+        verb: The verb; only `fit` trains.
+        trainer: The trainer.
+    """
+    from ctsr_lightning.callbacks import LastCheckpoint, WeightsWriter
+
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    kinds = {WeightsWriter: "weights.safetensors", LastCheckpoint: "last.ckpt to go on from"}
+    missing = {kind.__name__: file for kind, file in kinds.items() if not any(isinstance(c, kind) for c in callbacks)}
+    if verb == "fit" and missing and trainer.is_global_zero:
+        names, files = " and ".join(missing), " and ".join(missing.values())
+        text = f"trainer.callbacks has no {names}, so this training leaves no {files}."
+        print(f"ctsr: {text}", file=sys.stderr)
 
 
 def require_figures(verb: str, trainer: Trainer) -> None:

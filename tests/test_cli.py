@@ -110,8 +110,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_fit_resume_and_test_from_the_saved_config(config: Path) -> None:
+def test_fit_resume_and_test_from_the_saved_config(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", "--config", str(config)])
+    note = "no WeightsWriter and LastCheckpoint, so this training leaves no weights.safetensors and last.ckpt to go on"
+    assert note in capsys.readouterr().err
     saved = "runs/tiny/config.yaml"
     resumed = training_cli(["fit", "--config", saved, "--ckpt_path", "kept/last.ckpt", "--trainer.max_steps", "3"])
     assert resumed.trainer.global_step == 3
