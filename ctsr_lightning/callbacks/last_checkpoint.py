@@ -197,7 +197,8 @@ class LastCheckpoint(Checkpoint):
         step, done = trainer.global_step, 0 <= trainer.max_steps <= trainer.global_step
         if self._saved == (step, self._pending) or not keeps_files(trainer):
             return
-        if not done and getattr(getattr(trainer.lightning_module, "finite_steps", None), "in_a_row", 0):
+        finite = getattr(trainer.lightning_module, "finite_steps", None)
+        if finite is not None and finite.in_a_row and not done:
             return  # a training that may have diverged: the checkpoint from before stays
         if self._pending and done:  # Lightning does not validate where all steps are made: this would be lost
             return
