@@ -50,6 +50,7 @@ class CheckpointFiles(TorchCheckpointIO):
         place = Path(path)
         check_finite_weights(checkpoint["state_dict"], int(checkpoint["global_step"]), place)
         place.parent.mkdir(parents=True, exist_ok=True)
+        # Always of one name, unlike `written_aside`: what a kill leaves is large, and the next writing takes its place.
         aside = place.with_name(f".{place.name.lstrip('.')}.incomplete")
         try:
             with aside.open("wb") as file:

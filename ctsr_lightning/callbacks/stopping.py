@@ -72,10 +72,9 @@ class StopSignals:
         if self.signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.signum and self._speaks:
-            name = signal.Signals(signum).name  # print() may be interrupted by this very function
-            os.write(
-                2, f"ctsr: {name}: stopping after this step; Ctrl-C ends at once, without saving.\n".encode()
-            )  # print() may be interrupted by this very function
+            name = signal.Signals(signum).name
+            text = f"ctsr: {name}: stopping after this step; Ctrl-C ends at once, without saving.\n"
+            os.write(2, text.encode())  # print() may be interrupted by this very function
         self.signum = self.signum or signum
 
 
