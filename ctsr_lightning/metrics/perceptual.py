@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.metrics.base import ImageMean, PerceptualDistance
 from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.metrics.third_party import patched_constructor
@@ -54,7 +55,7 @@ class LPIPS(PerceptualDistance):
         return f"lpips_{self.net}"
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """LPIPS of each pair, shape (B,).
+        """LPIPS of each pair, shape (B,); in float32 also under autocast, where half precision would turn its gradient.
 
         Args:
             x: Images in [0, 1], shape (B, 3, H, W).
@@ -67,7 +68,8 @@ class LPIPS(PerceptualDistance):
             raise ValueError(
                 f"Expected images of at least {_SMALLEST[self.net]} pixels a side, found {tuple(x.shape)}."
             )
-        distance: Tensor = self.distance(x, y, normalize=True)
+        with torch.autocast(x.device.type, enabled=False):
+            distance: Tensor = self.distance(at_least_float32(x), at_least_float32(y), normalize=True)
         return distance.flatten()
 
 

@@ -74,13 +74,19 @@ class CTSRStage1(RestorationModule):
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
 
+    @property
+    def _judges(self) -> list[str]:
+        """The teachers that have a weight."""
+        return [name for name, weight in self.weights.items() if weight]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Say before the first step, and so not again after a resumption, how good the teachers' scores are."""
         if self.current_epoch or batch_idx or not self.trainer.is_global_zero or batch.gt is None:
             return
         with self.trainer.precision_plugin.forward_context():
             clean = self.student.encode(batch.gt)
-            for name, teacher in self.teachers.items():
+            for name in self._judges:
+                teacher = self.teachers[name]
                 assert isinstance(teacher, Teacher)
                 self._say(name, noise_errors(teacher, self.student.schedule, clean, batch))
 
@@ -100,19 +106,21 @@ class CTSRStage1(RestorationModule):
             logger.log_metrics(values, step=0)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The six terms of Eq. 4."""
+        """The six terms of Eq. 4; a teacher whose λ is 0 is not run."""
         student, gt = self.student, self.ground_truth(batch)
         clean_s, clean = student.latent(batch.lq, keys=batch.key), student.encode(gt)
         restored = student.decode(clean_s)
         terms = self.reconstruction(restored, gt, student.codec.factor, self.draws.generator)
+        if not self._judges:
+            return terms
         timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
         noise = self.draws.normal(clean)
         noisy_s = add_noise(student.schedule, clean_s, noise, timestep, restored)
         noisy = add_noise(student.schedule, clean, noise, timestep, gt)
         judged = noisy_s.latent if self.gradient == "paper" else noisy_s.latent.detach()
         noise_s = student.predict_noise(judged, timestep, student.prompt(batch.lq, batch.key))
-        for name, weight in self.weights.items():
-            teacher = self.teachers[name]
+        for name in self._judges:
+            teacher, weight = self.teachers[name], self.weights[name]
             assert isinstance(teacher, Teacher)
             with torch.no_grad():
                 condition = teacher.condition(batch.lq, batch.key)

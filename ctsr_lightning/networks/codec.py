@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from ctsr_lightning.diffusion.parametrization import at_least_float32
@@ -33,7 +34,7 @@ class LatentCodec(nn.Module, ABC):
             sample: Draw from the posterior instead of taking its mode, where there is one.
 
         Returns:
-            Latents, shape (B, channels, H / factor, W / factor).
+            Latents, shape (B, channels, H / factor, W / factor), in float32 or better also under autocast.
         """
 
     @abstractmethod
@@ -63,7 +64,8 @@ class KLCodec(LatentCodec):
 
     def encode(self, image: Tensor, sample: bool = False) -> Tensor:
         """Mode (or a sample) of the posterior times the scaling factor."""
-        posterior = self.autoencoder.encode(image).latent_dist
+        moments = at_least_float32(self.autoencoder.encode(image).latent_dist.parameters)
+        posterior = DiagonalGaussianDistribution(moments)
         latent: Tensor = posterior.sample() if sample else posterior.mode()
         return latent * self.autoencoder.config.scaling_factor
 
@@ -115,8 +117,7 @@ class NanoCodec(LatentCodec):
         """Encode; there is no posterior to sample from, so `sample` is refused."""
         if sample:
             raise ValueError("NanoCodec is deterministic: it has no posterior to sample from. Use sample=False.")
-        latent: Tensor = self.encoder(image)
-        return latent
+        return at_least_float32(self.encoder(image))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decode."""

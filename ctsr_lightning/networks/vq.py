@@ -46,8 +46,7 @@ class VQCodec(LatentCodec):
                 f"Expected images whose sides are multiples of {self.factor}, found "
                 f"{image.shape[-2]}x{image.shape[-1]}. Pad or crop them first."
             )
-        latent: Tensor = self.autoencoder.encode(image).latents
-        return latent
+        return at_least_float32(self.autoencoder.encode(image).latents)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Quantise, then decode."""

@@ -69,6 +69,13 @@ class TestLPIPS:
     def test_weights_are_float32(self) -> None:
         assert {p.dtype for p in LPIPS("squeeze").parameters()} == {torch.float32}  # also where the file is float16
 
+    def test_autocast_does_not_reach_it(self) -> None:
+        distance, (x, y) = LPIPS("squeeze"), torch.rand(2, 1, 3, 64, 64)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = distance(x, y.bfloat16())
+        assert found.dtype == torch.float32
+        assert torch.equal(found, distance(x, y.bfloat16().float()))
+
     def test_small_images_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 17 pixels"):
             LPIPS("squeeze")(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16))

@@ -119,6 +119,23 @@ def test_random_views_change_the_perceptual_term_alone():
     assert losses(with_views, batch)["rec/lpips"].item() == seen.item()  # the same seed, the same view
 
 
+@pytest.mark.parametrize("without", [["fidelity"], ["realness"], ["fidelity", "realness"]], ids="+".join)
+def test_a_teacher_without_weight_is_not_run(without, monkeypatch):
+    module, batch = stage_one(**{f"lambda_{name}": 0.0 for name in without}), tiny.batch()
+
+    def refuse(*args, **options):
+        raise AssertionError("asked")
+
+    for name in without:
+        for method in ("condition", "targets"):
+            monkeypatch.setattr(module.teachers[name], method, refuse)
+    terms = losses(module, batch)
+    assert terms.keys() == {term for term in TERMS if term.split("/")[0] not in without}
+    everything = losses(stage_one(), batch)
+    for name in ("rec/l2", "rec/lpips"):
+        assert terms[name].item() == pytest.approx(everything[name].item(), rel=1e-6)
+
+
 def test_default_weights_are_the_papers():
     module = stage_one()
     assert (module.reconstruction.lambda_l2, module.reconstruction.lambda_lpips, module.gamma_time) == (1.0, 2.0, 5.5)

@@ -46,6 +46,47 @@ def test_closed_form_stays_in_float32_under_autocast():
     assert noise.dtype == torch.float32
 
 
+def tf32(tensor):
+    """Rounded to the ten bits that tensor cores multiply in TF32."""
+    bits = tensor.detach().contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def rounded_pass(student, lq):
+    """ẑ with the input and weights of every layer that multiplies rounded to TF32."""
+    layers = [m for m in student.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    for layer in layers:
+        layer.weight.data = tf32(layer.weight)
+        layer.register_forward_pre_hook(lambda _, inputs: (tf32(inputs[0]), *inputs[1:]))
+    return student.latent(lq)
+
+
+@torch.no_grad()
+def test_the_one_step_keeps_its_accuracy_in_every_precision():
+    """Of ẑ's size at t = 999, where rounding of ε is amplified 14.6 times."""
+    lq = torch.rand(2, 3, 16, 16)
+    exact = tiny.adapted_student(timestep=999).double().latent(lq.double())
+
+    def error(found):
+        assert found.dtype == torch.float32
+        return ((found - exact).square().mean() / exact.square().mean()).sqrt().item()
+
+    student = tiny.adapted_student(timestep=999)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert error(student.latent(lq)) < 1e-4
+    with torch.autocast("cpu", torch.float16):
+        half = error(student.latent(lq))
+    assert 1e-5 < half < 0.03
+    assert 1e-5 < error(rounded_pass(tiny.adapted_student(timestep=999), lq)) < 0.03
+    # Where nothing is amplified, bfloat16 is bfloat16.
+    early = tiny.adapted_student(timestep=250)
+    full = early.latent(lq)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse, start = early.latent(lq), early.start(lq)
+    assert not torch.equal(coarse, full)
+    assert start.dtype == coarse.dtype == torch.float32
+
+
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_output_is_scale_times_the_input(scale):
     side = 32 // scale
