@@ -166,7 +166,7 @@ class OneStepStudent(nn.Module):
         kind, alpha_bar = lq.device.type, float(self.schedule.alpha_bars[self.timestep])
         amplifies = self.prediction == "epsilon" and not self.residual and alpha_bar < 1.0 / (1.0 + AMPLIFYING**2)
         coarse = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        wide = self.unet.dtype.itemsize >= torch.float32.itemsize
+        wide = next(self.unet.parameters()).dtype.itemsize >= torch.float32.itemsize
         return torch.autocast(kind, enabled=False) if coarse and amplifies and wide else nullcontext()
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
