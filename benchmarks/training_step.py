@@ -20,11 +20,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctsr_lightning.codecs import NanoCodec
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.random_views import random_view
 from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.metrics.perceptual import perceptual_distance
-from ctsr_lightning.networks import NanoCodec, OneStepStudent, nano_unet
+from ctsr_lightning.networks import OneStepStudent, nano_unet
 from ctsr_lightning.teachers import ExpertTeacher
 
 

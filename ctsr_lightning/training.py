@@ -31,7 +31,10 @@ VERBS: Final = {
 MEASURING: Final = frozenset({"validate", "test"})
 """The verbs whose result are figures."""
 
-PLUGIN_PACKAGES: Final = ("cache", "callbacks", "data", "metrics", "modules", "networks", "prompts", "teachers")
+PLUGIN_PACKAGES: Final = (
+    *("cache", "callbacks", "codecs", "data", "degradation"),
+    *("metrics", "modules", "networks", "prompts", "teachers"),
+)
 """Packages whose classes a configuration may name without their path."""
 
 SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")

@@ -17,9 +17,9 @@ ROOT = Path(ctsr_lightning.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"batch", "control", "files", "images", "spectrum", "tables"}
-NETWORKS = BASE | {"diffusion", "weights", "prompts", "networks"}
+NETWORKS = BASE | {"diffusion", "weights", "prompts", "codecs", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
-MEASURING = MODELS | {"configs", "data", "frontier", "metrics", "progress", "evaluation"}
+MEASURING = MODELS | {"configs", "degradation", "data", "frontier", "metrics", "progress", "evaluation"}
 ALLOWED = {
     "batch": set(),
     "configs": set(),
@@ -33,10 +33,12 @@ ALLOWED = {
     "diffusion": BASE | {"diffusion"},
     "weights": {"files", "weights"},
     "prompts": BASE | {"weights", "prompts"},
+    "codecs": BASE | {"diffusion", "weights", "codecs"},
     "networks": NETWORKS,
     "teachers": NETWORKS | {"teachers"},
     "losses": NETWORKS | {"metrics", "losses"},
-    "data": BASE | {"data"},
+    "degradation": BASE | {"degradation"},
+    "data": BASE | {"degradation", "data"},
     "metrics": NETWORKS | {"metrics"},
     "inference": MODELS,
     "cache": MODELS | {"progress", "cache"},
@@ -47,7 +49,9 @@ ALLOWED = {
         "configs",
         "cache",
         "callbacks",
+        "codecs",
         "data",
+        "degradation",
         "metrics",
         "modules",
         "networks",

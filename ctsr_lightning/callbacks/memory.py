@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ctsr_lightning.codecs.codec import LatentCodec
 from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.tables import markdown_table
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.datasets import Sample
-from ctsr_lightning.data.degradation.plan import DegradationPlan, apply_plans, one_thread
+from ctsr_lightning.degradation.plan import DegradationPlan, apply_plans, one_thread
 
 
 class PlannedBatch:

@@ -24,11 +24,11 @@ from ctsr_lightning.data.datasets import (
     WithoutTruth,
     length,
 )
-from ctsr_lightning.data.degradation.recipe import Degradation
 from ctsr_lightning.data.files import ImageCache, Skipped
 from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
 from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
+from ctsr_lightning.degradation.recipe import Degradation
 from ctsr_lightning.images.listing import Sources, named_paths
 from ctsr_lightning.images.samples import train_samples, val_samples
 
@@ -68,7 +68,7 @@ class RealESRGANDataModule(LightningDataModule):
         samples_per_epoch: Training samples per epoch over all processes; null takes one per photo.
         pool: Number of distinct training samples, in memory with `num_workers: 0`; null makes new ones for ever.
         num_workers: Loader processes; 0 loads in the main process, which keeps up with small networks on a CPU.
-        degradation: Recipe of the low-quality images; null is `ctsr_lightning.data.realesrgan`.
+        degradation: Recipe of the low-quality images; null is `ctsr_lightning.degradation.realesrgan`.
         degrade_on: Where training images are degraded: in the loader's `worker`, or in batches on the `device`.
         sharpen_gt: Sharpen training photos first, as Real-ESRGAN does (unsharp masking); crisper and less faithful.
         seed: Seed of the training stream and of the validation degradations.

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctsr_lightning.data.boxes import Box
-from ctsr_lightning.data.degradation.operators import usm_sharpen
-from ctsr_lightning.data.degradation.plan import DegradationPlan, one_thread
-from ctsr_lightning.data.degradation.recipe import Degradation
 from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
+from ctsr_lightning.degradation.operators import usm_sharpen
+from ctsr_lightning.degradation.plan import DegradationPlan, one_thread
+from ctsr_lightning.degradation.recipe import Degradation
 from ctsr_lightning.images import Pixels, UnreadableImageError, quantize, resize_bicubic
 
 

@@ -12,10 +12,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory, synchronize
 from ctsr_lightning.inference.precision import inference_precision
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent, TradeOff, VelocityField
+from ctsr_lightning.networks import LoRA, OneStepStudent, TradeOff, VelocityField
 from ctsr_lightning.networks.sharing import over_the_same_weights
 from ctsr_lightning.prompts.base import Prompt
 

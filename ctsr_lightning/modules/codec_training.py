@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 
 
 class CodecTraining(RestorationModule):

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.codecs.codec import signed_to_unit
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.codec import signed_to_unit
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 
 

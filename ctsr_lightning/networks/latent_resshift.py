@@ -8,11 +8,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.diffusion.sampling import noise_by_content, sample_resshift
 from ctsr_lightning.diffusion.schedule import ResShiftSchedule
 from ctsr_lightning.images import upsample
-from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.weights.reading import load_weights
 
 TIME_RANGE = 1000.0

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_signed
+from ctsr_lightning.codecs.vq import load_vq_codec
 from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.diffusion.sampling import noise_by_content, sample_resshift
 from ctsr_lightning.diffusion.schedule import ResShiftSchedule
 from ctsr_lightning.images import pad_to_multiple
-from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.vq import load_vq_codec
 from ctsr_lightning.weights.resshift_files import load_resshift_file
 
 Version = Literal["v1", "v2", "v3"]

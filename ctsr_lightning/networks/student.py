@@ -10,10 +10,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.diffusion.parametrization import Prediction, at_least_float32, to_clean, to_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.images import upsample
-from ctsr_lightning.networks.codec import LatentCodec, signed_to_unit, unit_to_signed
 from ctsr_lightning.networks.lora import LoRA, adapters_of, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
 from ctsr_lightning.prompts.base import NoPrompt, Prompt

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ctsr_lightning.codecs.codec import LatentCodec, unit_to_signed
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import noise_from_clean
-from ctsr_lightning.networks.codec import LatentCodec, unit_to_signed
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.published_resshift import PublishedResShift
 from ctsr_lightning.networks.swin_unet import LQ_CHANNELS

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctsr_lightning.networks.codec import LatentCodec
+from ctsr_lightning.codecs.codec import LatentCodec
 
 
 class ShuffleCodec(LatentCodec):

@@ -3,9 +3,9 @@
 from lightning.pytorch import Trainer
 
 from ctsr_lightning.callbacks import Evaluation, WeightsWriter
+from ctsr_lightning.codecs import NanoCodec
 from ctsr_lightning.data import RealESRGANDataModule
 from ctsr_lightning.modules import CodecTraining
-from ctsr_lightning.networks import NanoCodec
 
 
 def train(steps: int = 1000, **trainer: object) -> CodecTraining:

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from ctsr_lightning.networks.codec import NanoCodec
+from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.student import OneStepStudent
@@ -20,7 +20,7 @@ UNET = {
     "class_path": "ctsr_lightning.networks.nano.nano_unet",
     "init_args": {"latent_channels": 8, "widths": [8, 16]},
 }
-CODEC = {"class_path": "ctsr_lightning.networks.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}
+CODEC = {"class_path": "ctsr_lightning.codecs.codec.NanoCodec", "init_args": {"channels": 8, "width": 8}}
 
 
 def write_checkpoint(path: Path, *, controllable: bool) -> Path:

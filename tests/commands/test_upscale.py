@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.cli import main
+from ctsr_lightning.codecs.nano_codec import LappedDecoder
 from ctsr_lightning.commands.jobs import distinct, marks
 from ctsr_lightning.commands.upscale import upscale
 from ctsr_lightning.images import read_image, upsample
 from ctsr_lightning.inference.color import match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.settings import Color
-from ctsr_lightning.networks.nano_codec import LappedDecoder
 
 
 def save(path: Path, shape: tuple[int, int] = (12, 9), mode: str = "RGB", **options: object) -> Path:

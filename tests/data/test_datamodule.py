@@ -8,7 +8,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.data import PairFolder, RealESRGANDataModule, light
+from ctsr_lightning.data import PairFolder, RealESRGANDataModule
+from ctsr_lightning.degradation import light
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.images.samples import val_samples
 from helpers.drawn_photos import draw_photo
@@ -315,7 +316,7 @@ def test_recipe_can_be_overridden_field_by_field(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(
         "data:\n  class_path: ctsr_lightning.data.RealESRGANDataModule\n  init_args:\n    degradation:\n"
-        "      class_path: ctsr_lightning.data.light\n      init_args: {second: {blur_prob: 0.25}}\n"
+        "      class_path: ctsr_lightning.degradation.light\n      init_args: {second: {blur_prob: 0.25}}\n"
     )
     degradation = _from_yaml(str(config)).degradation
     assert degradation.second.blur_prob == 0.25

@@ -6,11 +6,11 @@ import torch
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.collate import PlannedBatch, collate
 from ctsr_lightning.data.datasets import LowQualityDataset, MixedDataset, PairDataset, PhotoDataset, WithoutTruth
-from ctsr_lightning.data.degradation.operators import usm_sharpen
-from ctsr_lightning.data.degradation.recipe import realesrgan
 from ctsr_lightning.data.files import ImageCache, Skipped, usable_images
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.samplers import Draw
+from ctsr_lightning.degradation.operators import usm_sharpen
+from ctsr_lightning.degradation.recipe import realesrgan
 from ctsr_lightning.images import UnreadableImageError, quantize, read_image, write_image
 from ctsr_lightning.images.listing import find_images
 from helpers.drawn_photos import draw_photo

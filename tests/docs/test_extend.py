@@ -15,9 +15,9 @@ from PIL import Image
 
 import ctsr_lightning
 from ctsr_lightning.cli import main
+from ctsr_lightning.codecs.codec import LatentCodec
 from ctsr_lightning.images import image_size
 from ctsr_lightning.metrics.named import NAMED
-from ctsr_lightning.networks.codec import LatentCodec
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "docs" / "extend"

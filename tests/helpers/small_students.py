@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ctsr_lightning.networks.codec import NanoCodec
+from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.student import OneStepStudent
 

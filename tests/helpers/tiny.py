@@ -14,19 +14,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.codecs import KLCodec, NanoCodec
 from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.networks import (
-    KLCodec,
-    LatentResShift,
-    LoRA,
-    NanoCodec,
-    OneStepStudent,
-    VelocityField,
-    nano_unet,
-)
+from ctsr_lightning.networks import LatentResShift, LoRA, OneStepStudent, VelocityField, nano_unet
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
 from ctsr_lightning.teachers.base import latent_space_targets

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from ctsr_lightning.codecs.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.networks.published_resshift import PublishedResShift, published_schedule
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.teachers import BridgedTeacher
 from helpers import tiny
 

@@ -13,8 +13,8 @@ from jsonargparse import _common
 from safetensors.torch import save_file
 
 import ctsr_lightning as ctsr
+from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.inference.loading import load_model, load_teachers
-from ctsr_lightning.networks.codec import NanoCodec
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.student import OneStepStudent
 
@@ -54,7 +54,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package on Python's path that leaves a trace when it is imported."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a_stranger.py").write_text(
-        "from ctsr_lightning.networks.codec import NanoCodec\n\n\nclass Codec(NanoCodec):\n    pass\n"
+        "from ctsr_lightning.codecs.codec import NanoCodec\n\n\nclass Codec(NanoCodec):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "code")
     monkeypatch.delitem(sys.modules, "a_stranger", raising=False)

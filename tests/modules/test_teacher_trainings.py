@@ -7,11 +7,11 @@ from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs import NanoCodec
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.modules import CodecTraining, PriorTraining, ResShiftTraining
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.networks import NanoCodec
 from helpers import tiny
 
 

@@ -6,7 +6,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ctsr_lightning.networks import LoRA, NanoCodec
+from ctsr_lightning.codecs import NanoCodec
+from ctsr_lightning.networks import LoRA
 from ctsr_lightning.networks.lora import adapters_off, add_encoder_adapters, add_named_adapter, add_unet_adapters
 from helpers import tiny
 from helpers.adapter_files import SD21_UNET

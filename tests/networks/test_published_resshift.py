@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs.codec import LatentCodec
+from ctsr_lightning.codecs.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.sampling import noise_by_content
 from ctsr_lightning.images import pad_to_multiple
-from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.networks.published_resshift import (
     PublishedResShift,
     load_resshift,
@@ -22,7 +23,6 @@ from ctsr_lightning.networks.published_resshift import (
     published_schedule,
 )
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.vq import VQCodec, vq_autoencoder
 from ctsr_lightning.weights.resshift_files import published_name
 from helpers.reference import SHARED
 from helpers.tiny_resshift import UNET, VQ

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
+from ctsr_lightning.codecs import KLCodec
+from ctsr_lightning.networks import LoRA, OneStepStudent
 from ctsr_lightning.prompts import FixedPrompt
 from helpers import tiny
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.codec import NanoCodec
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff

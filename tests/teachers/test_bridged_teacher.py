@@ -8,9 +8,9 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs import KLCodec, NanoCodec
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.diffusion.noising import Noisy, add_noise
-from ctsr_lightning.networks import KLCodec, NanoCodec
 from ctsr_lightning.teachers import BridgedTeacher, Teacher
 from ctsr_lightning.weights.resshift_files import published_name
 from helpers import tiny, tiny_resshift

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from ctsr_lightning import teachers
 from ctsr_lightning.cache import CachedTeacher
+from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.diffusion.noising import add_noise
-from ctsr_lightning.networks import KLCodec, OneStepStudent
+from ctsr_lightning.networks import OneStepStudent
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResShiftTeacher, Teacher
 from ctsr_lightning.teachers.base import through_identity
 from helpers import tiny, tiny_experts, tiny_resshift

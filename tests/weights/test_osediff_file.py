@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from ctsr_lightning.networks import KLCodec, LoRA, OneStepStudent
+from ctsr_lightning.codecs import KLCodec
+from ctsr_lightning.networks import LoRA, OneStepStudent
 from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher

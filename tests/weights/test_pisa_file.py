@@ -7,9 +7,10 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs import KLCodec, NanoCodec
 from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
-from ctsr_lightning.networks import KLCodec, LoRA, NanoCodec, OneStepStudent
+from ctsr_lightning.networks import LoRA, OneStepStudent
 from ctsr_lightning.networks.lora import adapters_of
 from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher

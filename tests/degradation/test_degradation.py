@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.data.degradation.plan import KernelPlan
-from ctsr_lightning.data.degradation.recipe import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
+from ctsr_lightning.degradation.plan import KernelPlan
+from ctsr_lightning.degradation.recipe import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
 from ctsr_lightning.images import quantize
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from ctsr_lightning.codecs.codec import LatentCodec
 from ctsr_lightning.diffusion.parametrization import at_least_float32
-from ctsr_lightning.networks.codec import LatentCodec
 from ctsr_lightning.weights.resshift_files import load_resshift_file, published_name
 
 _ROWS = 4096  # latents looked up at once: with 8192 codes their distances take 134 MB

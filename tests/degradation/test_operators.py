@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from scipy import ndimage, stats
 
-from ctsr_lightning.data.degradation import operators
-from ctsr_lightning.data.degradation.kernels import gaussian_kernel, sinc_kernel
-from ctsr_lightning.data.degradation.operators import filter2d, gaussian_noise, jpeg, poisson_noise, resize, usm_sharpen
+from ctsr_lightning.degradation import operators
+from ctsr_lightning.degradation.kernels import gaussian_kernel, sinc_kernel
+from ctsr_lightning.degradation.operators import filter2d, gaussian_noise, jpeg, poisson_noise, resize, usm_sharpen
 from ctsr_lightning.images import to_uint8
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ctsr_lightning.codecs import KLCodec, NanoCodec
+from ctsr_lightning.codecs.codec import signed_to_unit, unit_to_signed
+from ctsr_lightning.codecs.nano_codec import channel_gains, cosine_basis
 from ctsr_lightning.images import read_image
-from ctsr_lightning.networks import KLCodec, NanoCodec
-from ctsr_lightning.networks.codec import signed_to_unit, unit_to_signed
-from ctsr_lightning.networks.nano_codec import channel_gains, cosine_basis
 from helpers import tiny
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ctsr_lightning.data.degradation.operators import RESIZE_MODES
-from ctsr_lightning.data.degradation.plan import (
+from ctsr_lightning.degradation.operators import RESIZE_MODES
+from ctsr_lightning.degradation.plan import (
     DegradationPlan,
     KernelFamily,
     KernelPlan,

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from ctsr_lightning.codecs.nano_codec import LappedDecoder, PatchEncoder
 from ctsr_lightning.diffusion.parametrization import at_least_float32
-from ctsr_lightning.networks.nano_codec import LappedDecoder, PatchEncoder
 from ctsr_lightning.weights.reading import load_weights
 
 

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ctsr_lightning.data.degradation.kernels import (
+from ctsr_lightning.degradation.kernels import (
     gaussian_kernel,
     generalized_gaussian_kernel,
     plateau_kernel,
     sinc_kernel,
 )
-from ctsr_lightning.data.degradation.operators import ResizeMode, filter2d, gaussian_noise, jpeg, poisson_noise, resize
+from ctsr_lightning.degradation.operators import ResizeMode, filter2d, gaussian_noise, jpeg, poisson_noise, resize
 from ctsr_lightning.images import quantize
 
 KernelFamily = Literal["gaussian", "generalized", "plateau", "sinc"]
@@ -27,7 +27,7 @@ class KernelPlan:
     """One blur kernel."""
 
     family: KernelFamily
-    """The formula; see `ctsr_lightning.data.degradation.kernels`."""
+    """The formula; see `ctsr_lightning.degradation.kernels`."""
     size: int
     """Side length in pixels, odd."""
     sigma_x: float = 1.0

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ctsr_lightning.networks import vq
-from ctsr_lightning.networks.vq import VQCodec, load_vq_codec, vq_autoencoder
+from ctsr_lightning.codecs import vq
+from ctsr_lightning.codecs.vq import VQCodec, load_vq_codec, vq_autoencoder
 from ctsr_lightning.weights.resshift_files import published_name
 from helpers.reference import SHARED
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import j1
 
-from ctsr_lightning.data.degradation.kernels import (
+from ctsr_lightning.degradation.kernels import (
     gaussian_kernel,
     generalized_gaussian_kernel,
     plateau_kernel,

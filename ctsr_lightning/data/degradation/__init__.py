@@ -1,1 +1,0 @@
-"""Degradation of photographs: recipes, what they draw, and the operators that apply it."""
