@@ -248,17 +248,18 @@ def benchmark_data(
     Raises:
         ValueError: If the configuration's scale is not the model's.
     """
-    from ctsr_lightning import data as package
+    from ctsr_lightning.data import PairFolder, RealESRGANDataModule
+    from ctsr_lightning.degradation import light, realesrgan
 
     if data is not None:
         module = load_data(data)
         if module.scale != scale:
             raise ValueError(f"The data of '{data}' enlarge x{module.scale}, the model x{scale}: they do not fit.")
         return module, Path(data).stem
-    degrade = package.light() if degradation == "light" else package.realesrgan()
-    module = package.RealESRGANDataModule(
+    degrade = light() if degradation == "light" else realesrgan()
+    module = RealESRGANDataModule(
         test=[gt] if gt and not lq else None,
-        test_pairs=[package.PairFolder(lq, gt)] if gt and lq else None,
+        test_pairs=[PairFolder(lq, gt)] if gt and lq else None,
         scale=scale,
         crop=64 * scale,  # of training, which does not happen here
         val_crop=crop,
