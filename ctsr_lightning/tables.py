@@ -12,8 +12,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         header: Heads of the columns.
         rows: Cells, as many per row as there are columns.
     """
-    return "\n".join([_line(header), f"|{'---|' * len(header)}", *map(_line, rows)])
+    return "\n".join([markdown_row(header), f"|{'---|' * len(header)}", *map(markdown_row, rows)])
 
 
-def _line(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table.
+
+    Args:
+        cells: Its cells.
+    """
     return f"| {' | '.join(cells)} |"

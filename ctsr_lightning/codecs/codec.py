@@ -45,6 +45,14 @@ class LatentCodec(nn.Module, ABC):
     def adapted(self) -> nn.Module:
         """The module whose encoder may carry adapters."""
 
+    def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Parts of E and parts of D that inference may hold in half precision, in one type each.
+
+        `encode` and `decode` then still take float32, cast it, and return float32. Without any, as here, the codec
+        computes in float32.
+        """
+        return [], []
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass, where the codec is large enough for that to pay."""
 
@@ -64,6 +72,7 @@ class KLCodec(LatentCodec):
 
     def encode(self, image: Tensor, sample: bool = False) -> Tensor:
         """Mode (or a sample) of the posterior times the scaling factor."""
+        image = in_its_type(self.autoencoder.encoder, image)
         moments = at_least_float32(self.autoencoder.encode(image).latent_dist.parameters)
         posterior = DiagonalGaussianDistribution(moments)
         latent: Tensor = posterior.sample() if sample else posterior.mode()
@@ -71,12 +80,19 @@ class KLCodec(LatentCodec):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decode latents divided by the scaling factor."""
-        image: Tensor = self.autoencoder.decode(latent / self.autoencoder.config.scaling_factor).sample
+        latent = in_its_type(self.autoencoder.decoder, latent / self.autoencoder.config.scaling_factor)
+        image: Tensor = self.autoencoder.decode(latent).sample
         return image
 
     def adapted(self) -> nn.Module:
         """The autoencoder."""
         return self.autoencoder
+
+    def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Encoder and decoder with their 1x1 convolutions, where the autoencoder has these."""
+        whole = self.autoencoder
+        encoder, decoder = [whole.encoder, whole.quant_conv], [whole.decoder, whole.post_quant_conv]
+        return [part for part in encoder if part is not None], [part for part in decoder if part is not None]
 
     def enable_gradient_checkpointing(self) -> None:
         """Checkpoint the blocks of encoder and decoder, which dominate memory at 512 pixels."""
@@ -117,16 +133,30 @@ class NanoCodec(LatentCodec):
         """Encode; there is no posterior to sample from, so `sample` is refused."""
         if sample:
             raise ValueError("NanoCodec is deterministic: it has no posterior to sample from. Use sample=False.")
-        return at_least_float32(self.encoder(image))
+        return at_least_float32(self.encoder(in_its_type(self.encoder, image)))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decode."""
-        image: Tensor = self.decoder(latent)
+        image: Tensor = self.decoder(in_its_type(self.decoder, latent))
         return image
 
     def adapted(self) -> nn.Module:
         """The codec itself."""
         return self
+
+    def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Encoder and decoder."""
+        return [self.encoder], [self.decoder]
+
+
+def in_its_type(network: nn.Module, tensor: Tensor) -> Tensor:
+    """A network's input in the type of its weights.
+
+    Args:
+        network: The network.
+        tensor: Its input, floating-point.
+    """
+    return tensor.to(next(network.parameters()).dtype)
 
 
 def unit_to_signed(image: Tensor) -> Tensor:

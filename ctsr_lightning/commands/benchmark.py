@@ -8,11 +8,11 @@ from typing import Any, Literal
 from ctsr_lightning.commands.options import load_restorer
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Precision
-from ctsr_lightning.progress import progress
-from ctsr_lightning.tables import markdown_table
+from ctsr_lightning.tables import markdown_row, markdown_table
 
-WHOLE = "whole, 1 value"
-"""Prefix of the parts that are whole restorations."""
+ONE_VALUE = "whole, 1 value of t"
+"""The part that is one whole restoration."""
+COLUMNS = ("part", "type", "parameters", "median s", "fastest s", "plain diffusers s", "ratio", "peak memory")
 
 
 def benchmark(
@@ -20,17 +20,19 @@ def benchmark(
     shape: Literal["nano", "sd21"] = "nano",
     size: int = 128,
     batch: int = 1,
-    warmup: int = 2,
-    repeats: int = 10,
+    warmup: int = 1,
+    repeats: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     output: str | Path | None = None,
 ) -> int:
     """Measure time and memory of a model: encoding, UNet, velocity field, decoding, and 1, 2 and 6 values of t.
 
-    Times are medians over --repeats after --warmup passes of each part, with the device waited for; reading and writing
-    files is not in them. Without a checkpoint, nano is measured, the model that comes with this package; --shape sd21
-    measures networks of full size with generated weights, whose time and memory are those of trained ones.
+    Encoder, UNets and decoder are timed in turns with diffusers' bare networks of the same weights and type; `ratio` is
+    the median of ours over theirs, pair by pair. In a half precision the pictures are compared with those in float32
+    first. Lines appear as they are measured. Reading and writing files is in no figure. Without a checkpoint, nano is
+    measured, the model that comes with this package; --shape sd21 measures networks of full size with generated
+    weights, whose time and memory are those of trained ones.
 
     Example:
         ctsr benchmark --checkpoint runs/stage2/last.ckpt --size 128
@@ -42,9 +44,9 @@ def benchmark(
         size: Side of the low-quality image in pixels.
         batch: Images at once.
         warmup: Passes of each part before anything is measured.
-        repeats: Measured passes of each part.
+        repeats: Measured passes of each part; by default up to 10, and no more after 5 seconds.
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: Type to compute in; half types run under autocast, weights stay in float32.
+        precision: Type that the networks have and compute in.
         output: A JSON file for the figures.
 
     Returns:
@@ -53,7 +55,7 @@ def benchmark(
     for option, value, least in (
         ("size", size, 1),
         ("batch", batch, 1),
-        ("repeats", repeats, 1),
+        ("repeats", 1 if repeats is None else repeats, 1),
         ("warmup", warmup, 0),
     ):
         if value < least:
@@ -63,31 +65,44 @@ def benchmark(
     from ctsr_lightning.evaluation.report import versions, write_json
     from ctsr_lightning.inference.pretrained import describe_model
     from ctsr_lightning.inference.restorer import Restorer
-    from ctsr_lightning.inference.timing import generated_model, measure, works
+    from ctsr_lightning.inference.timing import differences, generated_model, measure, points, works
 
-    if checkpoint is None and shape == "sd21":
-        name = "sd21, generated weights"
-        restorer = Restorer(generated_model(), device, getattr(torch, precision), tile=0)
-    else:
-        restorer = load_restorer(checkpoint, tile=0, device=device, precision=precision)
-        name = describe_model(restorer.source)
+    generated = generated_model() if checkpoint is None and shape == "sd21" else None
+
+    def read(kind: Precision) -> Restorer:
+        if generated is not None:
+            return Restorer(generated, device, getattr(torch, kind), tile=0)
+        return load_restorer(checkpoint, tile=0, device=device, precision=kind)
+
     lq = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with progress() as bar:
-        parts = works(restorer, lq)
-        timed = bar.track(measure(parts, restorer.device, warmup, repeats), total=len(parts), description="timing")
-        costs = [cost._asdict() for cost in timed]
-    record = {
+    expected = (
+        None if precision == "float32" else points(read("float32"), lq)
+    )  # its networks are let go before the rest
+    restorer = read(precision)
+    compared = [] if expected is None else differences(points(restorer, lq), expected)
+    name = describe_model(restorer.source) if generated is None else "sd21, generated weights"
+    record: dict[str, Any] = {
         "model": name,
         "input": [batch, 3, size, size],
         "output": [batch, 3, size * restorer.scale, size * restorer.scale],
         "device": describe_device(restorer.device),
         "precision": precision,
+        "differences": [difference._asdict() for difference in compared],
         "warmup": warmup,
-        "repeats": repeats,
-        "parts": costs,
+        "parts": [],
         "versions": versions(),
     }
-    print(markdown(record))
+    for difference in compared:
+        print(
+            f"{precision} against float32 at t = {difference.control:g}: PSNR {difference.psnr:.1f} dB, error of the "
+            f"latent {100.0 * difference.latent:.2g} % of its spread",
+            flush=True,
+        )
+    print(markdown_table(COLUMNS, []), flush=True)
+    for cost in measure(works(restorer, lq), restorer.device, warmup, repeats):
+        record["parts"].append(cost._asdict())
+        print(row(record["parts"][-1]), flush=True)
+    print(summary(record))
     if output is not None:
         path = Path(output).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,27 +111,37 @@ def benchmark(
     return 0
 
 
-def markdown(record: Mapping[str, Any]) -> str:
-    """The figures as a Markdown table.
+def row(cost: Mapping[str, Any]) -> str:
+    """The cost of a part as a row of a Markdown table.
 
     Args:
-        record: What `benchmark` has measured.
+        cost: The part, as `benchmark` has measured it.
     """
-    rows = []
-    for cost in record["parts"]:
-        memory = "" if cost["memory"] is None else f"{cost['memory'] / 2**30:.2f} GiB"
-        millions = f"{cost['parameters'] / 1e6:.1f} M"
-        rows.append([cost["part"], millions, f"{cost['seconds']:.4f}", f"{cost['fastest']:.4f}", memory])
+    memory = "" if cost["memory"] is None else f"{cost['memory'] / 2**30:.2f} GiB"
+    plain, ratio = (
+        "" if cost[key] is None else f"{cost[key]:{form}}" for key, form in (("plain", ".4f"), ("ratio", ".3f"))
+    )
+    cells = (f"{cost['parameters'] / 1e6:.1f} M", f"{cost['seconds']:.4f}", f"{cost['fastest']:.4f}")
+    return markdown_row((cost["part"], cost["dtype"], *cells, plain, ratio, memory))
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Time per image, and how it was measured.
+
+    Args:
+        record: The figures of all parts.
+    """
     sizes = [" x ".join(str(side) for side in record[key]) for key in ("input", "output")]
     where = f"{record['device']}, {record['precision']}, torch {record['versions']['torch']}"
-    whole = next(cost["seconds"] for cost in record["parts"] if cost["part"].startswith(WHOLE))
+    whole = next(cost["seconds"] for cost in record["parts"] if cost["part"] == ONE_VALUE)
     small, large = (" x ".join(str(side) for side in record[key][2:]) for key in ("input", "output"))
+    passes = [cost["passes"] for cost in record["parts"]]
     lines = [
-        markdown_table(("part", "parameters", "median s", "fastest s", "peak memory"), rows),
         "",
         f"**{whole / record['input'][0]:.3f} s per image**, {small} to {large} pixels at one t.",
         "",
-        f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}; {record['repeats']} passes after {record['warmup']}.",
+        f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}; {min(passes)} to {max(passes)} passes after "
+        f"{record['warmup']}.",
         "Peak memory is the whole process on a CPU, the tensors on a GPU; one part after the other.",
     ]
     return "\n".join(lines)

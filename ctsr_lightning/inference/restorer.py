@@ -18,7 +18,7 @@ from ctsr_lightning.images import pad_to_multiple, upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.loading import load_model
-from ctsr_lightning.inference.precision import HALF, inference_precision
+from ctsr_lightning.inference.precision import HALF, for_inference, inference_precision
 from ctsr_lightning.inference.pretrained import find_model, save_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
@@ -56,9 +56,11 @@ class Restorer:
     `seed`.
 
     Args:
-        model: Student and velocity field, or a student alone, which knows t = 0 only.
+        model: Student and velocity field, or a student alone, which knows t = 0 only. It is copied, adapters merged
+            (`for_inference`); weights that stay the same are shared with it.
         device: Where to compute; `auto` takes CUDA, else Apple's MPS, else the CPU.
-        dtype: Type to compute in. Half types run under autocast: weights, closed forms and blending stay in float32.
+        dtype: Type that the networks have and compute in; closed forms and blending stay in float32. For one step at
+            t = 999 take float16: bfloat16 is so coarse that encoder and UNet of that step stay in float32.
         tile: Side of a tile in pixels of the input; larger images are computed in overlapping tiles. None takes 768
             pixels of the output, 0 never tiles.
         seed: Seed of a model that samples its latent.
@@ -80,8 +82,8 @@ class Restorer:
     ) -> None:
         self.device, self.dtype, self.seed, self.color = pick_device(device), dtype, seed, color
         self._half = dtype in HALF
-        self.model = model.to(self.device, torch.float32 if self._half else dtype).eval().requires_grad_(False)
-        self.student = model.student if isinstance(model, TradeOff) else model
+        self.model = for_inference(model, dtype).to(self.device).eval()
+        self.student = self.model.student if isinstance(self.model, TradeOff) else self.model
         if tile is not None and tile < 0:
             raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, found {tile}.")
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
@@ -277,7 +279,7 @@ class Restorer:
         return self.student.latent(lq, keys=keys)
 
     def _computing(self) -> AbstractContextManager[None]:
-        return inference_precision(self.device, self.dtype, self.seed if self.student.sample_latent else None)
+        return inference_precision(self.device, torch.float32, self.seed if self.student.sample_latent else None)
 
     def _check_image(self, lq: Tensor) -> Tensor:
         return checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)

@@ -6,13 +6,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ctsr_lightning.codecs import KLCodec
+from ctsr_lightning.codecs import KLCodec, LatentCodec
+from ctsr_lightning.codecs.codec import in_its_type
 from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory, synchronize
 from ctsr_lightning.inference.precision import inference_precision
 from ctsr_lightning.inference.restorer import Restorer
@@ -20,8 +21,29 @@ from ctsr_lightning.networks import LoRA, OneStepStudent, TradeOff, VelocityFiel
 from ctsr_lightning.networks.sharing import over_the_same_weights
 from ctsr_lightning.prompts.base import Prompt
 
+WHOLE: Final = "whole"
+"""First word of the parts that are whole restorations."""
+Points: TypeAlias = "list[tuple[Tensor, Tensor]]"
+"""Latent and picture at a few t."""
 CONTROLS = (1, 2, 6)
 """Numbers of values of t that whole restorations are measured for."""
+ENOUGH = 5.0
+"""Seconds of a part after which it is measured no further, where the number of passes is not given."""
+PASSES = 10
+"""Passes of a part at most, where their number is not given."""
+
+
+class Work(NamedTuple):
+    """A part of a model."""
+
+    part: str
+    """Its name."""
+    networks: list[nn.Module]
+    """The networks in it."""
+    run: Callable[[], Any]
+    """A pass of it."""
+    plain: Callable[[], Any] | None = None
+    """A pass of diffusers' bare network, of the same type and on the same input; None where there is none."""
 
 
 class Cost(NamedTuple):
@@ -29,42 +51,66 @@ class Cost(NamedTuple):
 
     part: str
     """The part."""
+    dtype: str
+    """Type of its weights, or types, the first network's first."""
     parameters: int
     """Parameters of the networks in it."""
+    passes: int
+    """Measured passes."""
     seconds: float
-    """Median over the measured passes."""
+    """Median over them."""
     fastest: float
     """Fastest pass."""
+    plain: float | None
+    """Median of the bare network; None where there is none."""
+    ratio: float | None
+    """Median over pairs of passes, one after the other, of their times: this over the bare network."""
     memory: int | None
     """Peak memory in bytes while it ran: the device's allocations, or all of the process on a CPU; None if unknown."""
 
 
-Work = tuple[str, list[nn.Module], Callable[[], Any]]
-"""A part of a model: its name, the networks in it, and a pass of it."""
-
-
-def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int) -> Iterator[Cost]:
-    """Measure parts of a model one by one.
+def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int | None = None) -> Iterator[Cost]:
+    """Measure parts of a model one by one, in turns with the bare networks.
 
     Args:
         parts: The parts, as `works` lists them.
         device: Where they compute.
-        warmup: Passes of each part before anything is measured.
-        repeats: Measured passes of each part.
+        warmup: Passes of each part before anything is measured; whole restorations, whose parts ran before, have none.
+        repeats: Measured passes of each part; None makes up to `PASSES`, and no more after `ENOUGH` seconds.
     """
-    for name, networks, work in parts:
-        for _ in range(warmup):
-            work()
-        reset_peak_memory(device)
-        seconds = []
-        for _ in range(repeats):
-            synchronize(device)
-            start = time.perf_counter()
-            work()
-            synchronize(device)
-            seconds.append(time.perf_counter() - start)
-        parameters = sum(p.numel() for network in networks for p in network.parameters())
-        yield Cost(name, parameters, statistics.median(seconds), min(seconds), peak_memory(device))
+    for part, networks, run, plain in parts:
+        for _ in range(0 if part.startswith(WHOLE) else warmup):
+            run()
+            if plain is not None:
+                plain()
+        seconds, bare, memory = [], [], 0
+        while len(seconds) < (repeats or PASSES) and (repeats or sum(seconds) < ENOUGH):
+            reset_peak_memory(device)
+            seconds.append(_timed(run, device))
+            memory = max(memory, peak_memory(device) or 0)
+            if plain is not None:
+                bare.append(_timed(plain, device))
+        tensors = [p for network in networks for p in network.parameters()]
+        types = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in tensors)
+        yield Cost(
+            part,
+            " + ".join(types),
+            sum(p.numel() for p in tensors),
+            len(seconds),
+            statistics.median(seconds),
+            min(seconds),
+            statistics.median(bare) if bare else None,
+            statistics.median(ours / theirs for ours, theirs in zip(seconds, bare, strict=True)) if bare else None,
+            memory or None,
+        )
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def works(restorer: Restorer, lq: Tensor) -> list[Work]:
@@ -80,7 +126,7 @@ def works(restorer: Restorer, lq: Tensor) -> list[Work]:
     def within(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
             seed = restorer.seed if student.sample_latent else None
-            with torch.no_grad(), inference_precision(restorer.device, restorer.dtype, seed):
+            with torch.no_grad(), inference_precision(restorer.device, torch.float32, seed):
                 return work()
 
         return run
@@ -88,23 +134,98 @@ def works(restorer: Restorer, lq: Tensor) -> list[Work]:
     start = within(lambda: student.start(images))()
     latent = within(lambda: student.latent(images, start))()
     codec, unet = student.codec, student.unet
-    parts: list[Work] = [
-        ("encode z_L = E(up(x))", [codec], within(lambda: student.start(images))),
-        ("student's UNet", [unet], within(lambda: student.latent(images, start))),
+    prompt = student.prompt(images)
+    zero = torch.zeros(len(images), device=restorer.device)
+    encode, decode = _bare_codec(codec, student.upsample(images), latent)
+    parts = [
+        Work("encode z_L = E(up(x))", codec.halves()[0] or [codec], within(lambda: student.start(images)), encode),
+        Work(
+            "student's UNet",
+            [unet],
+            within(lambda: student.latent(images, start)),
+            _bare_unet(unet, start, zero + student.timestep, prompt),
+        ),
     ]
     if isinstance(model, TradeOff):
         if model.z0_source == "reencode":
             again = within(lambda: student.encode(student.decode(latent).clamp(0.0, 1.0)))
-            parts.append(("decode and encode z_0", [codec], again))
-        zero = torch.zeros(len(images), device=restorer.device)
-        velocity = within(lambda: model.velocity(latent, zero, student.prompt(images), start))
-        parts.append(("velocity field's UNet", [model.velocity], velocity))
-    parts.append(("decode", [codec], within(lambda: student.decode(latent))))
+            parts.append(Work("decode and encode z_0", [codec], again))
+        velocity = within(lambda: model.velocity(latent, zero, prompt, start))
+        bare = _bare_unet(model.velocity.unet, latent, zero, prompt)
+        parts.append(Work("velocity field's UNet", [model.velocity.unet], velocity, bare))
+    parts.append(Work("decode", codec.halves()[1] or [codec], within(lambda: student.decode(latent)), decode))
     for count in CONTROLS if restorer.controllable else (1,):
         controls = [index / max(count - 1, 1) for index in range(count)]
-        name = f"whole, {count} value{'s' * (count > 1)} of t"
-        parts.append((name, [model], partial(restorer, images, controls)))
+        name = f"{WHOLE}, {count} value{'s' * (count > 1)} of t"
+        parts.append(Work(name, [model], partial(restorer, images, controls)))
     return parts
+
+
+def _bare_unet(unet: nn.Module, latent: Tensor, timestep: Tensor, prompt: Tensor | None) -> Callable[[], Any] | None:
+    """A pass of diffusers' own UNet with the same weights."""
+    if not isinstance(unet, UNet2DConditionModel):
+        return None
+    bare, dtype = _bare(unet), unet.dtype
+    shown, words = latent.to(dtype), None if prompt is None else prompt.to(dtype)
+    return torch.no_grad()(lambda: bare(shown, timestep, words).sample)
+
+
+def _bare_codec(codec: LatentCodec, image: Tensor, latent: Tensor) -> tuple[Callable[[], Any] | None, ...]:
+    """An encoding and a decoding by diffusers' own autoencoder with the same weights."""
+    if not isinstance(codec, KLCodec):
+        return None, None
+    bare = _bare(codec.autoencoder)
+    shown, code = in_its_type(bare.encoder, image), in_its_type(bare.decoder, latent / bare.config.scaling_factor)
+    return (
+        torch.no_grad()(lambda: bare.encode(shown).latent_dist.mode()),
+        torch.no_grad()(lambda: bare.decode(code).sample),
+    )
+
+
+def _bare(network: Any) -> Any:
+    """A network of diffusers as its configuration describes it, over the same weights."""
+    with torch.device("meta"):
+        bare = type(network).from_config(network.config)
+    bare.load_state_dict(network.state_dict(), assign=True)
+    return bare.eval()
+
+
+class Difference(NamedTuple):
+    """How far a precision is from float32."""
+
+    control: float
+    """t."""
+    psnr: float
+    """PSNR in dB between the pictures, all channels, range 1."""
+    latent: float
+    """Root mean square error of z(t) over its standard deviation."""
+
+
+def differences(found: Points, expected: Points) -> list[Difference]:
+    """Compare restorations in a precision with those in float32, at t = 0 and, where there is one, at t = 1.
+
+    Args:
+        found: Points of the path in the precision.
+        expected: Those in float32.
+    """
+    result = []
+    for control, (latent, image), (wide, truth) in zip((0.0, 1.0), found, expected, strict=False):
+        error = (image.double() - truth.double()).square().mean().clamp_min(1e-20)
+        rms = (latent.double() - wide.double()).square().mean().sqrt() / wide.double().std()
+        result.append(Difference(control, float(-10.0 * error.log10()), float(rms)))
+    return result
+
+
+def points(restorer: Restorer, lq: Tensor) -> Points:
+    """(z(t), x(t)) at t = 0 and, where there is one, at t = 1, on the CPU.
+
+    Args:
+        restorer: The model.
+        lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+    """
+    path = restorer.trajectory(lq)
+    ends = [path.z_0] if path.velocity is None else [path.z_0, path.z_0 + path.velocity]
+    return [(latent.cpu(), restorer.decode(path, float(t)).cpu()) for t, latent in enumerate(ends)]
 
 
 def generated_model() -> TradeOff:

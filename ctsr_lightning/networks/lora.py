@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights
+from ctsr_lightning.diffusion.parametrization import at_least_float32
+from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights, part_from_original
 from ctsr_lightning.weights.one_step_files import Adapter
 
 UNET_TARGETS = (
@@ -176,6 +178,28 @@ def without_adapters(module: Network) -> Network:
         if isinstance(child, BaseTunerLayer):
             bare.set_submodule(name, child.get_base_layer())
     return bare
+
+
+@torch.no_grad()
+def merged(module: Network) -> Network:
+    """The same function without adapters, as a network of its own: W + (alpha / rank) B A in place of W.
+
+    Weights that no adapter changes are the module's own, the merged ones float32 or better. Base weights that nobody
+    else has are freed with the module.
+
+    Args:
+        module: A network with or without adapters, which keeps them.
+    """
+    plain = over_the_same_weights(module)
+    part_from_original(plain)
+    for name, child in list(plain.named_modules()):
+        if isinstance(child, BaseTunerLayer):
+            base = child.get_base_layer()
+            deltas = [at_least_float32(child.get_delta_weight(adapter)) for adapter in child.active_adapters]
+            weight = sum(deltas, at_least_float32(base.weight))
+            base.weight = nn.Parameter(weight, requires_grad=False)
+            plain.set_submodule(name, base)
+    return plain
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
+import torch
 from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -70,13 +71,40 @@ def share(key: Hashable, load: Callable[[], Network]) -> Network:
     return network  # type: ignore[return-value]  # the key stands for the class
 
 
-def over_the_same_weights(network: Network) -> Network:
+def over_the_same_weights(network: Network, *kept: object) -> Network:
     """A copy of a network whose modules are its own and whose parameters and buffers are the network's.
 
     Args:
         network: The network.
+        *kept: Parts that the copy shares as they are.
     """
-    return copy.deepcopy(network, {id(t): t for t in (*network.parameters(), *network.buffers())})
+    return copy.deepcopy(network, {id(part): part for part in (*network.parameters(), *network.buffers(), *kept)})
+
+
+def part_from_original(module: nn.Module) -> None:
+    """Let go of the originals that a module's networks keep alive, for networks that will not be trained.
+
+    Args:
+        module: The module, changed in place.
+    """
+    for child in module.modules():
+        vars(child).pop(_ORIGIN, None)
+
+
+def convert_own(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give a module floating-point weights and buffers in a type, and leave to others what they have in another one.
+
+    Args:
+        module: The module, changed in place.
+        dtype: The type.
+    """
+    for child in module.modules():
+        for name, parameter in list(child.named_parameters(recurse=False)):
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                setattr(child, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
+        for name, buffer in list(child.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.dtype != dtype:
+                setattr(child, name, buffer.to(dtype))
 
 
 def shared_weights(module: nn.Module) -> list[str]:

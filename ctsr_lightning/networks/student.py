@@ -14,6 +14,7 @@ from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_sig
 from ctsr_lightning.diffusion.parametrization import Prediction, at_least_float32, to_clean, to_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.images import upsample
+from ctsr_lightning.networks.denoiser import run_unet
 from ctsr_lightning.networks.lora import LoRA, adapters_of, adapters_off, add_encoder_adapters, add_unet_adapters
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
 from ctsr_lightning.prompts.base import NoPrompt, Prompt
@@ -91,6 +92,7 @@ class OneStepStudent(nn.Module):
         self.prediction: Prediction = prediction
         self.residual = residual
         self.sample_latent = sample_latent
+        self.base_codec: LatentCodec | None = None  # the codec without adapters, once those of `codec` are merged
         self.codec.requires_grad_(False)
         if lora is not None:
             add_unet_adapters(self.unet, lora)
@@ -121,8 +123,9 @@ class OneStepStudent(nn.Module):
         Args:
             image: Images in [0, 1], shape (B, 3, H, W).
         """
-        with torch.no_grad(), adapters_off(self.codec):
-            return self.codec.encode(unit_to_signed(image))
+        codec = self.codec if self.base_codec is None else self.base_codec
+        with torch.no_grad(), adapters_off(codec):
+            return codec.encode(unit_to_signed(image))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decode: x = D(z), about [0, 1], not clipped, so that gradients flow."""
@@ -136,7 +139,7 @@ class OneStepStudent(nn.Module):
             timestep: Timesteps, shape (B,).
             prompt: Embeddings c, shape (B, L, D), or None.
         """
-        output = self.unet(noisy, timestep, prompt).sample
+        output = run_unet(self.unet, noisy, timestep, prompt)
         return to_noise(output, noisy, self.schedule.alpha_bar(timestep, noisy), self.prediction)
 
     def start(self, lq: Tensor) -> Tensor:
@@ -156,18 +159,23 @@ class OneStepStudent(nn.Module):
         timestep = torch.full((lq.shape[0],), self.timestep, device=lq.device)
         prompt = self.prompt(lq, keys)
         with self._one_step(lq):
-            output = self.unet(start, timestep, None if prompt is None else prompt.to(start.dtype)).sample
+            output = run_unet(self.unet, start, timestep, prompt)
         if self.residual:
-            return at_least_float32(start) - at_least_float32(output)
+            return at_least_float32(start) - output
         return to_clean(output, start, self.schedule.alpha_bar(timestep, start), self.prediction)
 
+    @property
+    def amplifies(self) -> bool:
+        """Whether the one step divides rounding errors by a small √ᾱ, see `AMPLIFYING`."""
+        alpha_bar = float(self.schedule.alpha_bars[self.timestep])
+        return self.prediction == "epsilon" and not self.residual and alpha_bar < 1.0 / (1.0 + AMPLIFYING**2)
+
     def _one_step(self, lq: Tensor) -> AbstractContextManager[object]:
-        """Context of the one step: float32 in place of bfloat16 where what is rounded is divided by a small √ᾱ."""
-        kind, alpha_bar = lq.device.type, float(self.schedule.alpha_bars[self.timestep])
-        amplifies = self.prediction == "epsilon" and not self.residual and alpha_bar < 1.0 / (1.0 + AMPLIFYING**2)
+        """Context of the one step: float32 in place of bfloat16 where it amplifies."""
+        kind = lq.device.type
         coarse = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
         wide = next(self.unet.parameters()).dtype.itemsize >= torch.float32.itemsize
-        return torch.autocast(kind, enabled=False) if coarse and amplifies and wide else nullcontext()
+        return torch.autocast(kind, enabled=False) if coarse and self.amplifies and wide else nullcontext()
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """x̂ = D(ẑ), clipped to [0, 1]."""

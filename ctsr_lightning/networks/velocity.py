@@ -7,6 +7,7 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ctsr_lightning.networks.denoiser import run_unet
 from ctsr_lightning.networks.lora import LoRA, add_named_adapter
 from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.weights.reading import load_weights
@@ -74,6 +75,6 @@ class VelocityField(nn.Module):
             The velocity, shape (B, C, h, w), float32.
         """
         shown = latent if self.lq_projection is None else latent + self.lq_projection(lq_latent)
-        output = self.unet(shown, TIME_SCALE * control, prompt).sample
+        output = run_unet(self.unet, shown, TIME_SCALE * control, prompt)
         velocity: Tensor = self.head(output)
         return velocity.float() if velocity.dtype != latent.dtype else velocity
