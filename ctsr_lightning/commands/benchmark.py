@@ -75,9 +75,7 @@ def benchmark(
         return load_restorer(checkpoint, tile=0, device=device, precision=kind)
 
     lq = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    expected = (
-        None if precision == "float32" else points(read("float32"), lq)
-    )  # its networks are let go before the rest
+    expected = None if precision == "float32" else points(read("float32"), lq)  # whose networks are then let go
     restorer = read(precision)
     compared = [] if expected is None else differences(points(restorer, lq), expected)
     name = describe_model(restorer.source) if generated is None else "sd21, generated weights"
@@ -118,11 +116,9 @@ def row(cost: Mapping[str, Any]) -> str:
         cost: The part, as `benchmark` has measured it.
     """
     memory = "" if cost["memory"] is None else f"{cost['memory'] / 2**30:.2f} GiB"
-    plain, ratio = (
-        "" if cost[key] is None else f"{cost[key]:{form}}" for key, form in (("plain", ".4f"), ("ratio", ".3f"))
-    )
+    bare = ("", "") if cost["plain"] is None else (f"{cost['plain']:.4f}", f"{cost['ratio']:.3f}")
     cells = (f"{cost['parameters'] / 1e6:.1f} M", f"{cost['seconds']:.4f}", f"{cost['fastest']:.4f}")
-    return markdown_row((cost["part"], cost["dtype"], *cells, plain, ratio, memory))
+    return markdown_row((cost["part"], cost["dtype"], *cells, *bare, memory))
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -140,8 +136,8 @@ def summary(record: Mapping[str, Any]) -> str:
         "",
         f"**{whole / record['input'][0]:.3f} s per image**, {small} to {large} pixels at one t.",
         "",
-        f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}; {min(passes)} to {max(passes)} passes after "
-        f"{record['warmup']}.",
+        f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}.",
+        f"{min(passes)} to {max(passes)} passes of each part after {record['warmup']}.",
         "Peak memory is the whole process on a CPU, the tensors on a GPU; one part after the other.",
     ]
     return "\n".join(lines)

@@ -77,6 +77,7 @@ def load_restorer(
     """
     import torch
 
+    from ctsr_lightning.inference.devices import cpu_emulates, pick_device
     from ctsr_lightning.inference.pretrained import describe_model, find_model
     from ctsr_lightning.inference.restorer import Restorer
     from ctsr_lightning.weights.shipped import SHIPPED
@@ -85,6 +86,8 @@ def load_restorer(
     if checkpoint is None or str(checkpoint) == SHIPPED:
         name = describe_model(path)
         print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
+    if precision != "float32" and pick_device(device).type == "cpu" and cpu_emulates(precision):
+        print(f"note: this CPU has no instructions for {precision} and emulates it, float32 is faster", file=sys.stderr)
     return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color)
 
 

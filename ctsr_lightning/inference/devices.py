@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,27 @@ def computes_bfloat16(accelerator: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator not in {"auto", "cpu"} or (accelerator == "auto" and torch.backends.mps.is_available()):
         return False
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
-    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+    return any(bool(_cpu_capabilities().get(name)) for name in _INSTRUCTIONS["bfloat16"])
+
+
+_INSTRUCTIONS: Final = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx512_fp16", "amx_fp16")}
+
+
+def _cpu_capabilities() -> dict[str, object]:
+    import torch
+
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell
+    return found
+
+
+def cpu_emulates(half: Literal["bfloat16", "float16"]) -> bool:
+    """Whether the CPU is known to have no instructions for a half-precision type, in which float32 is then faster.
+
+    Args:
+        half: The type.
+    """
+    found = _cpu_capabilities()
+    return found.get("architecture") == "x86_64" and not any(found.get(name) for name in _INSTRUCTIONS[half])
 
 
 def describe_device(device: torch.device) -> str:

@@ -83,7 +83,9 @@ def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int |
             run()
             if plain is not None:
                 plain()
-        seconds, bare, memory = [], [], 0
+        seconds: list[float] = []
+        bare: list[float] = []
+        memory = 0
         while len(seconds) < (repeats or PASSES) and (repeats or sum(seconds) < ENOUGH):
             reset_peak_memory(device)
             seconds.append(_timed(run, device))
@@ -167,7 +169,13 @@ def _bare_unet(unet: nn.Module, latent: Tensor, timestep: Tensor, prompt: Tensor
         return None
     bare, dtype = _bare(unet), unet.dtype
     shown, words = latent.to(dtype), None if prompt is None else prompt.to(dtype)
-    return torch.no_grad()(lambda: bare(shown, timestep, words).sample)
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        output: Tensor = bare(shown, timestep, words).sample
+        return output
+
+    return run
 
 
 def _bare_codec(codec: LatentCodec, image: Tensor, latent: Tensor) -> tuple[Callable[[], Any] | None, ...]:
@@ -176,10 +184,18 @@ def _bare_codec(codec: LatentCodec, image: Tensor, latent: Tensor) -> tuple[Call
         return None, None
     bare = _bare(codec.autoencoder)
     shown, code = in_its_type(bare.encoder, image), in_its_type(bare.decoder, latent / bare.config.scaling_factor)
-    return (
-        torch.no_grad()(lambda: bare.encode(shown).latent_dist.mode()),
-        torch.no_grad()(lambda: bare.decode(code).sample),
-    )
+
+    @torch.no_grad()
+    def encode() -> Tensor:
+        latent: Tensor = bare.encode(shown).latent_dist.mode()
+        return latent
+
+    @torch.no_grad()
+    def decode() -> Tensor:
+        image: Tensor = bare.decode(code).sample
+        return image
+
+    return encode, decode
 
 
 def _bare(network: Any) -> Any:

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from ctsr_lightning.cli import main
+from ctsr_lightning.commands.options import load_restorer
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.timing import generated_model, works
+from ctsr_lightning.networks import LoRA, TradeOff
+from helpers import tiny
 
 PARTS = ["encode z_L = E(up(x))", "student's UNet", "velocity field's UNet", "decode"]
 WHOLE = ["whole, 1 value of t", "whole, 2 values of t", "whole, 6 values of t"]
@@ -29,6 +32,9 @@ def test_a_checkpoint_part_by_part(stage2: str, tmp_path: Path, capsys: pytest.C
     assert record["output"] == [2, 3, 32, 32]
     for part in record["parts"]:
         assert part["seconds"] >= part["fastest"] > 0
+        assert part["passes"] == 2
+        assert part["dtype"] == "float32"
+        assert (part["ratio"] is not None) == ("UNet" in part["part"])  # the nano codec is none of diffusers'
         assert part["memory"] is None or part["memory"] > 2**20
     out = capsys.readouterr().out
     for name in PARTS + WHOLE:
@@ -48,7 +54,10 @@ def test_the_shipped_model_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> No
     run("--precision", "bfloat16", "--batch", "2")
     out = capsys.readouterr().out
     assert re.search(r"\nnano \(shipped with ctsr_lightning \S+\); 2 x 3 x 8 x 8 to 2 x 3 x 32 x 32; cpu", out)
-    (whole,) = re.findall(r"\| whole, 1 value of t \| .*? \| (\S+) \| \S+ \|", out)
+    (whole,) = re.findall(r"\| whole, 1 value of t \| bfloat16 \+ float32 \| \S+ M \| (\S+) \|", out)
+    found = re.findall(r"bfloat16 against float32 at t = ([01]): PSNR (\S+) dB, error of the latent (\S+) %", out)
+    assert [t for t, _, _ in found] == ["0", "1"]
+    assert all(45.0 < float(psnr) < 90.0 and 0.0 < float(error) < 3.0 for _, psnr, error in found)
     (each,) = re.findall(r"\*\*(\S+) s per image\*\*, 8 x 8 to 32 x 32 pixels", out)
     assert float(each) == pytest.approx(float(whole) / 2, abs=1e-3)
 
@@ -56,13 +65,44 @@ def test_the_shipped_model_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
     restorer = Restorer.from_pretrained(stage2, "cpu", tile=0)
     lq = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    by_name = {name: work for name, _, work in works(restorer, lq)}
+    by_name = {work.part: work.run for work in works(restorer, lq)}
     z_0, velocity = by_name["student's UNet"](), by_name["velocity field's UNet"]()
     trajectory = restorer.trajectory(lq)
     assert torch.equal(z_0, trajectory.z_0)
     torch.testing.assert_close(velocity, trajectory.velocity)
     assert torch.equal(by_name["decode"]().clamp(0, 1), restorer.decode(trajectory, 0.0))
     assert len(by_name[WHOLE[2]]()) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_bare_networks_compute_the_same(dtype: torch.dtype) -> None:
+    """What the ratio divides by is the same work: diffusers' own classes give the same numbers, bit for bit."""
+    student = tiny.adapted_student(timestep=250)
+    restorer = Restorer(
+        TradeOff(student, tiny.velocity(unet=tiny.prompted_unet(), lora=LoRA(), awake=True)), "cpu", dtype
+    )
+    student, lq = restorer.student, torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = {work.part: work.plain() for work in works(restorer, lq) if work.plain is not None}
+    assert list(plain) == PARTS
+    start = student.start(lq)
+    assert torch.equal(plain[PARTS[0]].float() * 0.18215, start)
+    alpha_bar = student.schedule.alpha_bar(torch.tensor([250]), start)
+    latent = student.latent(lq, start)
+    assert torch.equal((start - (1 - alpha_bar).sqrt() * plain[PARTS[1]].float()) / alpha_bar.sqrt(), latent)
+    field = restorer.model.velocity(latent, torch.zeros(1), student.prompt(lq), start)
+    assert torch.equal(restorer.model.velocity.head(plain[PARTS[2]].float()), field)
+    assert torch.equal(plain[PARTS[3]].float() / 2 + 0.5, student.decode(latent))
+
+
+@pytest.mark.parametrize(("half", "found"), [("bfloat16", {}), ("float16", {"avx512_bf16": True})])
+def test_an_emulated_type_is_named(
+    half: str, found: dict[str, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage1: str
+) -> None:
+    for known, said in ((found, True), (dict.fromkeys(("avx512_bf16", "avx512_fp16"), True), False)):
+        capabilities = {"architecture": "x86_64", **known}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c, raising=False)
+        load_restorer(stage1, tile=0, device="cpu", precision=half)
+        assert (f"no instructions for {half}" in capsys.readouterr().err) == said
 
 
 @pytest.mark.slow

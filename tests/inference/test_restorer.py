@@ -47,8 +47,8 @@ def test_control_zero_is_stage_one(tradeoff: TradeOff) -> None:
 
 def test_a_list_shares_one_pass(tradeoff: TradeOff, monkeypatch: pytest.MonkeyPatch) -> None:
     restorer, lq, calls = Restorer(tradeoff, "cpu"), photo(8, 8), []
-    endpoints = tradeoff.endpoints
-    monkeypatch.setattr(tradeoff, "endpoints", lambda x, keys: calls.append(1) or endpoints(x, keys))
+    endpoints = restorer.model.endpoints
+    monkeypatch.setattr(restorer.model, "endpoints", lambda x, keys: calls.append(1) or endpoints(x, keys))
     low, high = restorer(lq, [0.0, 1.0])
     assert len(calls) == 1
     assert torch.equal(low, restorer(lq, 0.0))
