@@ -220,6 +220,7 @@ def test_full_size_has_the_shape_of_nano(training: str) -> None:
         "critic_lora",
         "critic_lr",
         "lambda_critic",
+        "velocity_start",
     }  # of VSD, in whose place nano's T_r may have a target
     assert arguments[0] - ours == arguments[1] - ours - theirs
     kinds = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (nano, full)]

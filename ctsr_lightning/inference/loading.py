@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ctsr_lightning.inference.trust import only_nameable, refuse_foreign_code, stranger_error
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
-from ctsr_lightning.networks.velocity import VelocityField
+from ctsr_lightning.networks.velocity import VelocityField, VelocityStart
 from ctsr_lightning.teachers.base import Teacher
 from ctsr_lightning.weights.reading import load_weights, read_checkpoint
 from ctsr_lightning.weights.search import find_weights, weight_search_path
@@ -25,8 +25,8 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
     """Build the networks that a checkpoint restores with and give them its weights.
 
     The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
-    `config.yaml` beside `weights.safetensors`. Of these only `student` and, for stage 2, `velocity` and `z0_source` are
-    used; teachers are never built. Weights are strict, averages preferred.
+    `config.yaml` beside `weights.safetensors`. Of these only `student` and, for stage 2, `velocity`, `velocity_start`
+    and `z0_source` are used; teachers are never built. Weights are strict, averages preferred.
 
     Args:
         path: A Lightning checkpoint of stage 1, stage 2 or the one-step teacher, or the `weights.safetensors` of one.
@@ -48,8 +48,8 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         )
     types: dict[str, Any] = {"student": OneStepStudent}
     if "velocity" in config:
-        types |= {"velocity": VelocityField, "z0_source": Z0Source}
-    config = {"z0_source": "latent", **config}
+        types |= {"velocity": VelocityField, "z0_source": Z0Source, "velocity_start": VelocityStart}
+    config = {"z0_source": "latent", "velocity_start": "base", **config}
     path = path.absolute()  # it is not to be looked up below the folders that are searched
     with weight_search_path(*path.resolve().parents):
         built = _build(types, {key: config[key] for key in types}, path)
@@ -58,6 +58,8 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
             load_weights(student, path, prefix="student.", only_trainable=True)
             return student
         velocity: VelocityField = built.velocity
+        if built.velocity_start == "student":
+            velocity.begin_as(student.unet)
         load_weights(velocity, path, prefix="velocity.", only_trainable=True)
         return TradeOff(student, velocity, built.z0_source)
 

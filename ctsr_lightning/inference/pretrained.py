@@ -23,7 +23,7 @@ CONFIG: Final = "config.yaml"
 """Configuration of a training."""
 PARTS: Final = "parts"
 """Folder of the weights that a saved model builds on: its codec, its base where that was trained here."""
-KEPT: Final = ("student", "velocity", "z0_source")
+KEPT: Final = ("student", "velocity", "velocity_start", "z0_source")
 """Parts of a training that restore images."""
 
 

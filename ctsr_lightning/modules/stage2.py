@@ -17,11 +17,12 @@ from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
-from ctsr_lightning.networks.velocity import VelocityField
+from ctsr_lightning.networks.velocity import VelocityField, VelocityStart
 from ctsr_lightning.teachers.base import Teacher
 
-TDistribution = Literal["uniform", "zero"]
-"""Where stage 2 trains the velocity: on the whole path, t ~ U(0, 1), or at its start, t = 0, alone."""
+TDistribution = Literal["uniform", "near_zero", "zero"]
+"""Where stage 2 trains the velocity: on the whole path, t ~ U(0, 1); all over it but mostly near its start, t = u³ with
+u ~ U(0, 1), whose median is 1/8; or at its start, t = 0, alone."""
 
 
 class CTSRStage2(CacheableTraining):
@@ -41,15 +42,18 @@ class CTSRStage2(CacheableTraining):
             z_t + (1-t) v foresees it, see `losses.reconstruction.grid`. Needs ground truth; 0, as in the paper, leaves
             it out.
         t_distribution: `uniform` draws t ~ U(0, 1), the paper's Eq. 5; `zero` trains v(z_0, 0, c) alone, all that is
-            asked for afterwards. Short trainings come closer to T_f with `zero`, as no step goes to points of the path
-            that already show where it ends.
+            asked for afterwards; `near_zero`, t = u³, lies between them. Short trainings come closer to T_f with
+            `zero`, as no step goes to points of the path that already show where it ends.
+        velocity_start: `base` leaves the velocity's UNet as it was loaded; `student` lets it begin as S_1 (Algorithm
+            2), whose adapters it then keeps, frozen, beside its own. Where all weights are trained, load S_1's instead.
         head_lr: Learning rate of the layers of v that start at zero, its `head` and `lq_projection`; null takes the
             optimizer's. Schedules scale both alike. Adam moves a weight by at most about the learning rate per step, so
             at an adapter's rate the head grows slowly: some 30 times the optimizer's rate suits short trainings.
         **kwargs: `cache`, with which a step runs the velocity field alone, optimizer and scheduler.
 
     Raises:
-        ValueError: If the teacher is of another scale than the student, or `head_lr` is not positive.
+        ValueError: If the teacher is of another scale than the student, `head_lr` is not positive, or the velocity is
+            to begin as a student without adapters.
     """
 
     controllable = True
@@ -64,6 +68,7 @@ class CTSRStage2(CacheableTraining):
         lambda_grid: float = 0.0,
         t_distribution: TDistribution = "uniform",
         head_lr: float | None = None,
+        velocity_start: VelocityStart = "base",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,6 +76,8 @@ class CTSRStage2(CacheableTraining):
             raise ValueError(f"The fidelity teacher enlarges x{fidelity.scale}, the student x{student.scale}.")
         if head_lr is not None and not head_lr > 0:
             raise ValueError(f"Expected head_lr > 0, or null for the optimizer's learning rate, found {head_lr}.")
+        if velocity_start == "student":
+            velocity.begin_as(student.unet)
         self.student = Frozen(student)
         self.velocity, self.scale = velocity, student.scale
         self.fidelity, self.realness = fidelity, realness
@@ -101,7 +108,7 @@ class CTSRStage2(CacheableTraining):
             else self._cached_outputs(self.output_cache, batch)
         )
         z_0, z_1 = outputs["z_0"], outputs["z_1"]
-        control = self.draws.uniform(z_0) if self.t_distribution == "uniform" else z_0.new_zeros(len(z_0))
+        control = self._times(z_0)
         latent = interpolate(z_0, z_1, control)
         velocity = self.velocity(latent, control, outputs.get("prompt"), outputs["z_l"])
         terms = {"velocity/match": velocity_matching(velocity, z_0, z_1)}
@@ -110,6 +117,13 @@ class CTSRStage2(CacheableTraining):
             end = student.decode(latent + (1.0 - control).view(-1, 1, 1, 1) * velocity)
             terms["rec/grid"] = self.lambda_grid * reconstruction.grid(end, gt, student.codec.factor)
         return terms
+
+    def _times(self, like: Tensor) -> Tensor:
+        """T of every sample."""
+        if self.t_distribution == "zero":
+            return like.new_zeros(len(like))
+        drawn = self.draws.uniform(like)
+        return drawn if self.t_distribution == "uniform" else drawn**3
 
     @property
     def frozen_networks(self) -> dict[str, nn.Module]:

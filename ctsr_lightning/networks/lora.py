@@ -141,6 +141,42 @@ def add_named_adapter(unet: nn.Module, lora: LoRA, name: str) -> None:
     _inject(unet, lora, {name: _matching(unet, UNET_TARGETS)})
 
 
+def keep_adapters_of(unet: nn.Module, other: nn.Module) -> None:
+    """Let a UNet begin as another one over the same base: give it the other's adapters, frozen, beside its own.
+
+    The first convolution, which OSEDiff's layout trains beside its adapters, comes along.
+
+    Args:
+        unet: The UNet with adapters of its own, which stay the only trained ones; changed in place.
+        other: The UNet whose adapters are copied; it keeps them.
+
+    Raises:
+        ValueError: If the other has no adapters, or both have some of the same name.
+    """
+    own, kept = adapters_of(unet), adapters_of(other)
+    if not own or not kept or own.keys() & kept.keys():
+        raise ValueError(
+            f"Expected two UNets over one base, each with adapters of names of its own, found {sorted(own) or 'none'} "
+            f"and {sorted(kept) or 'none'}. Without adapters, start from all weights of the other instead."
+        )
+    for name, adapter in kept.items():
+        config = LoRA(adapter.rank, round(adapter.alpha)).config(list(adapter.modules))
+        with warnings.catch_warnings():  # several adapters side by side are the layout, not a mistake
+            warnings.filterwarnings("ignore", ".*multiple adapters in the model.*", UserWarning)
+            inject_adapter_in_model(config, unet, adapter_name=name)
+    values = {name: value for name, value in other.named_parameters() if ".lora_" in name}
+    for child in unet.modules():
+        if isinstance(child, BaseTunerLayer):
+            child.set_adapter(list(child.lora_A))
+    for name, parameter in unet.named_parameters():
+        if name in values:
+            parameter.requires_grad_(False).data.copy_(values[name].data)
+    first, others = (network.get_submodule("conv_in") for network in (unet, other))
+    bases = [layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in (first, others)]
+    give_own_weights(bases[0])
+    bases[0].load_state_dict(bases[1].state_dict())
+
+
 def add_encoder_adapters(autoencoder: nn.Module, lora: LoRA) -> None:
     """Freeze an autoencoder and add OSEDiff's adapter `default_encoder` to its encoder and `quant_conv`.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.networks.denoiser import run_unet
-from ctsr_lightning.networks.lora import LoRA, add_named_adapter
+from ctsr_lightning.networks.lora import LoRA, add_named_adapter, keep_adapters_of
 from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.weights.reading import load_weights
 
+VelocityStart = Literal["base", "student"]
+"""Where the velocity's UNet starts: as it was loaded, or as S_1, whose adapters it keeps, frozen, beside its own."""
 TIME_SCALE = 999.0
 """t in [0, 1] is shown to the UNet as 999 t, the range that its time embedding was trained on."""
 
@@ -57,6 +60,17 @@ class VelocityField(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # Conv2d types an existing bias as optional
         if weights is not None:
             load_weights(self, weights, prefix="velocity.", only_trainable=True)
+
+    def begin_as(self, student: UNet2DConditionModel) -> None:
+        """Begin as S_1 over the same base: its adapters come along, frozen, beside the field's own one.
+
+        Args:
+            student: S_1's UNet, with the weights that it was trained to.
+
+        Raises:
+            ValueError: If one of the two UNets has no adapters. Give `unet` S_1's weights then.
+        """
+        keep_adapters_of(self.unet, student)
 
     def zero_layers(self) -> list[nn.Conv2d]:
         """The layers that start at zero: the head, and the projection of z_L if there is one."""

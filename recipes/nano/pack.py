@@ -40,7 +40,7 @@ PARTS: Final = {
 MODELS: Final = {
     "realness_teacher": ("student",),
     "stage1": ("student", "fidelity", "realness"),
-    "stage2": ("student", "velocity", "fidelity", "realness", "z0_source"),
+    "stage2": ("student", "velocity", "fidelity", "realness", "velocity_start", "z0_source"),
 }
 """Trainings that a model is loaded from, and the settings that are kept: no optimizer, critic or loss."""
 

@@ -129,6 +129,40 @@ def test_times_are_drawn_from_the_unit_interval():
     assert 0.9 < times.max() < 1.0
 
 
+def test_times_near_zero_are_cubes_of_uniform_ones():
+    shown = {}
+    for kind in ("uniform", "near_zero"):
+        module = stage_two(t_distribution=kind)
+        module.velocity.register_forward_pre_hook(lambda module, args, kind=kind: shown.update({kind: args[1]}))
+        module.draws = Draws(3)
+        module.losses(tiny.batch(4))
+    torch.testing.assert_close(shown["near_zero"], shown["uniform"] ** 3)
+
+
+def adapted_stage_two(**options):
+    velocity = tiny.velocity(unet=tiny.prompted_unet(), lora=LoRA(), awake=False)
+    return stage_two(student=tiny.adapted_student(), velocity=velocity, **options)
+
+
+def test_velocity_begins_as_the_student():
+    module = adapted_stage_two(velocity_start="student")
+    student, field = module.student.network.unet, module.velocity.unet
+    latent, words = torch.randn(2, 4, 4, 4), torch.randn(2, 2, 6)
+    outputs = [network(latent, torch.tensor([9.0, 700.0]), words).sample for network in (student, field)]
+    torch.testing.assert_close(*outputs)  # its own adapter begins at zero, S_1's act
+    assert not torch.allclose(
+        adapted_stage_two().velocity.unet(latent, torch.tensor([9.0, 700.0]), words).sample, outputs[0]
+    )
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in adapted_stage_two().named_parameters() if p.requires_grad}
+    assert all(".lora_" not in name or ".velocity." in name for name in trained)
+
+
+def test_a_student_without_adapters_cannot_be_begun_as():
+    with pytest.raises(ValueError, match="start from all weights of the other instead"):
+        stage_two(velocity_start="student")
+
+
 def test_training_at_the_start_alone_is_equation_five_at_zero():
     module, batch = stage_two(t_distribution="zero", lambda_grid=3.0).double(), tiny.batch(3, dtype=torch.float64)
     shown = []
