@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import yaml
 
-STEPS: Final = {"stage1": 120, "stage2": 180}
-"""Optimizer steps of one training: about 40 seconds each on two CPU cores."""
+STEPS: Final = {"stage1": 500, "stage2": 500}
+"""Optimizer steps of one training: three to five minutes each on a CPU core."""
+LEARNING_RATE: Final = {"stage1": 5e-5}
+"""The paper's; at nano's own, which suits longer trainings, the start at T_r would first be undone."""
 BATCH: Final = 4
 CROP: Final = 256
 """Side of the central crop of every test photograph in pixels."""
@@ -18,24 +20,23 @@ CONTROLS: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of t, those of the paper's Table 7."""
 ALPHAS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of T_f in the blend of the teachers; Table 1 has every second, and against those the curve over t is held."""
-GAMMAS: Final = (1.0, 20.0)
-"""Values of γ_time beside the configured one and 0."""
+GAMMAS: Final = (5.5,)
+"""Values of γ_time beside the configured one and 0: the paper's."""
+L2_FACTORS: Final = (4.0, 16.0)
+"""Factors on λ_l2 without distillation: the plain way to a higher PSNR."""
+LONGER: Final = 2.0
+"""Factor on the steps of the training without distillation that takes about as long as that with it."""
+TEMPERATURES: Final = (0.0, 0.5, 1.0)
+"""Temperatures of T_f, of which one is configured: 0 follows means, 1 samples as ResShift does."""
 FACTOR: Final = 5.0
 """Factor by which λ_fl and λ_rn are raised."""
-PAPER: Final = {
-    "reconstruction.lambda_l2": 1.0,
-    "reconstruction.lambda_lpips": 2.0,
-    "lambda_fidelity": 2.0,
-    "lambda_realness": 1.0,
-}
-"""The paper's weights of the loss (section 4.1)."""
-TINY: Final = 1e-6
-"""Weight of align where only prior is to stay."""
 
 TEACHERS: Final = "chain/teachers"
 FULL: Final = "chain/full_length"
 STAGE_1: Final = "stage1/base"
 NO_DISTILLATION: Final = "stage1/no_distillation"
+TRAINED_LONGER: Final = "stage1/no_distillation_longer"
+MORE_L2: Final = tuple(f"stage1/l2_{factor:g}" for factor in L2_FACTORS)
 STAGE_2: Final = "stage2/base"
 
 
@@ -47,12 +48,14 @@ class Experiment:
         key: Group and name, `stage1/score`; the group `chain` is measured without training.
         text: Name on the page.
         overrides: Settings that replace those of the model's `init_args`.
+        length: Factor on the number of its steps.
         seed: Seed of crops, degradations, order, noise and timesteps.
     """
 
     key: str
     text: str
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    length: float = 1.0
     seed: int = 0
 
     @property
@@ -66,6 +69,11 @@ class Experiment:
         return self.group != "chain"
 
     @property
+    def teachers(self) -> str:
+        """The measurement of the teachers that a training's curve is held against: of T_f at its own temperature."""
+        return teachers_at(self.overrides.get(TEMPERATURE))
+
+    @property
     def title(self) -> str:
         """Name in messages."""
         return f"{self.key}, seed {self.seed}" if self.is_trained else self.key
@@ -76,6 +84,15 @@ class Experiment:
         return self.key.replace("/", "-") + (f"-seed{self.seed}" if self.is_trained else "")
 
 
+TEMPERATURE: Final = "fidelity.init_args.network.init_args.temperature"
+"""Where a stage's configuration keeps the temperature of T_f."""
+
+
+def teachers_at(temperature: float | None) -> str:
+    """Key of the measurement of the teachers with T_f at a temperature; None is the configured one."""
+    return TEACHERS if temperature is None else f"chain/temperature_{temperature:g}"
+
+
 def list_experiments(settings: Mapping[str, Any], *, full: bool) -> list[Experiment]:
     """All experiments, each with seed 0, in the order of the tables; values that are configured are not tried again.
 
@@ -83,34 +100,42 @@ def list_experiments(settings: Mapping[str, Any], *, full: bool) -> list[Experim
         settings: Stage 1's settings as configured, see `read_loss_settings`.
         full: Whether the chain has stages 1 and 2 at full length to measure.
     """
-    fl, rn, gamma = "lambda_fidelity", "lambda_realness", "gamma_time"
+    fl, rn, gamma, l2 = "lambda_fidelity", "lambda_realness", "gamma_time", "reconstruction.lambda_l2"
     configured = f"λ_fl {settings[fl]:g}, λ_rn {settings[rn]:g}, γ_time {settings[gamma]:g}"
-    # One weight per teacher, and γ_time in front of prior: a tiny weight and a γ_time as many times larger leave prior
-    # as it is and align at a millionth.
-    prior = {fl: settings[fl] * TINY, rn: settings[rn] * TINY, gamma: settings[gamma] / TINY}
     raised = {name: settings[name] * FACTOR for name in (fl, rn)}
-    table: list[tuple[str, str, Mapping[str, Any]]] = [
-        (TEACHERS, "the teachers, their blend, bicubic enlargement", {}),
-        *[(FULL, "the chain's own stages 1 and 2", {})] * full,
-        (STAGE_1, f"as configured ({configured})", {}),
-        (NO_DISTILLATION, "no distillation (λ_fl = λ_rn = 0)", {fl: 0.0, rn: 0.0}),
-        ("stage1/no_fidelity", "no terms of T_f (λ_fl = 0)", {fl: 0.0}),
-        ("stage1/no_realness", "no terms of T_r (λ_rn = 0)", {rn: 0.0}),
-        ("stage1/no_prior", "align without prior (γ_time = 0)", {gamma: 0.0}),
-        ("stage1/no_align", "prior without align", prior),
-        *((f"stage1/gamma_{value:g}", f"γ_time = {value:g}", {gamma: value}) for value in GAMMAS),
-        ("stage1/fidelity_up", f"λ_fl times {FACTOR:g} ({raised[fl]:g})", {fl: raised[fl]}),
-        ("stage1/realness_up", f"λ_rn times {FACTOR:g} ({raised[rn]:g})", {rn: raised[rn]}),
-        ("stage1/paper_weights", "the paper's λ (1, 2, 2, 1)", PAPER),
-        *((f"stage1/{value}", f"`gradient: {value}`", {"gradient": value}) for value in ("paper", "score")),
-        (STAGE_2, "as configured (`z0_source: latent`)", {}),
-        ("stage2/reencode", "`z0_source: reencode`", {"z0_source": "reencode"}),
-        ("stage2/condition_on_lq", "v sees z_L as well", {"velocity.init_args.condition_on_lq": True}),
-    ]
+    alone, l2_weight = {fl: 0.0, rn: 0.0}, settings["reconstruction"]["lambda_l2"]
+    own = settings["fidelity"]["init_args"]["network"]["init_args"].get("temperature", 1.0)
+    others = [value for value in TEMPERATURES if value != own]
     return [
-        Experiment(key, text, overrides)
-        for key, text, overrides in table
-        if not overrides or any(settings.get(name) != value for name, value in overrides.items())
+        Experiment(TEACHERS, f"T_f at temperature {own:g}, as configured"),
+        *(Experiment(teachers_at(v), f"T_f at temperature {v:g}", {TEMPERATURE: v}) for v in others),
+        *[Experiment(FULL, "the chain's own stages 1 and 2")] * full,
+        Experiment(STAGE_1, f"as configured ({configured})"),
+        Experiment(NO_DISTILLATION, "no distillation (λ_fl = λ_rn = 0): T_r trained on by Eq. 1", alone),
+        Experiment(TRAINED_LONGER, f"the same, {LONGER:g} times as long", alone, LONGER),
+        *(
+            Experiment(
+                key,
+                f"no distillation, λ_l2 times {factor:g} ({l2_weight * factor:g})",
+                {**alone, l2: l2_weight * factor},
+            )
+            for key, factor in zip(MORE_L2, L2_FACTORS, strict=True)
+        ),
+        Experiment("stage1/no_fidelity", "no terms of T_f (λ_fl = 0)", {fl: 0.0}),
+        Experiment("stage1/no_realness", "no terms of T_r (λ_rn = 0)", {rn: 0.0}),
+        Experiment("stage1/no_prior", "align without prior (γ_time = 0)", {gamma: 0.0}),
+        *(Experiment(f"stage1/gamma_{v:g}", f"γ_time = {v:g}", {gamma: v}) for v in GAMMAS if v != settings[gamma]),
+        Experiment("stage1/fidelity_up", f"λ_fl times {FACTOR:g} ({raised[fl]:g})", {fl: raised[fl]}),
+        Experiment("stage1/realness_up", f"λ_rn times {FACTOR:g} ({raised[rn]:g})", {rn: raised[rn]}),
+        *(
+            Experiment(f"stage1/{v}", f"`gradient: {v}`", {"gradient": v})
+            for v in ("paper", "score")
+            if v != settings["gradient"]
+        ),
+        Experiment(STAGE_2, "as configured"),
+        *(Experiment(f"stage2/temperature_{v:g}", f"T_f at temperature {v:g}", {TEMPERATURE: v}) for v in others),
+        Experiment("stage2/reencode", "`z0_source: reencode`", {"z0_source": "reencode"}),
+        Experiment("stage2/uniform", "`t_distribution: uniform`", {"t_distribution": "uniform"}),
     ]
 
 

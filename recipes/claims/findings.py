@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,16 @@ import pandas as pd
 
 from ctsr_lightning.evaluation.labels import BICUBIC, FAITHFUL, GRID, REALISTIC, control_label
 from ctsr_lightning.frontier import Axis, Comparison, Monotone, Point, compare, monotone
-from recipes.claims.experiments import ALPHAS, CONTROLS, FULL, STAGE_2, TEACHERS, Experiment
+from recipes.claims.experiments import (
+    ALPHAS,
+    CONTROLS,
+    FULL,
+    MORE_L2,
+    NO_DISTILLATION,
+    STAGE_2,
+    TEACHERS,
+    Experiment,
+)
 
 PSNR: Final = Axis("psnr_y", higher_is_better=True)
 START: Final = control_label(0.0)
@@ -73,15 +82,23 @@ class Findings:
     Args:
         measurements: Columns experiment (its key), seed, image, method, metric and value.
         experiments: All experiments in the order of the tables.
+        minutes: Duration of a training by its experiment's key.
     """
 
-    def __init__(self, measurements: pd.DataFrame, experiments: Sequence[Experiment]) -> None:
-        by_image = measurements[measurements["experiment"] == TEACHERS].set_index(["method", "metric", "image"])
+    def __init__(
+        self,
+        measurements: pd.DataFrame,
+        experiments: Sequence[Experiment],
+        minutes: Mapping[str, float] | None = None,
+    ) -> None:
+        self.minutes = dict(minutes or {})
+        by_image = measurements.set_index(["experiment", "method", "metric", "image"])
         self._images = by_image["value"].sort_index()
         self.means = measurements.pivot_table("value", ["experiment", "seed", "method"], "metric")
         self.experiments = [e for e in experiments if e.key in self.means.index.levels[0]]
         (self.perceptual,) = {*self.means.columns} - {PSNR.name, GRID}
         self.axes = (PSNR, Axis(self.perceptual, higher_is_better=False))
+        self._teachers = {e.key: e.teachers for e in self.experiments}
         self.full = FULL in self.means.index.levels[0]
 
     def metric(self, key: str, metric: str, method: str = START) -> pd.Series[float]:
@@ -92,9 +109,9 @@ class Findings:
         """Change of a metric at t = 0 from one experiment to another, each seed against the same seed."""
         return paired_difference(self.metric(key, metric), self.metric(base, metric))
 
-    def images(self, method: str, metric: str) -> pd.Series[float]:
+    def images(self, method: str, metric: str, teachers: str = TEACHERS) -> pd.Series[float]:
         """A metric of the teachers, their blend or bicubic enlargement by image."""
-        return self._images.loc[(method, metric)]
+        return self._images.loc[(teachers, method, metric)]
 
     def by_seed(self, key: str, function: Callable[[str, int], Any]) -> pd.Series[Any]:
         """A function of experiment and seed, for every seed of the experiment."""
@@ -109,10 +126,15 @@ class Findings:
         row = self.means.loc[(key, seed, method)]
         return Point(label or method, float(row[PSNR.name]), float(row[self.perceptual]))
 
-    def blend(self, alphas: Sequence[float] = ALPHAS) -> list[Point]:
+    @property
+    def teachers(self) -> list[Experiment]:
+        """The measurements of the teachers: with T_f as configured, then at other temperatures."""
+        return [e for e in self.experiments if e.group == "chain" and e.key != FULL]
+
+    def blend(self, alphas: Sequence[float] = ALPHAS, teachers: str = TEACHERS) -> list[Point]:
         """The blend of the teachers from T_r to T_f, with these shares of T_f in between."""
-        inner = [self.point(TEACHERS, 0, blend_label(alpha), f"α={alpha:.1f}") for alpha in alphas]
-        return [self.point(TEACHERS, 0, REALISTIC), *inner, self.point(TEACHERS, 0, FAITHFUL)]
+        inner = [self.point(teachers, 0, blend_label(alpha), f"α={alpha:.1f}") for alpha in alphas]
+        return [self.point(teachers, 0, REALISTIC), *inner, self.point(teachers, 0, FAITHFUL)]
 
     def sweep(self, key: str, seed: int) -> list[Point]:
         """A student over t."""
@@ -126,15 +148,16 @@ class Findings:
     @cached_property
     def everything(self) -> list[Point]:
         """All points of all curves: hypervolumes are shares of their box."""
-        everything = [*self.blend(), self.point(TEACHERS, 0, BICUBIC)]
+        blends = [point for e in self.teachers for point in self.blend(teachers=e.key)]
+        everything = [*blends, self.point(TEACHERS, 0, BICUBIC)]
         for key in (e.key for e in self.experiments if e.group == "stage2" or e.key == FULL):
             curves = [self.sweep, self.mixture] if key in {STAGE_2, FULL} else [self.sweep]
             everything += [p for curve in curves for points in self.by_seed(key, curve) for p in points]
         return everything
 
     def against_blend(self, key: str, seed: int) -> Comparison:
-        """A student's curve over t against the blend of the teachers at as many points."""
-        curves = self.sweep(key, seed), self.blend(CONTROLS[1:-1])
+        """A student's curve over t against the blend of its teachers at as many points."""
+        curves = self.sweep(key, seed), self.blend(CONTROLS[1:-1], self._teachers[key])
         return compare(*curves, self.everything, *self.axes, ("sweep", "blend"))
 
     def against_mixture(self, key: str, seed: int) -> Comparison:
@@ -149,6 +172,16 @@ class Findings:
     def outside(self, key: str, seed: int) -> float:
         """Distance of a student's image at t = 0 from the blend of the teachers, see `epsilon_distance`."""
         return epsilon_distance(self.point(key, seed), self.blend(), *self.axes)
+
+    def lead_over_l2(self, key: str, seed: int) -> float:
+        """Lead of a student's image at t = 0 over trainings without teachers and with more λ_l2, at its PSNR.
+
+        Beyond the PSNR of these the lead is over the nearest of them.
+        """
+        curve = [self.point(other, seed) for other in (NO_DISTILLATION, *MORE_L2)]
+        point = self.point(key, seed)
+        lead = lead_at_equal_psnr(point, curve, *self.axes)
+        return max(curve, key=lambda p: p.x).y - point.y if lead is None else lead
 
     def monotone(self, key: str, seed: int) -> list[Monotone]:
         """Whether PSNR-Y improves and the perceptual distance worsens from t = 0 to 1."""

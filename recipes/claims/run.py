@@ -41,7 +41,7 @@ def claims(
     """Repeat the paper's claims in small: short trainings over several seeds, verdicts, tables and plots on one page.
 
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
-    and measured on photographs held out of training. Three seeds take about 80 minutes of one CPU core. Finished
+    and measured on photographs held out of training. Three seeds take about four hours of one CPU core. Finished
     experiments are kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
     with seeds of its own or with the same. Other settings need another WORK.
 
@@ -115,7 +115,9 @@ def claims(
         print(f"{len(found)} records are in '{records.folder}'; without --only the page is written.")
         return 0
     tables = [record.measurements.assign(experiment=e.key, seed=e.seed) for e, record in found.items()]
-    findings = Findings(pd.concat(tables), experiments)
+    spent = [(e.key, record.seconds["training"] / 60.0) for e, record in found.items() if e.is_trained]
+    minutes = pd.DataFrame(spent, columns=["key", "minutes"]).groupby("key")["minutes"].mean()
+    findings = Findings(pd.concat(tables), experiments, minutes.to_dict())
     page = Path(output).expanduser()
     page = page if page.suffix == ".md" else page / "claims.md"
     page.parent.mkdir(parents=True, exist_ok=True)

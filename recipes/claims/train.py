@@ -32,7 +32,7 @@ from ctsr_lightning.metrics.perceptual import perceptual_distance
 from ctsr_lightning.teachers import OneStepTeacher
 from recipes.chain import WEIGHTS
 from recipes.claims import experiments as plan
-from recipes.claims.experiments import ALPHAS, BATCH, CONTROLS, FULL, STAGE_1, STAGE_2, STEPS, TEACHERS, Experiment
+from recipes.claims.experiments import ALPHAS, BATCH, CONTROLS, FULL, STAGE_1, STAGE_2, STEPS, TEMPERATURE, Experiment
 from recipes.claims.records import COLUMNS, Record
 
 LINKS: Final = ("codec", "prior", "fidelity_teacher", "realness_teacher")
@@ -84,12 +84,13 @@ class ExperimentTrainer:
                 f"Expected photographs to measure on that are not trained on, found {len(common)} in both "
                 f"('{min(common).name}'). Name other folders with --photos and --test."
             )
+        self._built: dict[float | None, Any] = {}
         self.torch_device = pick_device(torch_device(self.device))
         self.distance = perceptual_distance("squeeze")
 
-    def training_steps(self, group: str) -> int:
+    def training_steps(self, group: str, length: float = 1.0) -> int:
         """Optimizer steps of one training of a stage."""
-        return max(2, round(STEPS[group] * self.steps))
+        return max(2, round(STEPS[group] * self.steps * length))
 
     def shared_settings(self) -> dict[str, Any]:
         """All that the results of experiments depend on, and share, as plain values."""
@@ -101,6 +102,7 @@ class ExperimentTrainer:
             "test": _sizes(self.measured_on, self.test),
             "steps": {group: self.training_steps(group) for group in STEPS},
             "batch": BATCH,
+            "learning_rate": plan.LEARNING_RATE,
             "crop": plan.CROP,
             "perceptual": {"name": self.distance.name, "definition": self.distance.definition},
             "device": self.torch_device.type,
@@ -113,7 +115,7 @@ class ExperimentTrainer:
         """All that the result of an experiment depends on besides."""
         stages = ("stage1", "stage2") if experiment.key == FULL else ()
         weights = {stage: file_hash(self.chain / stage / WEIGHTS) for stage in stages}
-        return {"overrides": dict(experiment.overrides), "weights": weights}
+        return {"overrides": dict(experiment.overrides), "length": experiment.length, "weights": weights}
 
     def has_weights(self, experiment: Experiment) -> bool:
         """Whether the weights of an experiment are there for another one to start from."""
@@ -132,7 +134,7 @@ class ExperimentTrainer:
         if experiment.is_trained:
             weights = self._train(experiment, start)
             seconds["training"] = time.perf_counter() - began
-            made["steps"] = self.training_steps(experiment.group)
+            made["steps"] = self.training_steps(experiment.group, experiment.length)
         began = time.perf_counter()
         measurements = self._measure(experiment, weights)
         seconds["evaluation"] = time.perf_counter() - began
@@ -156,9 +158,11 @@ class ExperimentTrainer:
         return folder / WEIGHTS
 
     def _fit_options(self, experiment: Experiment, start: Experiment | None, folder: Path) -> dict[str, Any]:
-        steps = self.training_steps(experiment.group)
+        steps = self.training_steps(experiment.group, experiment.length)
+        rate = plan.LEARNING_RATE.get(experiment.group)
         photos = {} if self.photos is None else {"train": [str(self.photos)], "val_split": 0}
-        model = dict(experiment.overrides)
+        model: dict[str, Any] = {} if rate is None else {"optimizer.init_args.lr": rate}
+        model |= experiment.overrides
         if start is not None:
             places = ("student.init_args.weights", "velocity.init_args.unet.init_args.weights")
             model |= dict.fromkeys(places, str(self._folder(start) / WEIGHTS))
@@ -203,14 +207,15 @@ class ExperimentTrainer:
         The chain's teachers stand beside their blend and bicubic enlargement, a student at every t that it has; as
         configured and at full length also the blend of its image at t = 0, S_1, with T_f's.
         """
-        if experiment.key == TEACHERS:
-            methods = Methods(self._restorer, [], self._experts, ALPHAS)
+        alone = not experiment.is_trained and experiment.key != FULL
+        if alone:
+            methods = Methods(self._restorer, [], self._experts(experiment.overrides.get(TEMPERATURE)), ALPHAS)
         else:
             restorer, experts = Restorer.from_pretrained(weights, self.torch_device), {}
             controls = CONTROLS if restorer.controllable else CONTROLS[:1]
             if experiment.key in {STAGE_2, FULL}:  # S_1 takes the place of T_r
                 s_1 = Expert(OneStepTeacher(restorer.student), self.torch_device)
-                experts = {FAITHFUL: self._experts[FAITHFUL], REALISTIC: s_1}
+                experts = {FAITHFUL: self._experts()[FAITHFUL], REALISTIC: s_1}
             methods = Methods(restorer, controls, experts, CONTROLS[1:-1], bicubic=False)
         factor = self._restorer.student.codec.factor
         metrics, _ = build_metrics(["psnr_y", self.distance.name, GRID], skip_unavailable=False, grid_factor=factor)
@@ -220,7 +225,7 @@ class ExperimentTrainer:
             (row.key, row.method.label, metric, value)
             for row in measured.rows
             for metric, value in row.values.items()
-            if experiment.key == TEACHERS or row.method.kind != "teacher"
+            if alone or row.method.kind != "teacher"
         ]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -234,20 +239,25 @@ class ExperimentTrainer:
     @cached_property
     def _restorer(self) -> Restorer:
         """The student where stage 1 begins."""
-        return Restorer(self._stage_1.student, self.torch_device)
+        return Restorer(self._stage_1().student, self.torch_device)
 
-    @cached_property
-    def _experts(self) -> Mapping[str, Expert]:
-        teachers = self._stage_1.teachers
+    def _experts(self, temperature: float | None = None) -> Mapping[str, Expert]:
+        """The teachers, T_f at a temperature of its own where one is given."""
+        teachers = self._stage_1(temperature).teachers
         named = {FAITHFUL: teachers["fidelity"], REALISTIC: teachers["realness"]}
         return {label: Expert(teacher, self.torch_device) for label, teacher in named.items()}
 
-    @cached_property
-    def _stage_1(self) -> Any:
-        """Stage 1's module as its configuration builds it from the chain's weights."""
+    def _stage_1(self, temperature: float | None = None) -> Any:
+        """Stage 1's module as its configuration builds it from the chain's weights, built once."""
+        if temperature not in self._built:
+            self._built[temperature] = self._build_stage_1(temperature)
+        return self._built[temperature]
+
+    def _build_stage_1(self, temperature: float | None) -> Any:
         from ctsr_lightning.training import training_cli
 
         words = ["--config", str(self.configs / "stage1.yaml"), "--trainer.accelerator", self.device]
+        words += [] if temperature is None else [f"--model.init_args.{TEMPERATURE}", str(temperature)]
         with muted_logs():
             return training_cli([*words, "--trainer.logger", "false", "--trainer.callbacks", "[]"], run=False).model
 

@@ -25,8 +25,9 @@ from recipes.claims.run import run_pending
 from recipes.claims.train import ExperimentTrainer
 
 NANO = Path(__file__).parents[2] / "configs" / "nano"
-SETTINGS = {
-    "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5, "gradient": "score",
+SETTINGS: dict[str, Any] = {
+    "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 1.5, "gradient": "score",
+    "reconstruction": {"lambda_l2": 0.5}, "fidelity": {"init_args": {"network": {"init_args": {"temperature": 0.5}}}},
 }  # fmt: skip
 EXPERIMENTS = list_experiments(SETTINGS, full=True)
 
@@ -45,10 +46,12 @@ def test_the_list_holds_what_the_paper_varies() -> None:
     assert overrides["stage1/base"] == overrides["stage2/base"] == {}
     assert overrides["stage1/no_distillation"] == {"lambda_fidelity": 0.0, "lambda_realness": 0.0}
     assert overrides["stage1/no_prior"] == {"gamma_time": 0.0}
-    prior = overrides["stage1/no_align"]
-    assert prior["lambda_fidelity"] * prior["gamma_time"] == pytest.approx(0.2 * 5.5)
-    assert prior["lambda_realness"] < 1e-5
-    assert overrides["stage1/paper_weights"]["reconstruction.lambda_lpips"] == 2.0
+    assert overrides["stage1/l2_16"] == {**overrides["stage1/no_distillation"], "reconstruction.lambda_l2": 8.0}
+    assert overrides["stage1/no_distillation_longer"] == overrides["stage1/no_distillation"]
+    assert {e.length for e in EXPERIMENTS if e.key != "stage1/no_distillation_longer"} == {1.0}
+    for key in ("chain/temperature_1", "stage2/temperature_1"):
+        assert overrides[key] == {"fidelity.init_args.network.init_args.temperature": 1.0}
+    assert {e.key: e.teachers for e in EXPERIMENTS}["stage2/temperature_1"] == "chain/temperature_1"
     assert overrides["stage1/paper"] == {"gradient": "paper"}
     assert overrides["stage2/reencode"] == {"z0_source": "reencode"}
     assert len({experiment.stem for experiment in EXPERIMENTS}) == len(EXPERIMENTS)
@@ -56,9 +59,10 @@ def test_the_list_holds_what_the_paper_varies() -> None:
 
 
 def test_a_value_that_is_configured_is_not_tried_again() -> None:
-    keys = {e.key for e in list_experiments({**SETTINGS, "gamma_time": 20.0, "gradient": "paper"}, full=False)}
-    assert {"stage1/gamma_1", "stage1/score"} <= keys
-    assert not {"stage1/gamma_20", "stage1/paper"} & keys
+    assert {"stage1/gamma_5.5", "stage1/paper", "chain/temperature_0"} <= {e.key for e in EXPERIMENTS}
+    keys = {e.key for e in list_experiments({**SETTINGS, "gamma_time": 5.5, "gradient": "paper"}, full=False)}
+    assert "stage1/score" in keys
+    assert not {"stage1/gamma_5.5", "stage1/paper", "chain/temperature_0.5"} & keys
 
 
 def test_the_shipped_configuration_names_its_weights() -> None:
@@ -71,10 +75,11 @@ def test_the_shipped_configuration_names_its_weights() -> None:
 
 def test_seed_follows_seed() -> None:
     experiments = plan_experiments(EXPERIMENTS, [0, 3])
-    count = len(EXPERIMENTS) - 2
-    assert titles(experiments)[:3] == ["chain/teachers", "chain/full_length", "stage1/base, seed 0"]
-    assert [e.seed for e in experiments[2:]] == [0] * count + [3] * count
-    assert experiments.index(replace(EXPERIMENTS[2], seed=3)) == 2 + count
+    count = len(EXPERIMENTS) - 4
+    teachers = ["chain/teachers", "chain/temperature_0", "chain/temperature_1"]
+    assert titles(experiments)[:5] == [*teachers, "chain/full_length", "stage1/base, seed 0"]
+    assert [e.seed for e in experiments[4:]] == [0] * count + [3] * count
+    assert experiments.index(replace(EXPERIMENTS[4], seed=3)) == 4 + count
 
 
 def test_a_part_of_the_plan_brings_what_it_starts_from() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,12 +94,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 WORDS = ["claims", "--photos", "train", "--test", "test", "--chain", "chain", "--configs", "configs", "--work", "work"]
-WORDS += ["--output", "docs", "--device", "cpu", "--precision", "float32", "--steps", "0.01", "--seeds", "1"]
+WORDS += ["--output", "docs", "--device", "cpu", "--precision", "float32", "--steps", "0.004", "--seeds", "1"]
+
+
+WITHOUT = ("no_distillation", "no_distillation_longer", "l2_4", "l2_16")
 
 
 def few(every: list[Experiment]) -> list[Experiment]:
     """The first ones of each stage, and all that is ever varied in it in one training."""
-    chosen = [e for e in every if not e.is_trained or e.key in {plan.STAGE_1, plan.NO_DISTILLATION, plan.STAGE_2}]
+    chosen = [
+        e
+        for e in every
+        if not e.is_trained
+        or e.key in {plan.STAGE_1, plan.NO_DISTILLATION, plan.STAGE_2, *plan.MORE_L2, plan.TRAINED_LONGER}
+    ]
     for stage in ("stage1", "stage2"):
         overrides = {name: value for e in every if e.group == stage for name, value in e.overrides.items()}
         chosen.append(Experiment(f"{stage}/all", "everything", overrides))
@@ -124,14 +133,15 @@ def configuration(place: Path, stem: str) -> dict[str, Any]:
 
 def test_every_experiment_leaves_a_record_and_the_page_is_written(printed: str, place: Path) -> None:
     stems = {path.stem for path in place.glob("work/records/*-*.json")}
-    trained = {f"stage1-{name}-seed1" for name in ("base", "no_distillation", "all")}
+    trained = {f"stage1-{name}-seed1" for name in ("base", "all", *WITHOUT)}
     trained |= {f"stage2-{name}-seed1" for name in ("base", "all")}
-    assert stems == {"chain-teachers", *trained}
-    assert "[6/6] stage2/all, seed 1" in printed
+    assert stems == {"chain-teachers", "chain-temperature_0", "chain-temperature_1", *trained}
+    assert re.search(r"\[(\d+)/\1\] stage2/all, seed 1", printed)
     assert printed.endswith("→ docs/claims.md\n")
     page = (place / "docs" / "claims.md").read_text(encoding="utf-8")
     assert (
-        "python -m recipes claims --photos train --test test --chain chain --output docs --seeds 1 --steps 0.01" in page
+        "python -m recipes claims --photos train --test test --chain chain --output docs --seeds 1 --steps 0.004"
+        in page
     )
     assert str(place) not in page
     assert "Measured on 2 images" in page
@@ -149,8 +159,9 @@ def test_settings_reach_the_trainings(printed: str, place: Path) -> None:
     assert without["model"]["init_args"]["lambda_fidelity"] == without["model"]["init_args"]["lambda_realness"] == 0.0
     assert configuration(place, "stage1-all-seed1")["model"]["init_args"]["gradient"] == "paper"
     second = configuration(place, "stage2-all-seed1")["model"]["init_args"]
-    assert second["velocity"]["init_args"]["condition_on_lq"] is True
+    assert second["t_distribution"] == "uniform"
     assert second["z0_source"] == "reencode"
+    assert second["fidelity"]["init_args"]["network"]["init_args"]["temperature"] == 1.0
     for start in (
         second["student"]["init_args"]["weights"],
         second["velocity"]["init_args"]["unet"]["init_args"]["weights"],
@@ -176,7 +187,7 @@ def test_t_0_of_stage_2_is_stage_1(printed: str, place: Path) -> None:
     blends = [f"blend α={alpha:.2f}" for alpha in (0.2, 0.4, 0.6, 0.8)]
     assert {method for _, method, _ in values} == {*blends, *(f"t={t:.2f}" for t in plan.CONTROLS)}
     assert second["made"]["steps"] == 2
-    assert second["settings"] == {"overrides": {}, "weights": {}}
+    assert second["settings"] == {"overrides": {}, "length": 1.0, "weights": {}}
 
 
 def test_blends_are_those_of_the_images(printed: str, place: Path) -> None:
@@ -206,7 +217,7 @@ def test_what_is_finished_is_not_repeated_and_both_stages_of_a_chain_are_measure
     config.write_text(config.read_text().replace("max_steps: ", "max_steps: 9"))
     (place / "docs" / "claims_reading.md").write_text("As expected of noise.")
     main(WORDS)
-    assert "6 of 7 experiments are finished" in capsys.readouterr().out
+    assert "11 of 12 experiments are finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     (_, full), (_, short) = (read_record(place, stem) for stem in ("chain-full_length", "stage2-base-seed1"))
     assert full == short  # the same weights

@@ -22,10 +22,12 @@ from recipes.claims.experiments import (
     ALPHAS,
     CONTROLS,
     FULL,
+    MORE_L2,
     NO_DISTILLATION,
     STAGE_1,
     STAGE_2,
     TEACHERS,
+    TRAINED_LONGER,
     list_experiments,
     plan_experiments,
 )
@@ -43,10 +45,12 @@ from recipes.claims.records import COLUMNS, Record
 from recipes.claims.verdicts import Claim, judge_claims, verdict
 
 X, Y = Axis("psnr_y", higher_is_better=True), Axis("lpips_squeeze", higher_is_better=False)
-SETTINGS = {
-    "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 5.5, "gradient": "score",
+SETTINGS: dict[str, Any] = {
+    "lambda_fidelity": 0.2, "lambda_realness": 1.0, "gamma_time": 1.5, "gradient": "score",
+    "reconstruction": {"lambda_l2": 0.5}, "fidelity": {"init_args": {"network": {"init_args": {"temperature": 0.5}}}},
 }  # fmt: skip
 EXPERIMENTS = list_experiments(SETTINGS, full=True)
+LETTERS = "aaabbbcccdddd"
 INTRODUCTION = ["How it was made."]
 Points = Mapping[str, tuple[float, float]]
 
@@ -93,9 +97,11 @@ def tables(*, good: bool) -> dict[str, pd.DataFrame]:
     """Everything as the paper says, or nothing of it; by experiment."""
     start, end = ((23.9, 0.15), (25.0, 0.3)) if good else ((21.8, 0.39), (21.6, 0.34))
     sign = 1.0 if good else -1.0
-    moves = {STAGE_1: (0.0, 0.0), NO_DISTILLATION: (0.3, 0.1)}
-    found = {TEACHERS: record(TEACHERS, 0, teachers(sign)), FULL: record(FULL, 0, student(start, end))}
-    for e in EXPERIMENTS[2:]:
+    moves = {STAGE_1: (0.0, 0.0), NO_DISTILLATION: (0.3, 0.1), TRAINED_LONGER: (-0.3, 0.1)}
+    moves |= {key: (0.3 + step, 0.1 + 0.1 * step) for step, key in enumerate(MORE_L2, start=1)}
+    found = {e.key: record(e.key, 0, teachers(sign)) for e in EXPERIMENTS if e.key.startswith("chain/te")}
+    found[FULL] = record(FULL, 0, student(start, end))
+    for e in EXPERIMENTS[len(found) :]:
         psnr, distance = moves.get(e.key, (-0.2, 0.03))
         moved = {"t=0.00": (start[0] + sign * psnr, start[1] + sign * distance)}
         found[e.key] = seeds(e.key, student(start, end) if e.group == "stage2" else moved)
@@ -111,16 +117,17 @@ def verdicts(found: Findings) -> list[tuple[str, str]]:
 
 
 def by_text(found: Findings, word: str) -> Claim:
-    (claim,) = [claim for claim in judge_claims(found) if word in claim.text]
-    return claim
+    return next(claim for claim in judge_claims(found) if word in claim.text)
 
 
 def test_a_world_like_the_papers() -> None:
-    assert verdicts(findings(good=True)) == [(letter, "reproduced") for letter in "abcdddd"]
+    assert verdicts(findings(good=True)) == [(letter, "reproduced") for letter in LETTERS]
 
 
 def test_a_world_unlike_it() -> None:
-    assert verdicts(findings(good=False)) == [(letter, "not reproduced") for letter in "abcdddd"]
+    assert verdicts(findings(good=False)) == [(letter, "not reproduced") for letter in LETTERS]
+    assert all(claim.settled_by for claim in judge_claims(findings(good=False)))
+    assert not any(claim.settled_by for claim in judge_claims(findings(good=True)))
 
 
 def test_one_metric_is_enough_for_the_blend() -> None:
@@ -163,7 +170,7 @@ def test_one_seed_is_judged_by_its_signs() -> None:
 def test_weights_without_another_value_are_not_judged() -> None:
     kept = {key: table for key, table in tables(good=True).items() if "gamma" not in key and key != "stage1/no_prior"}
     found = Findings(pd.concat(kept.values()), EXPERIMENTS)
-    assert verdicts(found) == [(letter, "reproduced") for letter in "abcddd"]
+    assert verdicts(found) == [(letter, "reproduced") for letter in LETTERS[:-1]]
     assert swept_weights(found, SETTINGS).keys() == {"λ_fl", "λ_rn"}
 
 
@@ -222,6 +229,23 @@ def test_epsilon_distance_and_lead_by_hand() -> None:
         epsilon_distance(Point("", 22.0, 0.2), [curve[0], Point("f", 24.0, 0.2)], X, Y)
 
 
+def test_the_lead_over_more_l2_is_taken_at_the_same_psnr() -> None:
+    found = findings(good=True)
+    # S_1 has 23.9 dB and 0.15, below all trainings without teachers; moved to 24.7 dB it stands under their chord.
+    assert found.lead_over_l2(STAGE_1, 1) == pytest.approx(0.25 - 0.15)
+    moved = findings(good=True, **{STAGE_1: seeds(STAGE_1, {"t=0.00": (24.7, 0.2)})})
+    assert moved.lead_over_l2(STAGE_1, 1) == pytest.approx(0.25 + 0.5 * 0.1 - 0.2)
+    beyond = findings(good=True, **{STAGE_1: seeds(STAGE_1, {"t=0.00": (28.0, 0.3)})})
+    assert beyond.lead_over_l2(STAGE_1, 1) == pytest.approx(0.45 - 0.3)
+
+
+def test_a_curve_is_held_against_the_teachers_that_it_has_learnt_from() -> None:
+    key, far = "stage2/temperature_1", {**teachers(-1.0), "T_f": (20.0, 0.9)}
+    found = findings(good=True, **{"chain/temperature_1": record("chain/temperature_1", 0, far)})
+    assert found.against_blend(key, 0).other.hypervolume != found.against_blend(STAGE_2, 0).other.hypervolume
+    assert found.blend(teachers="chain/temperature_1")[-1].x == pytest.approx(20.0)
+
+
 def test_a_bent_curve_counts_with_all_of_it() -> None:
     curve = [Point("r", 20.0, 0.2), Point("m", 25.0, 0.25), Point("f", 24.0, 0.4)]  # the best PSNR lies in between
     assert epsilon_distance(Point("", 24.0, 0.3), curve, X, Y) < 0.0
@@ -249,8 +273,8 @@ def test_the_page_says_all_of_it() -> None:
         "## Reading\n\n*Written by hand",
         "By hand: **this**.",
         "![The perception-distortion plane](claims_tradeoff.png)",
-        "| no distillation (λ_fl = λ_rn = 0) | 24.200 ± 0.010 | 0.2500 ± 0.0001 | 1.010 ± 0.000 | **+0.300 ± 0.000** |",
-        "| as configured (λ_fl 0.2, λ_rn 1, γ_time 5.5) | 23.900 ± 0.010 | 0.1500 ± 0.0001 | 1.010 ± 0.000 |  |  |",
+        "| no distillation (λ_fl = λ_rn = 0): T_r trained on by Eq. 1 | 24.200 ± 0.010 | 0.2500 ± 0.0001 | 1.010 ± 0.000 | **+0.300 ± 0.000** |",
+        "| as configured (λ_fl 0.2, λ_rn 1, γ_time 1.5) | 23.900 ± 0.010 | 0.1500 ± 0.0001 | 1.010 ± 0.000 |  |  |",
         "| t=1.00 | 25.000 ± 0.010 |",
         "without stage 2: images of S_1 and T_f blended",
         "The chain at full length, one training: psnr_y improves monotonically",
@@ -258,7 +282,7 @@ def test_the_page_says_all_of_it() -> None:
         assert part in text
     assert "stand-in" not in text
     assert text.index("## Verdicts") < text.index("## Reading") < text.index("## (a)") < text.index("## (d)")
-    columns = {line.count("|") for line in text.splitlines() if line.startswith("| v sees z_L")}
+    columns = {line.count("|") for line in text.splitlines() if line.startswith("| `z0_source: reencode`")}
     assert columns == {8}
 
 
@@ -268,7 +292,7 @@ def made(seeds: list[int], perceptual: str = "lpips_squeeze") -> str:
     planned = plan_experiments(EXPERIMENTS, seeds, ["chain", STAGE_1, STAGE_2])
     found = {e: Record(table, {"training": 20.0, "evaluation": 10.0}, {"device": "cpu, 2 threads"}) for e in planned}
     trainer: Any = SimpleNamespace(
-        chain=Path("ours"), photos=Path("mine"), test=None, training_steps={"stage1": 120, "stage2": 180}.get
+        chain=Path("ours"), photos=Path("mine"), test=None, training_steps={"stage1": 500, "stage2": 600}.get
     )
     return "\n\n".join(introduce("python -m recipes claims --photos a", perceptual, trainer, found))
 
@@ -277,12 +301,12 @@ def test_the_introduction_says_how_it_was_made() -> None:
     text = made([0, 1, 2])
     for part in (
         "```bash\npython -m recipes claims --photos a\n```",
-        "120 steps of 4 crops for stage 1",
-        "180 for stage 2",
+        "500 steps of 4 crops for stage 1",
+        "600 for stage 2",
         "teachers are those of `ours`. Seeds 0, 1, 2 change",
         "Trained on the photographs in `mine`.",
         "Measured on 2 images: the sample photographs of scikit-image",
-        "Device: cpu, 2 threads. All trainings and measurements: 4 minutes.",
+        "Device: cpu, 2 threads. All trainings and measurements: 5 minutes.",
         f"of changes that are nothing but chance, {200 * stats.t.sf(2, 2):.0f} % would be, with 3 seeds",
     ):
         assert part in text
@@ -311,7 +335,7 @@ def test_the_pictures(tmp_path: Path) -> None:
 
 def test_values_of_a_weight_are_in_order() -> None:
     found = swept_weights(findings(good=True), SETTINGS)
-    assert [value for value, _ in found["γ_time"]] == [0.0, 1.0, 5.5, 20.0]
+    assert [value for value, _ in found["γ_time"]] == [0.0, 1.5, 5.5]
     assert [key for _, key in found["λ_fl"]] == ["stage1/no_fidelity", STAGE_1, "stage1/fidelity_up"]
     high = swept_weights(findings(good=True), {**SETTINGS, "gamma_time": 30.0})
-    assert [value for value, _ in high["γ_time"]] == [0.0, 1.0, 20.0, 30.0]
+    assert [value for value, _ in high["γ_time"]] == [0.0, 5.5, 30.0]
