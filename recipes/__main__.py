@@ -1,4 +1,4 @@
-"""`python -m recipes`: reproduction of the paper in small, in the project's folder."""
+"""`python -m recipes`: reproduction of the paper, in the project's folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ RECIPES: Final = {
     "demo": "recipes.demo:demo",
     "nano": "recipes.nano.run:nano",
     "claims": "recipes.claims.run:claims",
+    "tables": "recipes.tables.run:tables",
     "results": "recipes.results:results",
 }
 """Recipes, and where the function of each lives."""
@@ -27,7 +28,7 @@ def main(args: list[str] | None = None) -> None:
         report_errors(lambda: run_command(RECIPES[argv[0]], argv[1:], f"python -m recipes {argv[0]}"))
         return
     usage = ["usage: python -m recipes RECIPE [OPTIONS]        python -m recipes RECIPE --help lists the options", ""]
-    text = "\n".join([*usage, "Reproduction of the paper in small:", *describe_commands(RECIPES)])
+    text = "\n".join([*usage, "Reproduction of the paper:", *describe_commands(RECIPES)])
     if argv and argv[0] not in {"-h", "--help"}:
         print(f"'{argv[0]}' is not a recipe. Expected one of {', '.join(RECIPES)}.\n\n{text}", file=sys.stderr)
         raise SystemExit(2)
