@@ -38,6 +38,38 @@ def noise_from_clean(noisy: Tensor, clean: Tensor, alpha_bar: Tensor) -> Tensor:
     return (at_least_float32(noisy) - alpha_bar.sqrt() * at_least_float32(clean)) / (1.0 - alpha_bar).sqrt()
 
 
+def signal_to_noise(alpha_bar: Tensor) -> Tensor:
+    """SNR_t = ᾱ_t / (1-ᾱ_t)."""
+    return alpha_bar / (1.0 - alpha_bar)
+
+
+def min_snr(snr: Tensor, clip: float | None) -> Tensor:
+    """Weight of a clean latent's squared error: min(SNR, clip) (min-SNR weighting; Hang et al., 2023).
+
+    Unclipped it is the weight that the same error has in the noise, ‖ε - ε'‖² = SNR ‖z_0 - z_0'‖², which grows without
+    bound towards noise-free latents.
+
+    Args:
+        snr: Signal-to-noise ratios, any shape.
+        clip: Upper limit; None for none.
+    """
+    return snr if clip is None else snr.clamp(max=clip)
+
+
+def implied_noise(noise: Tensor, clean: Tensor, predicted: Tensor, weight: Tensor) -> Tensor:
+    """The noise that a prediction of the clean latent implies: ε̂ = ε + √weight (z_0 - ẑ_0), in float32 or better.
+
+    With weight SNR it is (z_t - √ᾱ ẑ_0) / √(1-ᾱ), the same as `noise_from_clean`.
+
+    Args:
+        noise: ε, which z_0 was noised with, shape (B, C, h, w).
+        clean: z_0.
+        predicted: ẑ_0.
+        weight: SNR, or less to limit the error's weight; broadcastable.
+    """
+    return at_least_float32(noise) + weight.sqrt() * (at_least_float32(clean) - at_least_float32(predicted))
+
+
 def to_clean(output: Tensor, noisy: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
     """Turn a network's output into ẑ_0.
 

@@ -123,6 +123,10 @@ class ResShiftSchedule:
         """Look up η_τ for steps of shape (B,); the result broadcasts against `like`."""
         return self._lookup(self.etas, step, like)
 
+    def signal_to_noise(self, step: Tensor, like: Tensor) -> Tensor:
+        """Look up SNR_τ for steps of shape (B,); the result broadcasts against `like`."""
+        return self._lookup(self.snr, step, like)
+
     def add_noise(self, clean: Tensor, degraded: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """Forward process: w_τ = w_0 + η_τ (w_y - w_0) + κ √η_τ ε.
 

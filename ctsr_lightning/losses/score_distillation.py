@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def align(teacher: Tensor, student: Tensor) -> Tensor:
+def align(teacher: Tensor, student: Tensor, weight: Tensor | None = None) -> Tensor:
     """First term of Eq. 2 and 3: ‖ε_T(z_t^s, t, c) - ε_S(z_t^s, t, c)‖², a mean over elements.
 
     To the letter both predictions follow z_t^s, so that ∂/∂z_t = 2 (J_T - J_S)ᵀ (ε_T - ε_S) / N. As score distillation,
@@ -19,8 +19,11 @@ def align(teacher: Tensor, student: Tensor) -> Tensor:
     Args:
         teacher: ε_T at the student's noised latent.
         student: ε_S at the same latent; for score distillation at one that carries no gradient.
+        weight: Weight of each image's squared difference, shape (B, 1, 1, 1); None for 1.
     """
-    return F.mse_loss(teacher, student)
+    if weight is None:
+        return F.mse_loss(teacher, student)
+    return (weight * (teacher - student).square()).mean()
 
 
 def prior(teacher_at_student: Tensor, teacher_at_gt: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class CTSRStage1(RestorationModule):
     at 0.
 
     Before the first step each teacher's noise error on the first batch is said by band of t, see `noise_errors`, with a
-    warning where it exceeds 1, and logged as `score/<teacher>/t<first>-<last>`.
+    warning where it exceeds 1, and logged as `score/<teacher>/t<first>-<last>`. In every step `snr_mismatch/<teacher>`,
+    the mean of SNR_t / SNR_τ over this process's batch, tells how far the noise level of a teacher with a chain of its
+    own is from t's.
 
     Args:
         student: S; give it T_r's weights to start from, as Algorithm 1 does.
@@ -73,6 +75,7 @@ class CTSRStage1(RestorationModule):
         self.weights = {"fidelity": lambda_fidelity, "realness": lambda_realness}
         self.gamma_time = gamma_time
         self.gradient: Gradient = gradient
+        self._snr_mismatch: dict[str, Tensor] = {}
 
     @property
     def _judges(self) -> list[str]:
@@ -125,11 +128,19 @@ class CTSRStage1(RestorationModule):
             with torch.no_grad():
                 condition = teacher.condition(batch.lq, batch.key)
             targets = teacher.targets(noisy_s, noisy, condition, self.gradient, self.draws.normal)
-            terms[f"{name}/align"] = weight * score_distillation.align(targets.align, noise_s)
+            align_weight, mismatch = teacher.align_weight(noisy.alpha_bar), teacher.snr_mismatch(noisy.alpha_bar)
+            if mismatch is not None:
+                self._snr_mismatch[f"snr_mismatch/{name}"] = mismatch.mean()
+            terms[f"{name}/align"] = weight * score_distillation.align(targets.align, noise_s, align_weight)
             terms[f"{name}/prior"] = (
                 weight * self.gamma_time * score_distillation.prior(targets.prior, targets.prior_gt)
             )
         return terms
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log how well the teachers' noise levels fit, without waiting for the device or other processes."""
+        self.log_dict(self._snr_mismatch, on_step=True, on_epoch=False, batch_size=1)
+        super().on_train_batch_end(outputs, batch, batch_idx)
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """S(x_LR)."""

@@ -109,6 +109,22 @@ class Teacher(nn.Module, ABC):
             normal: Draws N(0, I) in the shape of its argument, for teachers with a latent space of their own.
         """
 
+    def align_weight(self, alpha_bar: Tensor) -> Tensor | None:  # noqa: ARG002  # to override
+        """Weight of each image's ‖ε_T - ε_S‖², shape (B, 1, 1, 1); None for 1, the default.
+
+        Args:
+            alpha_bar: ᾱ_t, shape (B, 1, 1, 1).
+        """
+        return None
+
+    def snr_mismatch(self, alpha_bar: Tensor) -> Tensor | None:  # noqa: ARG002  # to override
+        """SNR_t / SNR_τ, shape (B, 1, 1, 1), for teachers whose own noise levels τ stand for t; None by default.
+
+        Args:
+            alpha_bar: ᾱ_t, shape (B, 1, 1, 1).
+        """
+        return None
+
     @abstractmethod
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore images: x_1 of stage 2. The same input gives the same output, whatever batch it comes in.

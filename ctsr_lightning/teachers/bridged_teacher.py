@@ -10,24 +10,26 @@ from torch import Tensor
 
 from ctsr_lightning.codecs.codec import LatentCodec, unit_to_signed
 from ctsr_lightning.diffusion.noising import Noisy
-from ctsr_lightning.diffusion.parametrization import noise_from_clean
+from ctsr_lightning.diffusion.parametrization import at_least_float32, implied_noise, signal_to_noise
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.published_resshift import PublishedResShift
 from ctsr_lightning.networks.swin_unet import LQ_CHANNELS
-from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, through_identity
+from ctsr_lightning.teachers.base import Gradient, TeacherTargets, through_identity
+from ctsr_lightning.teachers.chain_teacher import ChainTeacher
 
 
-class BridgedTeacher(Teacher):
+class BridgedTeacher(ChainTeacher):
     """Fidelity teacher T_f in a latent space of its own: ResShift or SinSR with their published weights.
 
-    The paper leaves open how these enter Eq. 2. Clean latents come over through pixels, w = E_q(x); the second term is
-    taken in the teacher's space, ε̂ = ε_q + c_τ (w - ŵ) with c_τ = (1-η_τ) / (κ √η_τ); the first returns through pixels,
-    x̂_0 = E(D_q(ŵ)). docs/method.md derives and discusses it.
+    The paper leaves open how these enter Eq. 2. Clean latents come over through pixels, w = E_q(x). The second term is
+    taken in the teacher's space, ε̂ = ε_q + √SNR_τ (w - ŵ). For the first the teacher's correction returns through
+    pixels, x̂_0 = ẑ + E(D_q(ŵ)) - E(D_q(w)), so that what the two autoencoders lose cancels: a teacher with nothing to
+    correct gives ẑ itself. docs/method.md derives and discusses it.
 
     Args:
         network: The trained restorer; `load_resshift` or `load_sinsr` read the published files.
         codec: E, the plain autoencoder of the student's latent space, without the student's adapters.
-        clip: Upper limit of c_τ; null for none.
+        clip: Upper limit of both terms' weights, min(SNR, clip); null for none.
         seed: Seed of the noise of `restore`, which every image draws by its own content.
         gradient_checkpointing: Recompute activations in the backward pass. It pays for E_q, the largest part with a
             gradient at 512 pixels; with gradient `paper` for the denoiser, D_q and E, too.
@@ -40,23 +42,17 @@ class BridgedTeacher(Teacher):
         self,
         network: PublishedResShift,
         codec: LatentCodec,
-        clip: float | None = 1.0,
+        clip: float | None = None,
         seed: int = 0,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        if clip is not None and not clip > 0:
-            raise ValueError(
-                f"Expected clip > 0, or null for no limit, found {clip}. To switch the term off, set lambda_fidelity "
-                "or gamma_time to 0."
-            )
+        super().__init__(network.schedule, network.scale, clip, seed)
         if any("lora_" in name for name, _ in codec.named_parameters()):
             raise ValueError(
                 "Expected a plain autoencoder as codec, found one with adapters. Build a second one, as the student's "
                 "own would be frozen here and its adapters never trained."
             )
         self.frozen, self.codec = Frozen(network), Frozen(codec)
-        self.scale, self.clip, self.seed = network.scale, clip, seed
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
             codec.enable_gradient_checkpointing()
@@ -96,30 +92,19 @@ class BridgedTeacher(Teacher):
         """The align target in the student's space, the prior's noises in ResShift's."""
         if condition is None:
             raise ValueError("BridgedTeacher needs the result of its own `condition`, found None.")
-        network = self.frozen.network
-        step = network.schedule.paired_step(student.alpha_bar)
+        network, step = self.frozen.network, self.schedule.paired_step(student.alpha_bar)
         with torch.no_grad():
             latent = network.encode(gt.image)
-            noise = normal(latent)
-            prior_gt = self._implied_noise(latent, self._restored(latent, noise, step, condition), noise, step)
+            noise, weight = normal(latent), self.prior_weight(step, latent)
+            prior_gt = implied_noise(noise, latent, self._restored(latent, noise, step, condition), weight)
         latent = network.encode(student.image)
         with torch.set_grad_enabled(gradient == "paper" and torch.is_grad_enabled()):
             restored = self._restored(latent, noise, step, condition)
-            align = noise_from_clean(student.latent, self._carried_back(restored, student), student.alpha_bar)
+            before, after = (self._carried_back(w, student) for w in (latent, restored))
+            align = implied_noise(student.noise, before, after, signal_to_noise(student.alpha_bar))
         if gradient == "score":
             align = through_identity(align, student.latent)
-        return TeacherTargets(align, self._implied_noise(latent, restored, noise, step), prior_gt)
-
-    def coefficient(self, step: Tensor, like: Tensor) -> Tensor:
-        """c_τ = min(clip, (1-η_τ) / (κ √η_τ)), the root of the prior term's weight.
-
-        Args:
-            step: Steps τ, shape (B,).
-            like: A latent; the result broadcasts against it.
-        """
-        schedule = self.frozen.network.schedule
-        eta = schedule.eta(step, like)
-        return ((1.0 - eta) / (schedule.kappa * eta.sqrt())).clamp(max=self.clip or math.inf)
+        return TeacherTargets(align, implied_noise(noise, latent, restored, weight), prior_gt)
 
     def _restored(self, latent: Tensor, noise: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """ŵ, what the denoiser makes of w."""
@@ -127,19 +112,15 @@ class BridgedTeacher(Teacher):
         degraded, lq = condition.split([network.codec.channels, LQ_CHANNELS], dim=1)
         return network.predict_clean(network.schedule.add_noise(latent, degraded, noise, step), step, lq)
 
-    def _implied_noise(self, latent: Tensor, restored: Tensor, noise: Tensor, step: Tensor) -> Tensor:
-        """ε̂ = ε_q + c_τ (w - ŵ)."""
-        return noise + self.coefficient(step, latent) * (latent - restored)
-
-    def _carried_back(self, restored: Tensor, student: Noisy) -> Tensor:
-        """x̂_0 = E(D_q(ŵ)), in the student's latent space."""
-        clean = self.codec.network.encode(unit_to_signed(self.frozen.network.decode(restored)))
+    def _carried_back(self, latent: Tensor, student: Noisy) -> Tensor:
+        """E(D_q(w)), in the student's latent space."""
+        clean = self.codec.network.encode(unit_to_signed(self.frozen.network.decode(latent)))
         if clean.shape != student.latent.shape:
             raise ValueError(
                 f"Expected latents of the student's shape, {tuple(student.latent.shape)}, from BridgedTeacher's codec, "
                 f"found {tuple(clean.shape)}. Give it the same base autoencoder as the student."
             )
-        return clean
+        return at_least_float32(clean)
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface

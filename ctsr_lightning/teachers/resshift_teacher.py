@@ -8,29 +8,33 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.diffusion.noising import Noisy
-from ctsr_lightning.diffusion.parametrization import noise_from_clean
+from ctsr_lightning.diffusion.parametrization import implied_noise, signal_to_noise
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
-from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
+from ctsr_lightning.teachers.base import Gradient, TeacherTargets, through_identity
+from ctsr_lightning.teachers.chain_teacher import ChainTeacher
 
 
-class ResShiftTeacher(Teacher):
+class ResShiftTeacher(ChainTeacher):
     """A restorer of several steps: the fidelity teacher T_f (ResShift), trained in the student's latent space.
 
-    ResShift predicts the clean latent on a chain of its own, so the prediction is carried over: the step τ whose SNR is
-    nearest to that of t is looked up, w_τ = z_0 + η_τ (w_y - z_0) + κ √η_τ ε is rebuilt with the same ε, and the
-    prediction becomes ε_T = (z_t - √ᾱ ẑ_0) / √(1-ᾱ). The paper leaves this step open; this reading is ours.
+    ResShift predicts the clean latent on a chain of its own: the step τ whose SNR is nearest to that of t is looked up,
+    w_τ = z_0 + η_τ (w_y - z_0) + κ √η_τ ε is rebuilt with the same ε, and the prediction ẑ_0 implies the noise
+    ε_T = ε + √SNR (z_0 - ẑ_0), with SNR_t where it meets ε_S and SNR_τ where it meets itself. The paper leaves this
+    open; this reading is ours, see docs/method.md.
 
     Args:
         network: The trained network; give it its `weights`.
+        clip: Upper limit of both terms' weights, min(SNR, clip); null for none.
         seed: Seed of the noise of `restore`, which every image draws by its own content.
+
+    Raises:
+        ValueError: If `clip` is not positive.
     """
 
-    def __init__(self, network: LatentResShift, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(self, network: LatentResShift, clip: float | None = None, seed: int = 0) -> None:
+        super().__init__(network.schedule, network.scale, clip, seed)
         self.frozen = Frozen(network)
-        self.scale = network.scale
-        self.seed = seed
 
     @property
     def multiple(self) -> int:
@@ -49,18 +53,26 @@ class ResShiftTeacher(Teacher):
         gradient: Gradient,
         normal: Callable[[Tensor], Tensor],  # noqa: ARG002  # the interface; the student's ε serves here, too
     ) -> TeacherTargets:
-        """The noise that its predictions imply, in the student's own space."""
-        return latent_space_targets(lambda noisy: self.predict_noise(noisy, condition), student, gt, gradient)
-
-    def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
-        """The noise that the predicted clean latent implies."""
+        """The noises that its predictions imply, all in the student's own space."""
         if condition is None:
             raise ValueError("ResShiftTeacher needs the result of its own `condition`, found None.")
+        step = self.schedule.paired_step(student.alpha_bar)
+        weight = self.prior_weight(step, student.clean)
+        with torch.no_grad():
+            prior_gt = implied_noise(gt.noise, gt.clean, self._predicted(gt, step, condition), weight)
+        with torch.set_grad_enabled(gradient == "paper" and torch.is_grad_enabled()):
+            predicted = self._predicted(student, step, condition)
+            align = implied_noise(student.noise, student.clean, predicted, signal_to_noise(student.alpha_bar))
+            prior = implied_noise(student.noise, student.clean, predicted, weight)
+        if gradient == "score":
+            align, prior = (through_identity(noise, student.latent) for noise in (align, prior))
+        return TeacherTargets(align, prior, prior_gt)
+
+    def _predicted(self, noisy: Noisy, step: Tensor, degraded: Tensor) -> Tensor:
+        """ẑ_0."""
         network = self.frozen.network
-        step = network.schedule.paired_step(noisy.alpha_bar)
-        shifted = network.schedule.add_noise(noisy.clean, condition, noisy.noise, step)
-        clean = network.predict_clean(shifted, step, condition)
-        return noise_from_clean(noisy.latent, clean, noisy.alpha_bar)
+        shifted = network.schedule.add_noise(noisy.clean, degraded, noisy.noise, step)
+        return network.predict_clean(shifted, step, degraded)
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the interface

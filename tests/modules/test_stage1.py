@@ -63,9 +63,11 @@ def by_hand(module, batch):
     zt_s, zt = (at.sqrt() * x + (1 - at).sqrt() * noise for x in (z_s, z))
 
     def realness(x, _):
-        return r.frozen.network.unet(x, t, None).sample.detach().numpy()
+        noise = r.frozen.network.unet(x, t, None).sample.detach().numpy()
+        return noise, noise
 
     def fidelity(x, clean):
+        """ε_T in the student's process, where ε_S is, and in ResShift's own."""
         chain, w_y = f.frozen.network.schedule, f.frozen.network.codec.encode(up)
         log_snr = np.log((1 - chain.etas.numpy()) ** 2 / (4 * chain.etas.numpy()))
         tau = np.abs(log_snr[None] - np.log(a / (1 - a))[t.numpy()][:, None]).argmin(axis=1)
@@ -73,7 +75,8 @@ def by_hand(module, batch):
         w = clean + eta * (w_y - clean) + 2 * eta.sqrt() * noise
         shown = torch.cat([w / (1 + 4 * eta).sqrt(), w_y], dim=1)
         guess = f.frozen.network.unet(shown, 250.0 * torch.from_numpy(tau), None).sample
-        return ((x - at.sqrt() * guess) / (1 - at).sqrt()).detach().numpy()
+        own = (w - (1 - eta) * guess - eta * w_y) / (2 * eta.sqrt())
+        return ((x - at.sqrt() * guess) / (1 - at).sqrt()).detach().numpy(), own.detach().numpy()
 
     own = student.unet(zt_s, t, None).sample.detach().numpy()
     w = WEIGHTS
@@ -85,8 +88,8 @@ def by_hand(module, batch):
         ("fidelity", fidelity, w["lambda_fidelity"]),
         ("realness", realness, w["lambda_realness"]),
     ):
-        at_student, at_gt = score(zt_s, z_s), score(zt, z)
-        square[f"{name}/align"] = weight * np.mean((at_student - own) ** 2)
+        (aligned, at_student), (_, at_gt) = score(zt_s, z_s), score(zt, z)
+        square[f"{name}/align"] = weight * np.mean((aligned - own) ** 2)
         square[f"{name}/prior"] = weight * w["gamma_time"] * np.mean((at_student - at_gt) ** 2)
     return square
 
@@ -249,8 +252,8 @@ def test_score_gradient_takes_the_identity_for_the_teachers_jacobian(name):
     own = student.predict_noise(noisy_s.latent.detach(), t, None)
     with torch.no_grad():
         condition = teacher.condition(batch.lq)
-        at_student, at_gt = teacher.predict_noise(noisy_s, condition), teacher.predict_noise(noisy, condition)
-        gap, drift = 2 * weight / own.numel() * (at_student - own), at_student - at_gt
+        found = teacher.targets(noisy_s, noisy, condition, "score", torch.zeros_like)
+        gap, drift = 2 * weight / own.numel() * (found.align - own), found.prior - found.prior_gt
         drift = 2 * weight * WEIGHTS["gamma_time"] / own.numel() * drift
     # d‖ε_T - ε_S‖² = 2 (ε_T - ε_S)·(dz_t - ∂ε_S/∂θ dθ) and d‖ε_T - ε_T(z)‖² = 2 (ε_T - ε_T(z))·dz_t
     formula = {

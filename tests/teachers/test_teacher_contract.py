@@ -193,15 +193,17 @@ def test_half_precision_regions_still_answer_in_float32(teacher, lq):
 
 
 @pytest.mark.parametrize("options", [{}, {"residual_std": 0.3}])
-def test_residual_shift_is_carried_over_by_its_formula(lq, options):
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_residual_shift_is_carried_over_by_its_formula(lq, options, clip):
     teacher, lq, noisy = (
-        ResShiftTeacher(tiny.shift_network(**options)).double(),
+        ResShiftTeacher(tiny.shift_network(**options), clip).double(),
         lq.double(),
         noised(torch.float64),
     )
     network = teacher.frozen.network
     condition = teacher.condition(lq)
-    found = teacher.predict_noise(noisy, condition).detach().numpy()
+    found = teacher.targets(noisy, noised(torch.float64, seed=1), condition, "paper", normal)
+    align, prior = found.align.detach().numpy(), found.prior.detach().numpy()
     alpha_bars, etas = SCHEDULE.alpha_bars.numpy(), network.schedule.etas.numpy()
     for k, t in enumerate((30, 500, 970)):
         a = alpha_bars[t]
@@ -216,14 +218,21 @@ def test_residual_shift_is_carried_over_by_its_formula(lq, options):
             gain = 0.09 * snr[tau] / (1 + 0.09 * snr[tau]) / (1 - etas[tau])
             clean = clean + (y + gain * (w - y)).numpy()
         expected = (noisy.latent[k].detach().numpy() - np.sqrt(a) * clean[0]) / np.sqrt(1 - a)
-        np.testing.assert_allclose(found[k], expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(align[k], expected, rtol=1e-9, atol=1e-9)
+        # In its own process the prediction implies (w_τ - (1-η) ŵ - η w_y) / (κ √η), whatever t stands beside τ.
+        eta, kappa = etas[tau], 2.0
+        expected = ((w - eta * y).numpy()[0] - (1 - eta) * clean[0]) / (kappa * np.sqrt(eta))
+        if clip and snr[tau] > clip:
+            expected = eps.numpy()[0] + np.sqrt(clip / snr[tau]) * (expected - eps.numpy()[0])
+        np.testing.assert_allclose(prior[k], expected, rtol=1e-9, atol=1e-9)
+    assert (snr > 5.0).any()
 
 
 def test_perfect_residual_shift_predicts_the_noise_itself(lq):
     teacher, noisy = tiny.fidelity_teacher().double(), noised(torch.float64)
     teacher.frozen.network.predict_clean = lambda shifted, step, degraded: noisy.clean
-    found = teacher.predict_noise(noisy, teacher.condition(lq.double()))
-    torch.testing.assert_close(found, noisy.noise, rtol=1e-9, atol=1e-9)
+    found = ask(teacher, lq.double(), noisy, noisy)
+    assert all(torch.equal(part, noisy.noise) for part in found)
 
 
 def test_residual_shift_walks_the_whole_chain(lq):
@@ -278,7 +287,7 @@ def test_temperature_scales_the_noise(lq):
 
 def test_residual_shift_needs_its_condition():
     with pytest.raises(ValueError, match="needs the result of its own `condition`"):
-        tiny.fidelity_teacher().predict_noise(noised(), None)
+        tiny.fidelity_teacher().targets(noised(), noised(), None, "score", normal)
 
 
 def test_residual_shift_refuses_a_unet_of_another_width():
