@@ -16,6 +16,7 @@ from ctsr_lightning.images.reading import (
     read_pixels,
 )
 from ctsr_lightning.images.tensors import (
+    InterpolationMode,
     content_key,
     enlarge,
     image_grid,
@@ -30,6 +31,7 @@ from ctsr_lightning.images.writing import check_size, write_image, write_picture
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "InterpolationMode",
     "Metadata",
     "Picture",
     "Pixels",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+InterpolationMode = Literal["area", "bilinear", "bicubic"]
+"""Modes of torch's `interpolate` without antialiasing; its bicubic kernel has a = -0.75."""
 
 
 def quantize(image: Tensor) -> Tensor:
@@ -87,7 +90,8 @@ def image_grid(rows: Iterable[Iterable[Tensor]], *, gap: int = 4) -> Tensor:
 def resize_bicubic(images: Tensor, size: Sequence[int]) -> Tensor:
     """Resize images by Pillow's and MATLAB's bicubic kernel (a = -0.5), which widens where images shrink.
 
-    OSEDiff was trained on this kernel; torch has it with `antialias` only, its plain bicubic is a = -0.75.
+    OSEDiff is tested with this kernel, and trained with a random `InterpolationMode`. torch has it with `antialias`
+    only, its plain bicubic is a = -0.75.
 
     Args:
         images: Images in [0, 1], shape (B, C, h, w).
@@ -99,17 +103,21 @@ def resize_bicubic(images: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(images, tuple(size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
 
 
-def upsample(lq: Tensor, scale: int) -> Tensor:
-    """Enlarge images bicubically, the up(·) that precedes the encoder (paper, Sec. 4.1).
+def upsample(lq: Tensor, scale: int, mode: InterpolationMode | None = None) -> Tensor:
+    """Enlarge images, the up(·) that precedes the encoder (paper, Sec. 4.1).
 
     Args:
         lq: Images in [0, 1], shape (B, 3, h, w).
         scale: Factor; 1 returns the input.
+        mode: Interpolation; None for `resize_bicubic`.
 
     Returns:
         Images in [0, 1], shape (B, 3, scale * h, scale * w).
     """
-    return lq if scale == 1 else resize_bicubic(lq, [scale * side for side in lq.shape[-2:]])
+    if scale == 1:
+        return lq
+    size = [scale * side for side in lq.shape[-2:]]
+    return resize_bicubic(lq, size) if mode is None else F.interpolate(lq, size, mode=mode).clamp(0.0, 1.0)
 
 
 def enlarge(lq: Tensor, gt: Tensor, mode: str = "bicubic") -> Tensor:

@@ -13,15 +13,17 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.diffusion.parametrization import at_least_float32, to_clean, training_target
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
-from ctsr_lightning.images import quantize
+from ctsr_lightning.images import InterpolationMode, quantize, upsample
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
 from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.guidance import Guidance
 from ctsr_lightning.networks.lora import LoRA, add_unet_adapters
 from ctsr_lightning.networks.sharing import refuse_shared
 from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers.base import Teacher
 
 
@@ -43,10 +45,18 @@ class OneStepTraining(CacheableTraining):
         prior: The frozen UNet of clean photographs; only needed for VSD.
         critic: A UNet that starts as the prior, of the same type.
         target: The expert to distil, such as an `ExpertTeacher`; null learns from ground truth (OSEDiff).
-        critic_lora: Adapters of the critic, which freeze its base; null trains every weight.
+        critic_lora: Adapters of the critic, which freeze its base, first convolution included (OSEDiff); null trains
+            every weight.
+        upsample_modes: Kinds of interpolation that enlarge the low-quality images in training, one drawn for each
+            image, so that no kernel's traces are learnt (OSEDiff: area, bilinear and bicubic, a = -0.75); none is
+            the kernel that restores, bicubic with a = -0.5.
+        clamp: Clip x̂ to [0, 1] before the reconstruction terms (OSEDiff), which then have no gradient beyond.
         symmetries: Mirror and turn every batch of square crops at random.
         lambda_vsd: Weight of variational score distillation (OSEDiff: 1); 0 leaves it out, and the critic with it.
         lambda_critic: Weight of the critic's denoising error (OSEDiff: 1).
+        guidance: Classifier-free guidance of the prior (OSEDiff: 7.5), ε = ε_neg + g (ε_c - ε_neg), which makes VSD
+            sharpen; 1 is none, for priors without prompts. The critic is not guided.
+        negative_prompt: Source of the negative prompt that guidance leads away from.
         vsd_samples: How many samples of a process's batch VSD and the critic look at, which together cost more than the
             rest; null for all (OSEDiff).
         critic_lr: Learning rate of the critic; null takes the optimizer's.
@@ -54,8 +64,8 @@ class OneStepTraining(CacheableTraining):
 
     Raises:
         ValueError: If the target enlarges by another factor than the student, VSD lacks prior or critic, the critic is
-            to be trained as a whole though it was loaded with `share`, `vsd_samples` < 1, or there is a `cache`, but
-            no target.
+            to be trained as a whole though it was loaded with `share`, there is guidance, but no prompt or no negative
+            one, `vsd_samples` < 1, or there is a `cache`, but no target.
     """
 
     def __init__(
@@ -66,9 +76,13 @@ class OneStepTraining(CacheableTraining):
         critic: UNet2DConditionModel | None = None,
         target: Teacher | None = None,
         critic_lora: LoRA | None = None,
+        upsample_modes: tuple[InterpolationMode, ...] = (),
+        clamp: bool = False,
         symmetries: bool = False,
         lambda_vsd: float = 1.0,
         lambda_critic: float = 1.0,
+        guidance: float = 1.0,
+        negative_prompt: Prompt | None = None,
         vsd_samples: int | None = None,
         critic_lr: float | None = None,
         **kwargs: Any,
@@ -82,7 +96,7 @@ class OneStepTraining(CacheableTraining):
                 "the teacher that the cache was made with, or leave `cache` out."
             )
         self.student, self.scale, self.target = student, student.scale, target
-        self.prior, self.critic = None, None
+        self.prior, self.critic, self.guidance = None, None, None
         if lambda_vsd:
             if prior is None or critic is None:
                 raise ValueError(
@@ -90,11 +104,13 @@ class OneStepTraining(CacheableTraining):
                     "found null. Name them, or set `lambda_vsd` to 0 to train without."
                 )
             if critic_lora is not None:
-                add_unet_adapters(critic, critic_lora)
+                add_unet_adapters(critic, critic_lora, train_conv_in=False)
             else:
                 refuse_shared(critic, "critic_lora")
             self.prior, self.critic = Frozen(prior), critic
+            self.guidance = Guidance(guidance, negative_prompt, student.prompt)
         self.reconstruction = reconstruction
+        self.upsample_modes, self.clamp = upsample_modes, clamp
         self.symmetries = symmetries
         self.lambda_vsd, self.lambda_critic = lambda_vsd, lambda_critic
         if vsd_samples is not None and vsd_samples < 1:
@@ -116,16 +132,27 @@ class OneStepTraining(CacheableTraining):
         student, lq, goal = self.student, batch.lq, self._goal(batch)
         if self.symmetries:
             lq, goal = random_symmetry([lq, goal], self.draws.generator)
-        clean = student.latent(lq, keys=batch.key)
+        clean = student.latent(lq, start=self._start(lq), keys=batch.key)
         restored = student.decode(clean)
+        if self.clamp:
+            restored = restored.clamp(0.0, 1.0)
         terms: dict[str, Tensor] = self.reconstruction(restored, goal, student.codec.factor, self.draws.generator)
         if self.lambda_vsd:
-            prompt = student.prompt(lq, batch.key)
-            vsd_latent = clean[: self.vsd_samples]
-            vsd_prompt = None if prompt is None else prompt[: self.vsd_samples]
-            terms["vsd"] = self.lambda_vsd * self._vsd(vsd_latent, vsd_prompt)
-            terms["critic/denoise"] = self.lambda_critic * self._critic_loss(vsd_latent.detach(), vsd_prompt)
+            some = slice(self.vsd_samples)
+            vsd_latent, vsd_lq, vsd_keys = clean[some], lq[some], batch.key[some]
+            prompt = student.prompt(vsd_lq, vsd_keys)
+            terms["vsd"] = self.lambda_vsd * self._vsd(vsd_latent, prompt, vsd_lq, vsd_keys)
+            terms["critic/denoise"] = self.lambda_critic * self._critic_loss(vsd_latent.detach(), prompt)
         return terms
+
+    def _start(self, lq: Tensor) -> Tensor | None:
+        """z_L of images that were each enlarged by a kernel drawn for it; None where the student's own is used."""
+        if not self.upsample_modes:
+            return None
+        drawn = self.draws.integers(0, len(self.upsample_modes) - 1, torch.empty(len(lq)))  # on the CPU
+        modes = [self.upsample_modes[index] for index in drawn.tolist()]
+        enlarged = [upsample(image, self.scale, mode) for image, mode in zip(lq.split(1), modes, strict=True)]
+        return self.student.start(lq, torch.cat(enlarged))
 
     def _goal(self, batch: Batch) -> Tensor:
         """The images to reconstruct, in [0, 1]: ground truth, or the target's pictures."""
@@ -171,16 +198,19 @@ class OneStepTraining(CacheableTraining):
         assert self.target is not None
         return {"scale": str(self.scale), "target": identity(self.target)}
 
-    def _vsd(self, clean: Tensor, prompt: Tensor | None) -> Tensor:
-        """How far the prior would move ẑ away from where the critic sees it (OSEDiff, Eq. 8)."""
+    def _vsd(self, clean: Tensor, prompt: Tensor | None, lq: Tensor, keys: list[str]) -> Tensor:
+        """How far the guided prior would move ẑ away from where the critic sees it (OSEDiff, Eq. 8)."""
         student = self.student
         assert self.prior is not None
         assert self.critic is not None
+        assert self.guidance is not None
         with torch.no_grad():
             timestep = self.draws.integers(*PAPER_TIMESTEPS, clean)
             noisy = student.schedule.add_noise(clean, self.draws.normal(clean), timestep)
             alpha_bar = student.schedule.alpha_bar(timestep, clean)
-            prior = to_clean(self.prior(noisy, timestep, prompt).sample, noisy, alpha_bar, student.prediction)
+            condition = self.guidance.condition(prompt, lq, keys)
+            output = self.guidance.predict(self.prior.network, noisy, timestep, condition)
+            prior = to_clean(output, noisy, alpha_bar, student.prediction)
             critic = to_clean(self.critic(noisy, timestep, prompt).sample, noisy, alpha_bar, student.prediction)
         return variational_score_distillation(clean, prior, critic)
 

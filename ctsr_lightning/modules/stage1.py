@@ -101,8 +101,8 @@ class CTSRStage1(RestorationModule):
         if bad := [text for text, error in zip(found, errors, strict=True) if not error <= 1.0]:
             _log.warning(
                 f"Expected noise errors below 1 from the {name} teacher, found {', '.join(bad)}. It is no score there: "
-                "its align and prior terms are not what their names say. A lower weight limits what that does; a "
-                "OneStepTeacher may be given a `score` that was trained at all t."
+                "its align and prior terms are not what their names say. A lower weight limits what that does, and the "
+                "`clip` of a ResShift teacher at low t; a OneStepTeacher may be given a `score` trained at all t."
             )
         for logger in self.loggers:
             values = {f"score/{name}/t{band}": error for band, error in zip(bands, errors, strict=True)}

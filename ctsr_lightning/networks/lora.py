@@ -100,16 +100,17 @@ def _inject(module: nn.Module, lora: LoRA, adapters: dict[str, list[str]]) -> No
             child.set_adapter([name for name in active if name in child.lora_A])
 
 
-def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
+def add_unet_adapters(unet: nn.Module, lora: LoRA, *, train_conv_in: bool = True) -> None:
     """Freeze a UNet and add OSEDiff's three adapters to it, once per set.
 
     Down blocks and `conv_in` carry `default_encoder`, up blocks and `conv_out` `default_decoder`, the rest
     `default_others`: 94, 148 and 16 modules on Stable Diffusion 2.1. With a single set the base `conv_in` stays
-    trainable, as in OSEDiff; with named sets it is frozen, as in PiSA-SR.
+    trainable, as in OSEDiff's generator; with named sets it is frozen, as in PiSA-SR.
 
     Args:
         unet: The UNet, changed in place.
         lora: Rank, scale and sets.
+        train_conv_in: Whether the base `conv_in` stays trainable with a single set; not in OSEDiff's regulariser.
     """
     unet.requires_grad_(False)
     groups: dict[str, list[str]] = {"default_encoder": [], "default_decoder": [], "default_others": []}
@@ -121,7 +122,7 @@ def add_unet_adapters(unet: nn.Module, lora: LoRA) -> None:
         else:
             groups["default_others"].append(name)
     _inject(unet, lora, groups)
-    if not lora.sets:
+    if train_conv_in and not lora.sets:
         conv_in = unet.get_submodule("conv_in")
         trained = conv_in.base_layer if isinstance(conv_in, BaseTunerLayer) else conv_in
         assert isinstance(trained, nn.Module)

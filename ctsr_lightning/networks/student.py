@@ -142,10 +142,16 @@ class OneStepStudent(nn.Module):
         output = run_unet(self.unet, noisy, timestep, prompt)
         return to_noise(output, noisy, self.schedule.alpha_bar(timestep, noisy), self.prediction)
 
-    def start(self, lq: Tensor) -> Tensor:
-        """z_L = E(up(x_LR)), with the encoder's adapters."""
+    def start(self, lq: Tensor, enlarged: Tensor | None = None) -> Tensor:
+        """z_L = E(up(x_LR)), with the encoder's adapters.
+
+        Args:
+            lq: Low-quality images in [0, 1], shape (B, 3, h, w).
+            enlarged: up(x_LR) in [0, 1] by another kernel, shape (B, 3, scale * h, scale * w).
+        """
         with self._one_step(lq):
-            return self.codec.encode(self.upsample(lq), self.sample_latent)
+            up = self.upsample(lq) if enlarged is None else unit_to_signed(enlarged)
+            return self.codec.encode(up, self.sample_latent)
 
     def latent(self, lq: Tensor, start: Tensor | None = None, keys: list[str] | None = None) -> Tensor:
         """ẑ, the restored latent, float32.

@@ -12,8 +12,10 @@ from torch import Tensor
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import to_noise
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.guidance import Guidance
 from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
 
 
@@ -27,13 +29,22 @@ class OneStepTeacher(Teacher):
             `PriorTraining` training has made for a restorer without adapters. A one-step UNet was trained at one t
             alone (OSEDiff: 999), so its own predictions at other t are out of distribution. A UNet given here works in
             the network's latent space, and predicts what the network's `prediction` says.
+        guidance: Classifier-free guidance of the score (OSEDiff, of its prior: 7.5), ε = ε_neg + g (ε_c - ε_neg);
+            1 is none.
+        negative_prompt: Source of the negative prompt that guidance leads away from.
 
     Raises:
         ValueError: If `score` is `base` and the network has no adapters to switch off, or a UNet for another latent
-            space.
+            space, or there is guidance, but no prompt or no negative one.
     """
 
-    def __init__(self, network: OneStepStudent, score: Literal["own", "base"] | UNet2DConditionModel = "own") -> None:
+    def __init__(
+        self,
+        network: OneStepStudent,
+        score: Literal["own", "base"] | UNet2DConditionModel = "own",
+        guidance: float = 1.0,
+        negative_prompt: Prompt | None = None,
+    ) -> None:
         super().__init__()
         if score == "base" and not any("lora_A" in name for name, _ in network.unet.named_parameters()):
             raise ValueError(
@@ -44,6 +55,7 @@ class OneStepTeacher(Teacher):
         # gradient checkpointing.
         prior = without_adapters(network.unet) if score == "base" else score
         self.prior = None if isinstance(prior, str) else Frozen(_checked(prior, network.codec.channels))
+        self.guidance = Guidance(guidance, negative_prompt, network.prompt)
         self.scale = network.scale
 
     @property
@@ -52,10 +64,9 @@ class OneStepTeacher(Teacher):
         return self.frozen.network.multiple
 
     def condition(self, lq: Tensor, keys: list[str] | None = None) -> Tensor | None:
-        """The prompt embedding c."""
+        """The prompt embedding c; with guidance that of the negative prompt before it."""
         with torch.no_grad():
-            embedding: Tensor | None = self.frozen.network.prompt(lq, keys)
-        return embedding
+            return self.guidance.condition(self.frozen.network.prompt(lq, keys), lq, keys)
 
     def targets(
         self,
@@ -71,11 +82,9 @@ class OneStepTeacher(Teacher):
     def predict_noise(self, noisy: Noisy, condition: Tensor | None) -> Tensor:
         """The score's noise prediction at (z_t, t, c)."""
         network = self.frozen.network
-        if self.prior is None:
-            return network.predict_noise(noisy.latent, noisy.timestep, condition)
-        output = self.prior(noisy.latent, noisy.timestep, condition).sample
-        alpha_bar = network.schedule.alpha_bar(noisy.timestep, noisy.latent)
-        return to_noise(output, noisy.latent, alpha_bar, network.prediction)
+        unet = network.unet if self.prior is None else self.prior.network
+        output = self.guidance.predict(unet, noisy.latent, noisy.timestep, condition)
+        return to_noise(output, noisy.latent, noisy.alpha_bar, network.prediction)
 
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:

@@ -79,11 +79,19 @@ def autoencoder(seed: int = 0) -> AutoencoderKL:
 
 
 class TinyPrompt(Prompt):
-    """A prompt that differs from image to image, so that a mixed-up batch would show."""
+    """A prompt that differs from image to image, so that a mixed-up batch would show.
+
+    Args:
+        slope: Factor of the embedding.
+    """
+
+    def __init__(self, slope: float = 1.0) -> None:
+        super().__init__()
+        self.slope = slope
 
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Two tokens of six numbers made from the mean of the image."""
-        return lq.mean(dim=(1, 2, 3)).view(-1, 1, 1) * torch.linspace(-1, 1, 12).view(1, 2, 6).to(lq)
+        return self.slope * lq.mean(dim=(1, 2, 3)).view(-1, 1, 1) * torch.linspace(-1, 1, 12).view(1, 2, 6).to(lq)
 
 
 def nano_codec(seed: int = 0) -> NanoCodec:

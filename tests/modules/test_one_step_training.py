@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctsr_lightning.images import upsample
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.modules import OneStepTraining
 from ctsr_lightning.modules.draws import Draws
@@ -75,10 +76,19 @@ def test_vsd_and_critic_may_look_at_part_of_a_batch():
         one_step(vsd_samples=0)
 
 
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
-def test_vsd_and_critic_are_the_closed_forms(prediction):
-    module = one_step(student=tiny.student(seed=2, prediction=prediction)).double()
+def test_vsd_and_critic_are_the_closed_forms(prediction, guidance):
+    if guidance == 1.0:
+        module = one_step(student=tiny.student(seed=2, prediction=prediction)).double()
+    else:
+        student = tiny.adapted_student(prediction=prediction)
+        options = {"guidance": guidance, "negative_prompt": tiny.TinyPrompt(-2.0), **prompted()}
+        module = one_step(student=student, **options).double()
+        tiny.shaken(module.critic)
     batch = tiny.batch(dtype=torch.float64)
+    prompt = module.student.prompt(batch.lq)
+    negative = None if prompt is None else -2.0 * prompt
     found = losses(module, batch, seed=4)
     draws = torch.Generator().manual_seed(4)
     bars = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -93,7 +103,10 @@ def test_vsd_and_critic_are_the_closed_forms(prediction):
     t, _, a, noisy = noised(20, 979)
     guesses = {}
     for name, unet in (("prior", module.prior.network), ("critic", module.critic)):
-        out = unet(noisy, t, None).sample
+        out = unet(noisy, t, prompt).sample
+        if name == "prior" and guidance != 1.0:
+            away = unet(noisy, t, negative).sample
+            out = away + guidance * (out - away)
         guesses[name] = {
             "epsilon": (noisy - (1 - a).sqrt() * out) / a.sqrt(),
             "sample": out,
@@ -104,7 +117,7 @@ def test_vsd_and_critic_are_the_closed_forms(prediction):
     assert found["vsd"].item() == pytest.approx(step.square().mean().item(), rel=1e-8)
     t, noise, a, noisy = noised(0, 999)
     target = {"epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean}[prediction]
-    expected = (module.critic(noisy, t, None).sample - target).square().mean().item()
+    expected = (module.critic(noisy, t, prompt).sample - target).square().mean().item()
     assert found["critic/denoise"].item() == pytest.approx(expected, rel=1e-8)
 
 
@@ -134,6 +147,9 @@ def test_prior_is_neither_trained_nor_saved():
     saved = module.trimmed_state()
     assert all("lora_" in name or "conv_in.base_layer" in name for name in saved)
     assert {name.split(".")[0] for name in saved} == {"student", "critic"}
+    critic = {f"critic.{name}" for name, _ in module.critic.named_parameters() if "lora_" in name}
+    assert {name for name in saved if name.startswith("critic.")} == critic  # and not its first convolution
+    assert module.critic.conv_in.base_layer.weight is not module.student.unet.conv_in.base_layer.weight
 
 
 def prompted():
@@ -148,6 +164,83 @@ def test_full_size_layout_trains_on_prompts():
     sum(found.values()).backward()
     for name, parameter in module.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_guided_vsd_may_look_at_part_of_a_batch():
+    batch = tiny.batch(3, dtype=torch.float64)
+    first = type(batch)(batch.lq[:2], batch.gt[:2], batch.key[:2])
+    options = {"guidance": 7.5, "negative_prompt": tiny.TinyPrompt(-2.0), "student": tiny.adapted_student()}
+
+    def term(count, images):
+        module = one_step(**options, **prompted(), vsd_samples=count).double()
+        tiny.shaken(module.critic)
+        return losses(module, images)["vsd"].item()
+
+    assert term(2, batch) == pytest.approx(term(None, first), rel=1e-9)
+    assert term(1, batch) != pytest.approx(term(None, first), rel=1e-3)
+
+
+def test_guidance_without_prompts_is_refused_where_there_is_vsd():
+    options = {"guidance": 7.5, "negative_prompt": tiny.TinyPrompt()}
+    with pytest.raises(ValueError, match=r"Expected a prompt and a negative one for guidance 7\.5"):
+        one_step(**options)
+    assert "vsd" not in losses(one_step(**options, lambda_vsd=0.0), tiny.batch())
+
+
+def test_every_image_is_enlarged_by_a_kernel_drawn_for_it():
+    modes, batch = ("area", "bilinear", "bicubic"), tiny.batch(4, dtype=torch.float64)
+    module, shown = one_step(upsample_modes=modes, lambda_vsd=0.0).double(), []
+    encode = module.student.codec.encode
+    module.student.codec.encode = lambda image, sample=False: (shown.append(image), encode(image, sample))[1]
+    seen = set()
+    for seed in range(6):
+        shown.clear()
+        losses(module, batch, seed)
+        drawn = torch.randint(0, 3, (4,), generator=torch.Generator().manual_seed(seed)).tolist()
+        for k, index in enumerate(drawn):
+            up = torch.nn.functional.interpolate(batch.lq[k : k + 1], scale_factor=4, mode=modes[index])
+            torch.testing.assert_close(shown[0][k : k + 1], 2 * up.clamp(0, 1) - 1, rtol=0, atol=1e-12)
+        seen |= set(drawn)
+    assert seen == {0, 1, 2}
+    shown.clear()
+    module.restore(batch.lq)  # not in training
+    torch.testing.assert_close(shown[0], module.student.upsample(batch.lq), rtol=0, atol=0)
+
+
+def test_area_is_nearest_and_bicubic_is_torchs_own():
+    lq = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    assert torch.equal(upsample(lq, 4, "area"), lq.repeat_interleave(4, -1).repeat_interleave(4, -2))
+    inner = upsample(lq, 4, "bicubic")[0, 0, 10, 10]  # a = -0.75 at (10 + .5) / 4 - .5 = 2.125 in both directions
+    a, d = -0.75, torch.tensor([1.125, 0.125, 0.875, 1.875], dtype=torch.float64)
+    near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
+    kernel = torch.where(d < 1, near, far)
+    assert inner.item() == pytest.approx((kernel @ lq[0, 0, 1:5, 1:5] @ kernel).clamp(0, 1).item(), rel=1e-9)
+    assert not torch.allclose(upsample(lq, 4), upsample(lq, 4, "bicubic"), atol=1e-3)
+
+
+def test_clamped_images_have_no_gradient_beyond_the_range():
+    plain, clamped = (one_step(clamp=on, lambda_vsd=0.0).double() for on in (False, True))
+    batch, images = tiny.batch(dtype=torch.float64), []
+    found = {}
+    for module in (plain, clamped):
+        latent = module.student.latent(batch.lq).detach()
+        image = (3.0 * module.student.decode(latent) - 1.0).detach().requires_grad_()
+        module.student.latent = lambda lq, start, keys, latent=latent: latent
+        module.student.decode = lambda latent, image=image: image
+        found[module.clamp] = losses(module, batch)
+        images.append(image)
+    beyond = (images[0] < 0) | (images[0] > 1)
+    assert 0.1 < beyond.double().mean() < 0.9
+    inside = images[0].detach().clamp(0, 1)
+    l2 = (2 * inside - 2 * batch.gt).square().mean()
+    assert found[True]["rec/l2"].item() == pytest.approx(l2.item(), rel=1e-12)
+    assert found[True]["rec/lpips"].item() == pytest.approx(2 * (inside - batch.gt).pow(4).mean().item(), rel=1e-12)
+    assert found[False]["rec/l2"].item() > l2.item()
+    (gradient,) = torch.autograd.grad(found[True]["rec/l2"], images[1])
+    expected = torch.where(beyond, 0.0, 8 * (inside - batch.gt) / inside.numel())
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(found[False]["rec/l2"], images[0])
+    assert (gradient[beyond].abs() > 0).double().mean() > 0.99
 
 
 def two_groups(lr):

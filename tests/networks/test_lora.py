@@ -68,6 +68,14 @@ def test_full_unet_trains_adapters_and_conv_in(full_unet):
     assert trainable(full_unet) == sizes(full_unet, "lora_", "conv_in.base_layer").keys()
 
 
+def test_full_critic_trains_adapters_alone():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SD21_UNET)
+        add_unet_adapters(unet, LoRA(), train_conv_in=False)
+    assert sum(p.numel() for p in unet.parameters() if p.requires_grad) == 4_055_712
+    assert trainable(unet) == sizes(unet, "lora_").keys()
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

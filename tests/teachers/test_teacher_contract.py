@@ -25,7 +25,11 @@ MAKERS = {
     "one step, adapters": lambda: OneStepTeacher(tiny.adapted_student()),
     "one step, base score": lambda: OneStepTeacher(tiny.adapted_student(), score="base"),
     "one step, score of a prior": lambda: OneStepTeacher(tiny.student(), score=tiny.unet(seed=7)),
+    "one step, guided score": lambda: OneStepTeacher(
+        tiny.adapted_student(), score="base", guidance=3.0, negative_prompt=tiny.TinyPrompt(-1.0)
+    ),
     "residual shift": tiny.fidelity_teacher,
+    "residual shift, limited": lambda: ResShiftTeacher(tiny.shift_network(), clip=5.0),
     "residual shift, one step": lambda: ResShiftTeacher(tiny.shift_network(steps=1)),
     "residual shift from a linear estimate": lambda: ResShiftTeacher(tiny.shift_network(residual_std=0.3)),
     "bridge": tiny_resshift.bridged_teacher,
