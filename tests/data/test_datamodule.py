@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.data import PairFolder, RealESRGANDataModule
+from ctsr_lightning.data import PairFolder, PhotoFolder, RealESRGANDataModule
 from ctsr_lightning.degradation import light
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.images.samples import val_samples
@@ -304,8 +304,8 @@ def test_config_files_make_the_module(name, monkeypatch):
     monkeypatch.setenv("CTSR_DATA", "/somewhere")
     module = _from_yaml(f"data: {CONFIGS / name}.yaml")
     assert isinstance(module, RealESRGANDataModule)
-    expected = {"samples": [], "folders": ["/somewhere/train_hr"], "pairs": ["/somewhere/train_hr"]}
-    assert module.sources["train"] == expected[name]
+    named = [] if name == "samples" else [PhotoFolder("/somewhere/train_hr")]
+    assert module.sources["train"] == named
     if name == "pairs":
         assert module.pair_folders["train"] == [
             PairFolder("/somewhere/realsr_train/lq", "/somewhere/realsr_train/gt", lq_suffix="_LR4", gt_suffix="_HR")
