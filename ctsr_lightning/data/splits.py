@@ -6,7 +6,7 @@ import heapq
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,13 @@ def find_files(
             how = f"{small} of {len(usable)} photos are below {least} pixels, `min_side: {folder.min_side}`"
             notes.append(f"'{folder.folder}': {how}.")
         sources.append(Source(str(folder.folder), usable, weight=folder.weight, min_side=folder.min_side))
-    for pair_folder, pairs in zip(pair_folders, paired, strict=True):
-        named = [replace(pair, gt=replace(pair.gt, key=key)) for pair, key in zip(pairs, keys, strict=False)]
+    for pair_folder, found in zip(pair_folders, paired, strict=True):
+        named = [replace(pair, gt=replace(pair.gt, key=key)) for pair, key in zip(found, keys, strict=False)]
         sources.append(Source(str(pair_folder.root or pair_folder.gt), pairs=named, weight=pair_folder.weight))
     files = Files([source for source in sources if len(source)], notes)
-    images = (image for s in files.sources for image in (*s.photos, *(f for p in s.pairs for f in (p.lq, p.gt))))
-    if verify or cache.fits(images):
+    pairs = (pair for source in files.sources for pair in source.pairs)
+    images = (photo for source in files.sources for photo in source.photos)
+    if verify or cache.fits(chain(images, (file for pair in pairs for file in (pair.lq, pair.gt)))):
         files = verified(files, cache, skipped)
     for pair_folder in pair_folders:
         require_whole(pair_folder, skipped)

@@ -159,7 +159,8 @@ class SizeIndex:
         if file is None:
             return Listing(packed, np.array([header(root / name) for name in names], dtype=np.int32), NO_STAMPS)
         known, why = self._known(file, root)
-        stamps = np.array([_stamp(f"{root}{os.sep}{name}") for name in names], dtype=np.int64)
+        flat = (number for name in names for number in _stamp(f"{root}{os.sep}{name}"))
+        stamps = np.fromiter(flat, dtype=np.int64, count=2 * len(names)).reshape(-1, 2)
         if known is not None and known.names.equals(packed) and np.array_equal(known.stamps, stamps):
             return known
         sizes, missing = _kept(known, names, stamps)
