@@ -277,7 +277,7 @@ class RealESRGANDataModule(LightningDataModule):
     @property
     def test_images(self) -> list[Path]:
         """The files of the test set: photos and both sides of pairs."""
-        return sorted(Path(path) for path in self._splits.files("test" if self._splits.named("test") else "val").paths)
+        return sorted(self._splits.files("test" if self._splits.named("test") else "val").paths)
 
     @property
     def _process(self) -> tuple[int, int]:

@@ -22,7 +22,6 @@ from ctsr_lightning.data.files import ImageCache, ImageFile, PhotoFiles, to_tens
 from ctsr_lightning.data.fitting import fitted
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
-from ctsr_lightning.data.sources import MinSide
 from ctsr_lightning.degradation.operators import usm_sharpen
 from ctsr_lightning.degradation.plan import DegradationPlan, one_thread
 from ctsr_lightning.degradation.recipe import Degradation
@@ -150,7 +149,7 @@ class PhotoDataset(RestorationDataset):
         *,
         sharpen: bool = False,
         defer: bool = False,
-        min_side: MinSide = "skip",
+        min_side: str = "skip",
     ) -> None:
         super().__init__(photos.keys, scale, crop, seed, repeats)
         self.photos = photos

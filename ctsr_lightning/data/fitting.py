@@ -7,11 +7,10 @@ from typing import cast
 import numpy as np
 
 from ctsr_lightning.data.files import to_tensor
-from ctsr_lightning.data.sources import MinSide
 from ctsr_lightning.images import Pixels, resize_bicubic, to_uint8
 
 
-def fitted(pixels: Pixels, least: int, min_side: MinSide) -> Pixels:
+def fitted(pixels: Pixels, least: int, min_side: str) -> Pixels:
     """Bring a photo to a least size, if it is below it.
 
     Args:

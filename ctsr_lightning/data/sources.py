@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final
 
 from ctsr_lightning.images.listing import Sources, named_path
 from ctsr_lightning.images.patterns import Patterns
 
-MinSide = Literal["skip", "enlarge", "pad"]
+MIN_SIDES: Final = ("skip", "enlarge", "pad")
+"""What can become of photos with a side below the crop."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,9 @@ class PhotoFolder:
 
     folder: str | Path
     weight: float | None = None
-    min_side: MinSide = "skip"
+    min_side: str = "skip"
     include: Patterns = None
     exclude: Patterns = None
-
-    def __post_init__(self) -> None:
-        named_path(self.folder)
-        check_weight(self.weight, self.folder)
-        if self.min_side not in get_args(MinSide):
-            raise ValueError(
-                f"Expected `min_side` of '{self.folder}' to be {', '.join(get_args(MinSide))}, found {self.min_side!r}."
-            )
 
     @property
     def path(self) -> Path:
@@ -48,8 +41,8 @@ class PhotoFolder:
         return named_path(self.folder)
 
 
-PhotoSources = list[str | Path | PhotoFolder] | Sources | PhotoFolder
-"""Folders and files of photos, with or without settings."""
+PhotoSources = list[PhotoFolder | str | Path] | Sources
+"""Folders and files of photos, with or without settings; the class comes first, or jsonargparse writes it as text."""
 
 
 def photo_folders(sources: PhotoSources) -> list[PhotoFolder]:
@@ -59,11 +52,19 @@ def photo_folders(sources: PhotoSources) -> list[PhotoFolder]:
         sources: Several, one or none.
 
     Raises:
-        ValueError: If one of them is empty.
+        ValueError: If a path is empty, a weight not positive, or `min_side` unknown.
     """
-    several: Sequence[str | Path | PhotoFolder]
+    several: Sequence[PhotoFolder | str | Path]
     several = sources if isinstance(sources, list) else [sources] if sources is not None else []
-    return [source if isinstance(source, PhotoFolder) else PhotoFolder(str(named_path(source))) for source in several]
+    folders = [source if isinstance(source, PhotoFolder) else PhotoFolder(source) for source in several]
+    for folder in folders:  # here and not where they are made, which would drown the message in a parser's
+        check_weight(folder.weight, folder.path)
+        if folder.min_side not in MIN_SIDES:
+            raise ValueError(
+                f"Expected `min_side` of '{folder.folder}' to be one of {', '.join(MIN_SIDES)}, found "
+                f"'{folder.min_side}'."
+            )
+    return folders
 
 
 def check_weight(weight: float | None, name: object) -> None:

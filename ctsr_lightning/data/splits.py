@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from ctsr_lightning.data.files import ImageCache, ImageFile, PhotoFiles, Skipped, decodable, usable_photos
 from ctsr_lightning.data.pairing.folders import PairFiles, PairFolder, find_pairs, require_whole
 from ctsr_lightning.data.samplers import stable_seed
-from ctsr_lightning.data.sources import MinSide, PhotoFolder
+from ctsr_lightning.data.sources import PhotoFolder
 from ctsr_lightning.images.index import SizeIndex, Texts, header
 from ctsr_lightning.images.listing import stem, suffix, unique_keys
 from ctsr_lightning.images.patterns import selected
@@ -35,7 +35,7 @@ class Source:
     """Low-quality images with their ground truth."""
     weight: float | None = None
     """Share of the draws relative to other sources; None weighs as much as the number of images."""
-    min_side: MinSide = "skip"
+    min_side: str = "skip"
     """What becomes of photos below the crop."""
 
     def __len__(self) -> int:
@@ -82,18 +82,19 @@ class Files:
         return sum(len(source.photos) for source in self.sources), sum(len(source.pairs) for source in self.sources)
 
     @property
-    def paths(self) -> set[str]:
+    def paths(self) -> set[Path]:
         """All files, as absolute paths without links."""
-        return set(self._resolved())
+        return {path.resolve() for path in self._paths()}
 
-    def common(self, others: Files) -> list[str]:
-        """Files that are among others, too, as absolute paths, sorted.
+    def common(self, others: Files) -> list[Path]:
+        """Files that are among others, too, as absolute paths without links, sorted.
 
         Args:
-            others: The others, of which there are fewer.
+            others: The others, of which there are few; a link to one of them is found where it has the same name.
         """
         few = others.paths
-        return sorted({path for path in self._resolved() if path in few})
+        names = {path.name for path in (*few, *others._paths())}
+        return sorted({path.resolve() for path in self._paths(names)} & few)
 
     def shares(self) -> dict[str, float]:
         """Share of the draws that each source gets, by its name; empty where no source has a weight."""
@@ -108,17 +109,14 @@ class Files:
     def __len__(self) -> int:
         return sum(self.counts)
 
-    def _resolved(self) -> Iterator[str]:
-        places: dict[str, str] = {}
+    def _paths(self, names: Collection[str] | None = None) -> Iterator[Path]:
+        """All files, or those that are called like some: of a large set few become paths, which take time."""
         for source in self.sources:
-            paths = [os.path.join(source.photos.root, name) for name in source.photos.names]  # noqa: PTH118
-            paths += [str(file.path) for pair in source.pairs for file in (pair.lq, pair.gt)]
-            for path in paths:
-                folder, name = os.path.split(path)
-                if folder not in places:
-                    places[folder] = os.path.realpath(folder)
-                whole = f"{places[folder]}{os.sep}{name}"
-                yield os.path.realpath(whole) if os.path.islink(whole) else whole  # noqa: PTH114 - a million times
+            for name in source.photos.names:
+                if names is None or name.rpartition(os.sep)[2] in names:
+                    yield source.photos.root / name
+            files = (file.path for pair in source.pairs for file in (pair.lq, pair.gt))
+            yield from (path for path in files if names is None or path.name in names)
 
 
 def find_files(

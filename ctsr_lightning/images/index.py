@@ -213,7 +213,7 @@ def _read(file: Path, root: Path) -> Listing:
         ValueError: If it is damaged, of another format or of another folder.
     """
     try:
-        with np.load(file, allow_pickle=False) as parts:
+        with file.open("rb") as source, np.load(source, allow_pickle=False) as parts:
             about = json.loads(parts["about"].tobytes().decode(errors="surrogatepass"))
             block, ends, stamps, sizes = (parts[name] for name in ("block", "ends", "stamps", "sizes"))
     except FileNotFoundError:
