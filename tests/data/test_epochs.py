@@ -7,10 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.data import PhotoFolder, RealESRGANDataModule
 from ctsr_lightning.images import index as index_module
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "ctsr"
 
 
 class Steps(LightningModule):
@@ -116,3 +119,12 @@ def test_preparing_is_left_alone_without_an_index_or_a_training(photos, tmp_path
         module.prepare_data()
         assert not module._splits._found
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("name", ["fidelity_teacher", "realness_teacher", "stage1", "stage2"])
+def test_full_size_trainings_validate_between_whole_steps(name) -> None:
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["trainer"]
+    steps = settings.get("accumulate_grad_batches", 1)
+    assert settings["check_val_every_n_epoch"] is None
+    assert settings["val_check_interval"] % steps == 0
+    assert 10 <= settings["max_steps"] * steps / settings["val_check_interval"] <= 120
