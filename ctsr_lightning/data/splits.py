@@ -145,7 +145,7 @@ def find_files(
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
         ValueError: If files of pairs have no partner, some of an expected number are missing or unusable, sizes
-            contradict the scale, or a pattern matches nothing.
+            contradict the scale, a pattern matches nothing, or a source with a weight has no usable image.
     """
     notes: list[str] = []
     listed = [_listed(folder, index) for folder in photo_folders]
@@ -162,6 +162,11 @@ def find_files(
     for pair_folder, found in zip(pair_folders, paired, strict=True):
         named = [replace(pair, gt=replace(pair.gt, key=key)) for pair, key in zip(found, keys, strict=False)]
         sources.append(Source(str(pair_folder.root or pair_folder.gt), pairs=named, weight=pair_folder.weight))
+    if lost := [source.name for source in sources if source.weight is not None and not len(source)]:
+        raise ValueError(
+            f"Expected a usable image in every source with a weight, found none in '{lost[0]}': all are unreadable or "
+            f"below {least} pixels. Set `min_side: enlarge`, correct the folder, or leave it out."
+        )
     files = Files([source for source in sources if len(source)], notes)
     pairs = (pair for source in files.sources for pair in source.pairs)
     images = (photo for source in files.sources for photo in source.photos)

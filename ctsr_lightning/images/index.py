@@ -238,8 +238,8 @@ def _kept(
     if known is None:
         return sizes, np.arange(len(names))
     rows = {name: row for row, name in enumerate(known.names)}
-    row = np.array([rows.get(name, UNREAD) for name in names], dtype=np.int64)
-    same = (row != UNREAD) & (known.stamps[row] == stamps).all(axis=1)
+    row = np.array([rows.get(name, -1) for name in names], dtype=np.int64)
+    same = (row >= 0) & (known.stamps[row] == stamps).all(axis=1)
     sizes[same] = known.sizes[row[same]]
     return sizes, np.flatnonzero(~same)
 

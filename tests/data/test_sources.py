@@ -160,6 +160,11 @@ def test_small_photos_are_skipped_and_counted(small) -> None:
     assert {key for batch in module.train_dataloader() for key in batch.key} == {"c"}
 
 
+def test_a_weight_of_nothing_is_refused(small, photos) -> None:
+    with pytest.raises(ValueError, match=r"source with a weight, found none in '\S*small': .* below 48 pixels"):
+        found_files(photos, PhotoFolder(small, weight=1, include="[ab]*"), least=48)
+
+
 @pytest.mark.parametrize("min_side", ["enlarge", "pad"])
 def test_small_photos_are_brought_to_the_crop_and_counted(small, monkeypatch, min_side) -> None:
     said: list[str] = []
