@@ -89,7 +89,7 @@ class SizeIndex:
     Args:
         folder: Folder of the index files; None keeps none and reads every header.
         say: Prints what is read and why.
-        trust: Take a whole index file as valid without a look at the images: another process has just checked it.
+        trust: Take a whole index file as valid, unchecked: another process has just checked it.
     """
 
     def __init__(self, folder: Path | None, say: Callable[[str], None], *, trust: bool = False) -> None:

@@ -41,7 +41,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-class Asked:
+class Kept:
     """An index in a folder, and what it says."""
 
     def __init__(self, folder: Path, **options: bool) -> None:
@@ -55,54 +55,54 @@ class Asked:
 
 
 def test_headers_are_read_once(folder: Path, tmp_path: Path, read: list[str]) -> None:
-    first = Asked(tmp_path / "index")
+    first = Kept(tmp_path / "index")
     assert first.sizes(folder) == SIZES
     assert sorted(read) == ["a.png", "b.png", "bad.jpg"]
     assert len(first.said) == 1
     assert "There is no index" in first.said[0]
     assert f"Reading the headers of 3 images below '{folder}'" in first.said[0]
-    again = Asked(tmp_path / "index")
+    again = Kept(tmp_path / "index")
     assert again.sizes(folder) == first.sizes(folder) == SIZES
     assert (len(read), again.said) == (3, [])
     assert [path.suffix for path in (tmp_path / "index").iterdir()] == [".npz"], "nothing is left beside it"
     assert sorted(path.name for path in folder.rglob("*")) == ["a.png", "b.png", "bad.jpg", "sub"], "nor in the data"
 
 
-def test_other_processes_take_the_index_without_a_look_at_the_images(folder, tmp_path, read, monkeypatch) -> None:
-    Asked(tmp_path / "index").sizes(folder)
-    other = Asked(tmp_path / "index", trust=True)
+def test_other_processes_take_the_index_unchecked(folder, tmp_path, read, monkeypatch) -> None:
+    Kept(tmp_path / "index").sizes(folder)
+    other = Kept(tmp_path / "index", trust=True)
     with monkeypatch.context() as patch:
         patch.setattr(module, "list_names", None)
         patch.setattr(module, "_stamp", None)
         assert other.sizes(folder) == SIZES
     assert len(read) == 3
-    alone = Asked(tmp_path / "none", trust=True)
+    alone = Kept(tmp_path / "none", trust=True)
     assert alone.sizes(folder) == SIZES, "where there is none, they read the headers"
 
 
 def test_new_and_changed_images_alone_are_read(folder: Path, tmp_path: Path, read: list[str]) -> None:
-    Asked(tmp_path / "index").sizes(folder)
+    Kept(tmp_path / "index").sizes(folder)
     read.clear()
     write_image(folder / "new.png", draw_photo(24, 24, 2))
     (folder / "bad.jpg").unlink()
     write_image(folder / "a.png", draw_photo(32, 12, 2))
-    later = Asked(tmp_path / "index")
+    later = Kept(tmp_path / "index")
     assert later.sizes(folder) == {"a.png": (32, 12), "new.png": (24, 24), "sub/b.png": (16, 8)}
     assert sorted(read) == ["a.png", "new.png"]
     assert "is out of date. Reading the headers of 2 of 3 images" in later.said[0]
     os.utime(folder / "sub" / "b.png", ns=(1, 1))
-    touched = Asked(tmp_path / "index")
+    touched = Kept(tmp_path / "index")
     touched.sizes(folder)
     assert read[2:] == ["b.png"]
 
 
 def test_removed_images_alone_need_no_header(folder: Path, tmp_path: Path, read: list[str]) -> None:
-    Asked(tmp_path / "index").sizes(folder)
+    Kept(tmp_path / "index").sizes(folder)
     (folder / "bad.jpg").unlink()
-    later = Asked(tmp_path / "index")
+    later = Kept(tmp_path / "index")
     assert later.sizes(folder) == {"a.png": (8, 12), "sub/b.png": (16, 8)}
     assert (len(read), later.said) == (3, [])
-    assert Asked(tmp_path / "index", trust=True).sizes(folder) == later.sizes(folder)
+    assert Kept(tmp_path / "index", trust=True).sizes(folder) == later.sizes(folder)
 
 
 def cut(file: Path, _: Path) -> None:
@@ -140,7 +140,7 @@ def older(file: Path, _: Path) -> None:
 
 
 def foreign(file: Path, folder: Path) -> None:
-    other = Asked(file.parent)
+    other = Kept(file.parent)
     write_image(folder.parent / "elsewhere" / "c.png", draw_photo(8, 8, 3))
     other.sizes(folder.parent / "elsewhere")
     place = other.index.file(folder.parent / "elsewhere")
@@ -162,20 +162,20 @@ def foreign(file: Path, folder: Path) -> None:
     ],
 )
 def test_a_bad_index_is_noticed_and_made_anew(folder, tmp_path, read, harm: Any, reason: str) -> None:
-    first = Asked(tmp_path / "index")
+    first = Kept(tmp_path / "index")
     first.sizes(folder)
     file = first.index.file(folder)
     harm(file, folder)
     read.clear()
-    trusting = Asked(tmp_path / "index", trust=True)
+    trusting = Kept(tmp_path / "index", trust=True)
     assert trusting.index._trusted(folder) is None
-    later = Asked(tmp_path / "index")
+    later = Kept(tmp_path / "index")
     assert later.sizes(folder) == SIZES
     assert len(read) == 3
     with pytest.raises(AssertionError, match=f"is made anew: {reason}"):
         raise AssertionError(later.said[0])
     read.clear()
-    assert Asked(tmp_path / "index").sizes(folder) == SIZES
+    assert Kept(tmp_path / "index").sizes(folder) == SIZES
     assert read == []
 
 
@@ -190,24 +190,24 @@ def test_an_interrupted_reading_goes_on(folder, tmp_path, read, monkeypatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(module, "header", stopped)
         with pytest.raises(KeyboardInterrupt):
-            Asked(tmp_path / "index").sizes(folder)
+            Kept(tmp_path / "index").sizes(folder)
     assert read == ["a.png"]
-    assert Asked(tmp_path / "index", trust=True).index._trusted(folder) is None, "half an index is not trusted"
-    assert Asked(tmp_path / "index").sizes(folder) == SIZES
+    assert Kept(tmp_path / "index", trust=True).index._trusted(folder) is None, "half an index is not trusted"
+    assert Kept(tmp_path / "index").sizes(folder) == SIZES
     assert read == ["a.png", "bad.jpg", "b.png"]
 
 
 def test_a_place_that_cannot_be_written_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "index").write_text("a file")
-    asked = Asked(tmp_path / "index")
-    assert asked.sizes(folder) == SIZES
-    assert "cannot be written, so that every process reads every header" in asked.said[-1]
+    kept = Kept(tmp_path / "index")
+    assert kept.sizes(folder) == SIZES
+    assert "cannot be written, so that every process reads every header" in kept.said[-1]
 
 
 def test_empty_files_and_dangling_links_have_no_header(folder: Path, tmp_path: Path, read: list[str]) -> None:
     (folder / "empty.png").touch()
     (folder / "gone.png").symlink_to(tmp_path / "nowhere")
-    assert Asked(tmp_path / "index").sizes(folder) == {**SIZES, "empty.png": (0, 0), "gone.png": (0, 0)}
+    assert Kept(tmp_path / "index").sizes(folder) == {**SIZES, "empty.png": (0, 0), "gone.png": (0, 0)}
     assert sorted(read) == ["a.png", "b.png", "bad.jpg"]
 
 
