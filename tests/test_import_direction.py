@@ -26,7 +26,7 @@ ALLOWED = {
     "control": set(),
     "files": set(),
     "frontier": {"frontier"},
-    "images": {"images"},
+    "images": {"files", "images"},
     "progress": set(),
     "spectrum": set(),
     "tables": set(),

@@ -13,24 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.collate import PlannedBatch, collate
-from ctsr_lightning.data.datasets import (
-    LowQualityDataset,
-    MixedDataset,
-    PairDataset,
-    PhotoDataset,
-    Remembered,
-    RestorationDataset,
-    Sample,
-    WithoutTruth,
-    length,
-)
-from ctsr_lightning.data.files import ImageCache, Skipped
+from ctsr_lightning.data.datasets import MixedDataset, PairDataset, PhotoDataset, RestorationDataset, Sample
+from ctsr_lightning.data.files import ImageCache
 from ctsr_lightning.data.pairing.folders import PairFolder
 from ctsr_lightning.data.samplers import EvaluationSampler, ResumableLoader, TrainingSampler
-from ctsr_lightning.data.splits import Files, find_files, hold_out, verified
+from ctsr_lightning.data.scan import Splits
+from ctsr_lightning.data.sources import PhotoSources, photo_folders
+from ctsr_lightning.data.views import LowQualityDataset, Remembered, WithoutTruth, length
 from ctsr_lightning.degradation.recipe import Degradation
-from ctsr_lightning.images.listing import Sources, named_paths
-from ctsr_lightning.images.samples import train_samples, val_samples
+from ctsr_lightning.images.index import SizeIndex
+from ctsr_lightning.images.listing import Sources, named_path
 
 
 class CountTrained(Callback):
@@ -48,10 +40,11 @@ class RealESRGANDataModule(LightningDataModule):
 
     Training degrades random crops, mirrored half of the time, by Real-ESRGAN's second-order process. Validation and
     test degrade each photo in one way that depends on `seed` and the photo's name only: the same bits for any number of
-    workers, processes and images per batch. Unusable images are named once and left out; none is enlarged.
+    workers, processes and images per batch. Unusable images are left out; they are counted and the first few named.
 
     Args:
-        train: Folders of photos to train on, searched recursively; without `train` and `pairs`, scikit-image's.
+        train: Folders of photos to train on, searched recursively, or `PhotoFolder`s with a weight and other settings;
+            without `train` and `pairs`, scikit-image's.
         pairs: Folders of low-quality and ground-truth pairs to train on as well.
         val: Folders of photos to validate on; without `val` and `val_pairs`, some of `train` are held out.
         val_pairs: Folders of pairs to validate on as well.
@@ -65,7 +58,8 @@ class RealESRGANDataModule(LightningDataModule):
         val_split: Photos to hold out where `val` names none, at most a fifth, chosen by their names; 0 for none.
         batch_size: Training samples per batch and process.
         eval_batch_size: Validation and test samples per batch and process; more than 1 needs images of one size.
-        samples_per_epoch: Training samples per epoch over all processes; null takes one per photo.
+        samples_per_epoch: Training samples per epoch over all processes, rounded up to whole optimizer steps; null is
+            one per image.
         pool: Number of distinct training samples, in memory with `num_workers: 0`; null makes new ones for ever.
         num_workers: Loader processes; 0 loads in the main process, which keeps up with small networks on a CPU.
         degradation: Recipe of the low-quality images; null is `ctsr_lightning.degradation.realesrgan`.
@@ -73,11 +67,13 @@ class RealESRGANDataModule(LightningDataModule):
         sharpen_gt: Sharpen training photos first, as Real-ESRGAN does (unsharp masking); crisper and less faithful.
         seed: Seed of the training stream and of the validation degradations.
         cache_mb: Memory for decoded images in megabytes per process; 0 decodes each time.
+        index: Folder for the sizes of training images, so that their headers are read once and by one process of each
+            machine; null has every process read them at every start.
     """
 
     def __init__(
         self,
-        train: Sources = None,
+        train: PhotoSources = None,
         pairs: list[PairFolder] | None = None,
         val: Sources = None,
         val_pairs: list[PairFolder] | None = None,
@@ -99,10 +95,11 @@ class RealESRGANDataModule(LightningDataModule):
         sharpen_gt: bool = False,
         seed: int = 0,
         cache_mb: int = 512,
+        index: str | Path | None = None,
     ) -> None:
         super().__init__()
-        sources = {"train": train, "val": val, "test": test, "predict": predict}
-        self.sources = {split: named_paths(named) for split, named in sources.items()}
+        sources: dict[str, Any] = {"train": train, "val": val, "test": test, "predict": predict}
+        self.sources = {split: photo_folders(named) for split, named in sources.items()}
         self.pair_folders = {"train": pairs or [], "val": val_pairs or [], "test": test_pairs or []}
         for name, value in {"scale": scale, "crop": crop, "val_repeats": val_repeats, "batch_size": batch_size}.items():
             if value < 1:
@@ -129,8 +126,28 @@ class RealESRGANDataModule(LightningDataModule):
         self._cache = ImageCache(cache_mb * 2**20)
         self._counter = CountTrained()
         self._datasets: dict[str, Dataset[Sample]] = {}
-        self._found: dict[str, Files] = {}
-        self.remarks: dict[str, str] = {}  # what was left out of each split
+        self._splits = Splits(
+            self.sources,
+            self.pair_folders,
+            scale=scale,
+            least={"train": crop, "predict": 1, **dict.fromkeys(("val", "test"), val_crop or scale)},
+            val_split=val_split,
+            cache=self._cache,
+            index=SizeIndex(None if index is None else named_path(index), rank_zero_info),
+            info=rank_zero_info,
+            warn=rank_zero_warn,
+        )
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What was left out of each split that was searched."""
+        return self._splits.remarks
+
+    def prepare_data(self) -> None:
+        """Bring the index up to date; Lightning calls this in one process of each machine, and the others wait."""
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fits and self._splits.index.folder is not None and self._splits.named("train"):
+            self._splits.files("train")
 
     def setup(self, stage: str) -> None:
         """Find the files that a stage needs.
@@ -142,6 +159,8 @@ class RealESRGANDataModule(LightningDataModule):
             FileNotFoundError: If a folder does not exist or holds no image.
             ValueError: If no image of a folder can be used, or pairs do not match.
         """
+        # One process of each machine has brought the index up to date in `prepare_data`.
+        self._splits.index.trust = stage == "fit" and self.trainer is not None and self.trainer.local_rank > 0
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]:
             if split not in self._datasets:
                 dataset = self._build(split)
@@ -153,11 +172,15 @@ class RealESRGANDataModule(LightningDataModule):
             callbacks: list[Callback] = getattr(self.trainer, "callbacks", [self._counter])
             if self._counter not in callbacks:
                 callbacks.insert(0, self._counter)  # before those that write checkpoints
-            files = {split: self._scan(split) for split in ("train", "val")}
+            files = {split: self._splits.files(split) for split in ("train", "val")}
             for split, found in files.items():
-                rank_zero_info(f"`{split}`: {len(found.photos)} photos, {len(found.pairs)} pairs.")
-            if common := files["train"].paths & files["val"].paths:
-                rank_zero_warn(f"{len(common)} files are both trained and validated on, '{min(common)}' among them.")
+                photos, pairs = found.counts
+                rank_zero_info(f"`{split}`: {photos} photos, {pairs} pairs.")
+            if shares := files["train"].shares():
+                listed = ", ".join(f"{100 * share:.2f} % '{name}'" for name, share in shares.items())
+                rank_zero_info(f"`train`: draws by source: {listed}.")
+            if self._process[0] == 0 and (common := files["train"].common(files["val"])):
+                rank_zero_warn(f"{len(common)} files are both trained and validated on, '{common[0]}' among them.")
 
     def teardown(self, stage: str) -> None:
         """Say at the end of a training which images it could no longer read."""
@@ -168,12 +191,17 @@ class RealESRGANDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Batches of `batch_size` random crops; a resumed run goes on where the checkpoint was made."""
         dataset = self._datasets["train"]
+        steps = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        step = self.batch_size * self._process[1] * steps
+        wanted = self.samples_per_epoch or length(dataset)
+        epoch = math.ceil(wanted / step) * step
+        if steps > 1 and epoch != wanted:
+            rank_zero_info(
+                f"An epoch is {epoch} training samples in place of {wanted}: whole optimizer steps of {step} samples "
+                "(batch_size x processes x accumulate_grad_batches)."
+            )
         rank, world_size = self._process
-        together = self.batch_size * world_size
-        epoch = math.ceil((self.samples_per_epoch or length(dataset)) / together) * together
-        sampler = TrainingSampler(
-            length(dataset), epoch, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool
-        )
+        sampler = TrainingSampler(self._groups, epoch, seed=self.seed, rank=rank, world_size=world_size, pool=self.pool)
         loader = ResumableLoader(
             Remembered(dataset) if self.pool is not None and self.num_workers == 0 else dataset,
             batch_size=self.batch_size,
@@ -204,12 +232,12 @@ class RealESRGANDataModule(LightningDataModule):
         """
         if self.pool is None:
             raise ValueError("Expected a finite number of training samples, found no `pool`: set the data's `pool`.")
-        if self.degrade_on == "device" and self._scan("train").photos:
+        if self.degrade_on == "device" and self._splits.files("train").counts[0]:
             raise ValueError(
                 "Expected training images that are degraded in the worker, found `degrade_on: device`: on a GPU they "
                 "may differ in the last bit, and would not be found again. Set `degrade_on: worker`, or train on pairs."
             )
-        draws = TrainingSampler(length(self._datasets["train"]), self.pool, seed=self.seed)
+        draws = TrainingSampler(self._groups, self.pool, seed=self.seed)
         shares: dict[str, list[Any]] = {"train": list(draws)}
         if "val" in self._datasets:
             shares["val"] = list(range(length(self._datasets["val"])))
@@ -244,17 +272,23 @@ class RealESRGANDataModule(LightningDataModule):
     @property
     def validation_photos(self) -> list[Path]:
         """The photos that are validated on, and so never trained on, where some are held out."""
-        return [photo.path for photo in self._scan("val").photos]
+        return [photo.path for photo in self._splits.files("val").photos]
 
     @property
     def test_images(self) -> list[Path]:
         """The files of the test set: photos and both sides of pairs."""
-        return sorted(self._scan("test" if self._named("test") else "val").paths)
+        return sorted(self._splits.files("test" if self._splits.named("test") else "val").paths)
 
     @property
     def _process(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    @property
+    def _groups(self) -> list[tuple[int, float]]:
+        dataset = self._datasets["train"]
+        assert isinstance(dataset, MixedDataset)
+        return dataset.groups
 
     def _evaluation_loader(
         self, split: str, *, batch_size: int | None = None, persistent: bool = False
@@ -274,71 +308,32 @@ class RealESRGANDataModule(LightningDataModule):
     def _build(self, split: str) -> Dataset[Sample] | None:
         """Make the dataset of a split; None if there is no validation set."""
         if split == "predict" and self.sources["predict"]:
-            return LowQualityDataset(self._scan("predict").photos, self._cache)
-        if split in {"test", "predict"} and not self._named(split):
+            return LowQualityDataset(self._splits.files("predict").photos, self._cache)
+        if split in {"test", "predict"} and not self._splits.named(split):
             doing = {"test": "testing on", "predict": "restoring the low-quality images of"}[split]
             rank_zero_info(f"`{split}` names no folder: {doing} the validation set.")
             dataset = self._build("val")
             if dataset is None:
                 raise ValueError(f"Expected a folder in `{split}`, or a validation set, found none. Name a folder.")
             return dataset if split == "test" else WithoutTruth(dataset)
-        files = self._scan(split)
+        files = self._splits.files(split)
         training = split == "train"
         crop, repeats = (self.crop, 1) if training else (self.val_crop, self.val_repeats)
-        parts: list[RestorationDataset] = []
-        if files.photos:
-            sharpen, defer = training and self.sharpen_gt, training and self.degrade_on == "device"
-            options = (self._cache, self.degradation, self.scale, crop, self.seed, repeats)
-            parts.append(PhotoDataset(files.photos, *options, sharpen=sharpen, defer=defer))
-        if files.pairs:
-            parts.append(PairDataset(files.pairs, self._cache, self.scale, crop, self.seed, repeats))
-        return MixedDataset(parts) if parts else None
-
-    def _named(self, split: str) -> bool:
-        """Whether the user named a folder for this split."""
-        return bool(self.sources[split] or self.pair_folders.get(split))
-
-    def _scan(self, split: str) -> Files:
-        """The usable files of a split, found once; sample photos or held-out photos where none are named."""
-        if split in self._found:
-            return self._found[split]
-        from_train = self._named("train") and not self._named("val")
-        if split == "val" and from_train:
-            self._scan("train")
-        elif split == "train" and from_train:
-            train, held = hold_out(self._search("train"), self.val_split, self._least("val"))
-            skipped = Skipped(total=len(held))
-            self._found |= {"train": train, "val": verified(held, self._cache, skipped)}
-            self._report("val", skipped)
-        else:
-            self._found[split] = self._search(split)
-        return self._found[split]
-
-    def _search(self, split: str) -> Files:
-        sources = self.sources[split]
-        if not self._named(split):
-            rank_zero_info(f"`{split}` names no folder: using the sample photos of scikit-image.")
-            sources = [str(path) for path in (train_samples() if split == "train" else val_samples())]
-        skipped = Skipped()
-        folders = self.pair_folders.get(split, [])
-        # Evaluation must not meet a damaged file half-way, so its images are all decoded now.
-        verify = split != "train"
-        files = find_files(sources, folders, self.scale, self._least(split), self._cache, skipped, verify=verify)
-        if not files:
-            raise ValueError(
-                f"Expected a usable image for `{split}`, found none. {skipped.message('images')} "
-                "Name a folder of larger or undamaged images, or choose a smaller crop."
+        sharpen, defer = training and self.sharpen_gt, training and self.degrade_on == "device"
+        options = (self.scale, crop, self.seed, repeats)
+        sources = sorted(files.sources, key=lambda source: training and source.weight is not None)
+        parts: list[RestorationDataset] = [
+            PairDataset(source.pairs, self._cache, *options)
+            if source.pairs
+            else PhotoDataset(
+                source.photos,
+                self._cache,
+                self.degradation,
+                *options,
+                sharpen=sharpen,
+                defer=defer,
+                min_side=source.min_side,
             )
-        for note in files.notes:
-            rank_zero_info(f"`{split}`: {note}")
-        self._report(split, skipped)
-        return files
-
-    def _report(self, split: str, skipped: Skipped) -> None:
-        if skipped.reasons:
-            self.remarks[split] = skipped.message("images")
-            rank_zero_warn(f"`{split}`: {self.remarks[split]}")
-
-    def _least(self, split: str) -> int:
-        """Least height and width that an image must have."""
-        return {"train": self.crop, "predict": 1}.get(split, self.val_crop or self.scale)
+            for source in sources
+        ]
+        return MixedDataset(parts, [source.weight for source in sources]) if parts else None

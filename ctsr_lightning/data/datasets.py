@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ctsr_lightning.data.boxes import Box
-from ctsr_lightning.data.files import ImageCache, ImageFile, to_tensor
+from ctsr_lightning.data.files import ImageCache, ImageFile, PhotoFiles, to_tensor
+from ctsr_lightning.data.fitting import fitted
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
 from ctsr_lightning.degradation.operators import usm_sharpen
@@ -124,7 +125,7 @@ class PhotoDataset(RestorationDataset):
     """Photos, degraded on the fly: crop first, then degrade.
 
     Args:
-        photos: The files, each at least as large as the crop.
+        photos: The files.
         cache: Reads them.
         degradation: The recipe.
         scale: Ratio of the ground truth's size to the low-quality size.
@@ -133,11 +134,12 @@ class PhotoDataset(RestorationDataset):
         repeats: Evaluation samples per photo.
         sharpen: Sharpen the ground truth first (unsharp masking).
         defer: Draw the plan but leave its application to the receiver of the sample.
+        min_side: What becomes of photos below the crop; with `skip` there are none.
     """
 
     def __init__(
         self,
-        photos: Sequence[ImageFile],
+        photos: PhotoFiles,
         cache: ImageCache,
         degradation: Degradation,
         scale: int,
@@ -147,18 +149,20 @@ class PhotoDataset(RestorationDataset):
         *,
         sharpen: bool = False,
         defer: bool = False,
+        min_side: str = "skip",
     ) -> None:
-        super().__init__([photo.key for photo in photos], scale, crop, seed, repeats)
-        self.photos = list(photos)
+        super().__init__(photos.keys, scale, crop, seed, repeats)
+        self.photos = photos
         self.cache = cache
         self.degradation = degradation
         self.sharpen = sharpen
         self.defer = defer
+        self.min_side = min_side
 
     def make(self, index: int, generator: torch.Generator, *, place: bool, flip: bool) -> Sample:
         """Crop a photo and degrade the crop."""
         photo = self.photos[index]
-        pixels = _pixels(photo, self.cache)
+        pixels = fitted(_pixels(photo, self.cache), self.crop or 1, self.min_side)
         height, width = (side // self.scale * self.scale for side in pixels.shape[:2])
         box = self._box((height, width), self.crop, generator, place=place)
         gt = to_tensor(pixels[box.rows, box.columns])
@@ -218,12 +222,22 @@ class MixedDataset(Dataset[Sample]):
     """Several datasets one after the other, as one.
 
     Args:
-        parts: The datasets, of one scale.
+        parts: The datasets, of one scale; those without a weight come first.
+        weights: Share of the draws of each, relative to the others; None weighs as much as its number of images.
     """
 
-    def __init__(self, parts: Sequence[RestorationDataset]) -> None:
+    def __init__(self, parts: Sequence[RestorationDataset], weights: Sequence[float | None] = ()) -> None:
         self.parts = list(parts)
+        self.weights = list(weights) or [None] * len(self.parts)
         self._ends = list(accumulate(len(part) for part in self.parts))
+
+    @property
+    def groups(self) -> list[tuple[int, float]]:
+        """Number of images and weight of what is drawn from one after the other, see `TrainingSampler`."""
+        weighted = list(zip((len(part) for part in self.parts), self.weights, strict=True))
+        alike = sum(size for size, weight in weighted if weight is None)
+        rest = [(size, weight) for size, weight in weighted if weight is not None]
+        return [(alike, float(alike)), *rest] if alike else rest
 
     def replacements(self) -> str:
         """Sentence on the images that could not be read in training; empty if there is none."""
@@ -245,63 +259,6 @@ class MixedDataset(Dataset[Sample]):
         return self.parts[number][Draw(inner, item.seed) if isinstance(item, Draw) else inner]
 
 
-class LowQualityDataset(Dataset[Sample]):
-    """Images to restore, whole, without ground truth.
-
-    Args:
-        images: The files.
-        cache: Reads them.
-    """
-
-    def __init__(self, images: Sequence[ImageFile], cache: ImageCache) -> None:
-        self.images = list(images)
-        self.cache = cache
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = self.images[index]
-        return Sample(to_tensor(self.cache.pixels(image.path)), None, None, image.key)
-
-
-class WithoutTruth(Dataset[Sample]):
-    """The low-quality images of a dataset, as if their ground truth were not known.
-
-    Args:
-        dataset: The dataset.
-    """
-
-    def __init__(self, dataset: Dataset[Sample]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return length(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[index]._replace(gt=None)
-
-
-class Remembered(Dataset[Sample]):
-    """A dataset whose training samples are made once and then kept in memory.
-
-    Args:
-        dataset: The dataset.
-    """
-
-    def __init__(self, dataset: Dataset[Sample]) -> None:
-        self.dataset = dataset
-        self._samples: dict[Draw, Sample] = {}
-
-    def __len__(self) -> int:
-        return length(self.dataset)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        if draw not in self._samples:
-            self._samples[draw] = self.dataset[draw]
-        return self._samples[draw]
-
-
 def _pixels(file: ImageFile, cache: ImageCache) -> Pixels:
     """Decode an image whose size was read before, and may have changed since."""
     pixels = cache.pixels(file.path)
@@ -321,8 +278,3 @@ def _native(lq: Tensor, size: tuple[int, int], scale: int) -> Tensor:
     """Undo an enlargement: antialiased bicubic, the usual way such images were made from the native ones."""
     whole = lq[:, : size[0] * scale, : size[1] * scale]
     return quantize(resize_bicubic(whole[None], size))[0]
-
-
-def length(dataset: Dataset[Sample]) -> int:
-    """Number of samples of a dataset that has one, as all of this package have."""
-    return len(dataset)  # type: ignore[arg-type]

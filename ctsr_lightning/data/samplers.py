@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -30,14 +34,44 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=4).digest(), "little")
 
 
+BLOCK: Final = 10_000
+"""Draws among which each group of images has exactly its share, rounded to one of them."""
+
+
+def quotas(weights: Sequence[float]) -> list[int]:
+    """Draws of each group in a block, which add up to `BLOCK`: rounded by largest remainders.
+
+    Args:
+        weights: Shares relative to each other, positive.
+
+    Raises:
+        ValueError: If a group would have no draw.
+    """
+    exact = [BLOCK * weight / sum(weights) for weight in weights]
+    counts = [int(value) for value in exact]
+    by_rest = sorted(range(len(exact)), key=lambda group: counts[group] - exact[group])
+    for group in by_rest[: BLOCK - sum(counts)]:
+        counts[group] += 1
+    if not all(counts):
+        least = min(weights) / sum(weights)
+        raise ValueError(
+            f"Expected weights that give each source at least 1 in {BLOCK:,} draws, found a share of {least:.1g}. "
+            "Raise its weight; sources without a weight weigh as much as their number of images."
+        )
+    return counts
+
+
 class TrainingSampler(DistributedSampler[Any]):
     """An endless, seeded stream of draws; epoch e is its slice from e * length to (e + 1) * length.
 
     The stream runs through one random order of all images after the other, so images come equally often however long
-    an epoch is. Process r of n takes the draws r, r + n, ...: together they always make the same epoch.
+    an epoch is. Groups of images with weights have their exact shares in every `BLOCK` draws, in random order, and
+    within a group images come equally often. Process r of n takes the draws r, r + n, ...: together they always make
+    the same epoch.
 
     Args:
-        images: Size of the dataset that is drawn from.
+        images: Size of the dataset that is drawn from, or the sizes of the groups that follow each other in it, each
+            with its weight.
         length: Draws per epoch over all processes, a multiple of their number.
         seed: Seed of the stream.
         rank: This process.
@@ -47,7 +81,7 @@ class TrainingSampler(DistributedSampler[Any]):
 
     def __init__(
         self,
-        images: int,
+        images: int | Sequence[tuple[int, float]],
         length: int,
         *,
         seed: int = 0,
@@ -55,11 +89,14 @@ class TrainingSampler(DistributedSampler[Any]):
         world_size: int = 1,
         pool: int | None = None,
     ) -> None:
+        groups = [(images, 1.0)] if isinstance(images, int) else list(images)
+        count = sum(size for size, _ in groups)
         # The base class is what Lightning knows to leave alone; it needs no more of the dataset than its size.
-        super().__init__(range(images), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        super().__init__(range(count), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
         if length % world_size:
             raise ValueError(f"Expected an epoch length divisible by the {world_size} processes, found {length}.")
-        self.images = images
+        self.groups = groups
+        self.quotas = quotas([weight for _, weight in groups])
         self.total_size = length
         self.num_samples = length // world_size
         self.pool = pool
@@ -69,20 +106,36 @@ class TrainingSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[Draw]:
         skip, self.skip = self.skip, 0
         start = self.epoch * self.total_size
-        images, pool = self._rounds(self.images, "order"), self._rounds(self.pool or 1, "pool")
+        images, pool = self._images(), self._rounds(self.pool or 1, "pool")
         for position in range(start + self.rank + skip * self.num_replicas, start + self.total_size, self.num_replicas):
             place = position if self.pool is None else pool(position)
             yield Draw(images(place), stable_seed(self.seed, "draw", place))
 
+    def _images(self) -> Callable[[int], int]:
+        """Map positions of an endless stream to images."""
+        if len(self.groups) == 1:
+            return self._rounds(self.groups[0][0], "order")
+        within = [self._rounds(size, f"order of {number}") for number, (size, _) in enumerate(self.groups)]
+        first = [0, *accumulate(size for size, _ in self.groups)]
+        slots, ends = self._rounds(BLOCK, "groups"), list(accumulate(self.quotas))
+
+        def image(position: int) -> int:
+            slot = slots(position)
+            group = bisect_right(ends, slot)
+            turn = position // BLOCK * self.quotas[group] + slot - ends[group] + self.quotas[group]
+            return first[group] + within[group](turn)
+
+        return image
+
     def _rounds(self, size: int, purpose: str) -> Callable[[int], int]:
         """Map positions of an endless stream to 0 … size - 1, in a new random order every round."""
 
-        @functools.lru_cache(maxsize=2)
-        def order(number: int) -> list[int]:
+        @functools.lru_cache(maxsize=2 + BLOCK // size)  # the rounds that a block can touch
+        def order(number: int) -> npt.NDArray[np.int64]:
             generator = torch.Generator().manual_seed(stable_seed(self.seed, purpose, number))
-            return torch.randperm(size, generator=generator).tolist()
+            return torch.randperm(size, generator=generator).numpy()
 
-        return lambda position: order(position // size)[position % size]
+        return lambda position: int(order(position // size)[position % size])
 
 
 class EvaluationSampler(DistributedSampler[Any]):

@@ -40,21 +40,23 @@ def named_path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
-def named_paths(sources: Sources) -> list[str]:
-    """The paths that a user names: several, one or none.
-
-    Args:
-        sources: The texts.
-
-    Raises:
-        ValueError: If one of them is empty.
-    """
-    several = [sources] if isinstance(sources, str | Path) else sources or []
-    return [str(named_path(source)) for source in several]
-
-
 def list_images(folder: str | Path) -> list[Path]:
     """List the image files below a folder, sorted by path.
+
+    Args:
+        folder: The folder; it is searched recursively, see `list_names`.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds no image.
+        OSError: If a folder in it may not be read.
+        ValueError: If the path is empty.
+    """
+    root = named_path(folder)
+    return [root / name for name in list_names(root)]
+
+
+def list_names(folder: str | Path) -> list[str]:
+    """List the image files below a folder as paths relative to it, sorted by path; a million take seconds.
 
     Hidden files and folders are left out, and folders that systems leave (`SYSTEM_FOLDERS`). Links to folders are
     followed, but every folder is entered once, so that links in a circle end. A link that leads nowhere is listed:
@@ -74,7 +76,7 @@ def list_images(folder: str | Path) -> list[Path]:
             f"Expected a folder of images at '{root}', found {'a file' if root.exists() else 'nothing'}. "
             "Check the path, relative paths start at the current directory."
         )
-    found: list[Path] = []
+    found: list[str] = []
     entered: set[Path] = set()
     waiting = [root]
     while waiting:  # all of a tree before the links in it, so that a link to a part of the tree is not taken for it
@@ -83,14 +85,15 @@ def list_images(folder: str | Path) -> list[Path]:
             entered.add(within.resolve())
             folders[:] = sorted(n for n in folders if _is_shown(n) and (within / n).resolve() not in entered)
             waiting += [within / name for name in folders if (within / name).is_symlink()]
-            found += [within / name for name in files if _is_shown(name) and is_image_name(name)]
+            below = "" if within == root else f"{within.relative_to(root)}{os.sep}"  # texts: a path per file takes time
+            found += [below + name for name in files if is_image_name(name) and _is_shown(name)]
         waiting = [link for link in waiting if link.resolve() not in entered]
     if not found:
         raise FileNotFoundError(
             f"Expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) below '{root}', found none. "
             "Put photos there or name another folder."
         )
-    return sorted(found)
+    return sorted(found, key=lambda name: name.replace(os.sep, "\0"))  # as paths are sorted: part by part
 
 
 def absence(path: Path) -> str:
@@ -100,7 +103,7 @@ def absence(path: Path) -> str:
 
 def is_image_name(name: str) -> bool:
     """Whether a file's name ends like that of an image."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return suffix(name).lower() in IMAGE_SUFFIXES
 
 
 def _is_shown(name: str) -> bool:
@@ -112,27 +115,6 @@ def _fail(error: OSError) -> None:
     raise error
 
 
-def find_images(sources: Sequence[str | Path]) -> list[tuple[str, Path]]:
-    """List the image files of folders and single files with a unique key each.
-
-    Args:
-        sources: Folders and files.
-
-    Raises:
-        FileNotFoundError: If a source does not exist or a folder holds no image.
-        ValueError: If a source is empty.
-    """
-    folders: list[Path] = []
-    files: list[Path] = []
-    for source in sources:
-        path = named_path(source)
-        found = [path] if path.is_file() else list_images(path)
-        folders += [path.parent if path.is_file() else path] * len(found)
-        files += found
-    stems = [relative_stem(folder, file) for folder, file in zip(folders, files, strict=True)]
-    return list(zip(unique_keys(stems, folders, files), files, strict=True))
-
-
 def relative_stem(root: Path, path: Path) -> str:
     """Name of an image: its path below its folder, without suffix, with forward slashes.
 
@@ -142,24 +124,46 @@ def relative_stem(root: Path, path: Path) -> str:
         root: The folder.
         path: The file.
     """
-    text = path.relative_to(root).with_suffix("").as_posix()
-    return unicodedata.normalize("NFC", text.encode(errors="backslashreplace").decode())
+    return stem(str(path.relative_to(root)))
 
 
-def unique_keys(keys: Sequence[str], folders: Sequence[Path], files: Sequence[Path]) -> list[str]:
+def stem(name: str) -> str:
+    """Name of an image from its path below a folder, see `relative_stem`.
+
+    Args:
+        name: The path.
+    """
+    text = name[: len(name) - len(suffix(name))].replace(os.sep, "/")
+    return text if text.isascii() else unicodedata.normalize("NFC", text.encode(errors="backslashreplace").decode())
+
+
+def suffix(name: str) -> str:
+    """Suffix of a path, as `Path.suffix` gives it, but quick enough for millions.
+
+    Args:
+        name: The path.
+    """
+    dot = name.rfind(".")
+    return name[dot:] if name.rfind(os.sep) + 1 < dot < len(name) - 1 else ""
+
+
+def unique_keys(keys: Sequence[str], folders: Sequence[Path], suffixes: Sequence[str]) -> list[str]:
     """Tell equal keys apart: by the folder's name, then by the file's suffix, then by a number.
 
     Args:
         keys: The keys, as short as can be.
         folders: The folder that each key is relative to.
-        files: The file of each key.
+        suffixes: The end of each file's name, from the last dot on.
     """
     unique = list(keys)
+    named = {folder: folder.resolve().name for folder in set(folders)}
     for extend in (
-        lambda key, i: f"{folders[i].resolve().name}/{key}",
-        lambda key, i: f"{key}.{files[i].suffix[1:]}",
+        lambda key, i: f"{named[folders[i]]}/{key}",
+        lambda key, i: f"{key}{suffixes[i]}",
         lambda key, i: f"{key}-{i}",
     ):
         count = Counter(unique)
+        if len(count) == len(unique):
+            break
         unique = [extend(key, i) if count[key] > 1 else key for i, key in enumerate(unique)]
     return unique

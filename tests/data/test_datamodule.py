@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.data import PairFolder, RealESRGANDataModule
+from ctsr_lightning.data import PairFolder, PhotoFolder, RealESRGANDataModule
 from ctsr_lightning.degradation import light
 from ctsr_lightning.images import read_image, write_image
 from ctsr_lightning.images.samples import val_samples
@@ -299,13 +299,34 @@ def _from_yaml(text):
     return parser.instantiate(parser.parse_args(["--config", text])).data
 
 
+def test_the_paper_s_sets_have_weights(monkeypatch):
+    monkeypatch.setenv("CTSR_DATA", "/somewhere")
+    monkeypatch.setenv("CTSR_RUNS", "/runs")
+    module = _from_yaml(f"data: {CONFIGS / 'ctsr'}.yaml")
+    sources = {Path(source.folder).name: (source.weight, source.min_side) for source in module.sources["train"]}
+    assert sources.pop("ImageNet") == (25, "enlarge")
+    assert sources == {"DIV2K": (15, "skip"), "LSDIR": (40, "skip"), "DRealSR": (10, "skip"), "RealSR": (10, "skip")}
+    assert module.samples_per_epoch % 128 == 0, "whole steps of batches that are powers of two"
+    assert module._splits.index.folder == Path("/runs/index")
+
+
+@pytest.mark.reference
+def test_the_nikon_half_of_realsr(monkeypatch):
+    monkeypatch.setenv("CTSR_REALSR", str(SHARED / "data/realsr"))
+    module = _from_yaml(f"data: {CONFIGS / 'realsr_nikon'}.yaml")
+    module.setup("test")
+    keys = [key for batch in module.test_dataloader() for key in batch.key]
+    assert len(keys) == 50
+    assert all("Nikon" in key for key in keys)
+
+
 @pytest.mark.parametrize("name", ["samples", "folders", "pairs"])
 def test_config_files_make_the_module(name, monkeypatch):
     monkeypatch.setenv("CTSR_DATA", "/somewhere")
     module = _from_yaml(f"data: {CONFIGS / name}.yaml")
     assert isinstance(module, RealESRGANDataModule)
-    expected = {"samples": [], "folders": ["/somewhere/train_hr"], "pairs": ["/somewhere/train_hr"]}
-    assert module.sources["train"] == expected[name]
+    named = [] if name == "samples" else [PhotoFolder("/somewhere/train_hr")]
+    assert module.sources["train"] == named
     if name == "pairs":
         assert module.pair_folders["train"] == [
             PairFolder("/somewhere/realsr_train/lq", "/somewhere/realsr_train/gt", lq_suffix="_LR4", gt_suffix="_HR")

@@ -5,20 +5,20 @@ import torch
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.collate import PlannedBatch, collate
-from ctsr_lightning.data.datasets import LowQualityDataset, MixedDataset, PairDataset, PhotoDataset, WithoutTruth
-from ctsr_lightning.data.files import ImageCache, Skipped, usable_images
+from ctsr_lightning.data.datasets import MixedDataset, PairDataset, PhotoDataset
+from ctsr_lightning.data.files import ImageCache, Skipped
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.samplers import Draw
+from ctsr_lightning.data.views import LowQualityDataset, WithoutTruth
 from ctsr_lightning.degradation.operators import usm_sharpen
 from ctsr_lightning.degradation.recipe import realesrgan
 from ctsr_lightning.images import UnreadableImageError, quantize, read_image, write_image
-from ctsr_lightning.images.listing import find_images
 from helpers.drawn_photos import draw_photo
+from helpers.found import found_photos
 
 
 def _photos(folder, crop=32, scale=4, cache=0, **options):
-    files = usable_images(find_images([folder]), 1, Skipped())
-    return PhotoDataset(files, ImageCache(cache), realesrgan(), scale, crop, **options)
+    return PhotoDataset(found_photos(folder), ImageCache(cache), realesrgan(), scale, crop, **options)
 
 
 def _pairs(lq, gt, crop=32, scale=4, **options):
@@ -163,8 +163,7 @@ def test_mixture_of_planned_and_ready_samples(photos, pairs):
 
 
 def test_images_to_restore_have_no_truth(photos):
-    images = usable_images(find_images([photos]), 1, Skipped())
-    sample = LowQualityDataset(images, ImageCache(0))[1]
+    sample = LowQualityDataset(found_photos(photos), ImageCache(0))[1]
     assert torch.equal(sample.lq, read_image(photos / "01.png"))
     assert sample.gt is None
     batch = collate([sample])

@@ -10,31 +10,30 @@ from ctsr_lightning.data.files import (
     Skipped,
     decodable,
     to_tensor,
-    usable_images,
 )
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
-from ctsr_lightning.data.splits import Files, hold_out
+from ctsr_lightning.data.splits import Files, Source, hold_out
 from ctsr_lightning.images import image_size, read_image, write_image
-from ctsr_lightning.images.listing import find_images
 from ctsr_lightning.images.samples import train_samples, val_samples
+from helpers.found import found_files, found_photos
 
 
 def _usable(folder, least=1):
     skipped = Skipped()
-    return usable_images(find_images([folder]), least, skipped), skipped
+    return found_photos(folder, least=least, skipped=skipped), skipped
 
 
 def test_keys_are_paths_below_the_folder(photos):
     usable, skipped = _usable(photos)
     assert [file.key for file in usable] == [*(f"{i:02d}" for i in range(10)), "sub/10", "sub/11"]
     assert {(file.height, file.width) for file in usable} == {(48, 64)}
-    assert (skipped.total, skipped.reasons) == (12, {})
+    assert (skipped.total, skipped.reasons, skipped.unnamed) == (12, {}, 0)
 
 
 def test_equal_names_are_told_apart(tmp_path):
     for name in ("one/a.png", "two/a.png", "one/b.png", "one/b.jpg"):
         write_image(tmp_path / name, torch.rand(3, 4, 4))
-    keys = [key for key, _ in find_images([tmp_path / "one", tmp_path / "two", tmp_path / "one" / "a.png"])]
+    keys = [file.key for file in found_files(tmp_path / "one", tmp_path / "two", tmp_path / "one" / "a.png").photos]
     assert len(set(keys)) == len(keys)
     assert {"two/a", "one/b.jpg", "one/b.png"} <= set(keys)
 
@@ -71,7 +70,7 @@ def test_cache_keeps_what_fits(photos):
     assert torch.equal(to_tensor(first), read_image(paths[0]))
     usable, _ = _usable(photos)
     assert not cache.fits(usable)
-    assert cache.fits(usable[:2]), "they are kept already"
+    assert cache.fits([usable[0], usable[1]]), "they are kept already"
 
 
 def test_deep_images_are_kept_deep(tmp_path):
@@ -85,25 +84,30 @@ def test_deep_images_are_kept_deep(tmp_path):
 
 
 def test_holding_out_depends_on_names_only(photos):
-    files = Files(photos=_usable(photos)[0])
+    files = _files(photos)
     train, held = hold_out(files, 3, 16)
     assert (len(train), len(held)) == (10, 2), "at most a fifth"
     assert not train.paths & held.paths
-    again = hold_out(Files(photos=files.photos[::-1]), 3, 16)[1]
-    assert held == again
+    source = files.sources[0]
+    again = hold_out(Files([source.take(range(len(source))[::-1])]), 3, 16)[1]
+    assert held.photos == again.photos
     assert len(hold_out(files, 1, 16)[1]) == 1
     assert hold_out(files, 0, 16) == (files, Files())
 
 
+def _files(folder):
+    return Files([Source("photos", _usable(folder)[0])])
+
+
 def test_holding_out_pairs_where_there_are_no_photos(pairs):
-    files = Files(pairs=find_pairs(PairFolder(*pairs), 4, 1, Skipped()))
+    files = Files([Source("pairs", pairs=find_pairs(PairFolder(*pairs), 4, 1, Skipped()))])
     train, held = hold_out(files, 8, 16)
     assert (len(train.pairs), len(held.pairs)) == (5, 1)
 
 
 def test_holding_out_needs_enough_images(photos):
-    one = Files(photos=_usable(photos)[0][:1])
-    for files, least in ((one, 16), (Files(photos=_usable(photos)[0]), 64)):
+    one = Files([_files(photos).sources[0].take([0])])
+    for files, least in ((one, 16), (_files(photos), 64)):
         with pytest.raises(ValueError, match="Expected enough images to hold out"):
             hold_out(files, 8, least)
 

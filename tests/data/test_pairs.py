@@ -9,12 +9,14 @@ from ctsr_lightning.data.files import ImageCache, Skipped
 from ctsr_lightning.data.pairing.folders import PairFolder, find_pairs
 from ctsr_lightning.data.splits import find_files
 from ctsr_lightning.images import write_image
+from ctsr_lightning.images.index import SizeIndex
 from helpers.drawn_photos import draw_photo
 from helpers.reference import SHARED
 
 
 def _found(folder, scale=4, least=1):
-    return find_files([], [folder], scale, least, ImageCache(0), Skipped(), verify=True)
+    index = SizeIndex(None, print)
+    return find_files([], [folder], scale, least, ImageCache(0), Skipped(), verify=True, index=index)
 
 
 def test_pairs_are_matched_by_stem(pairs):
@@ -167,9 +169,8 @@ def test_bad_files_of_other_folders_do_not_matter(pairs, tmp_path):
     for folder in (lq, gt):
         shutil.copytree(folder, other / folder.name)
     (other / "lq" / "p0.png").write_text("no image")
-    files = find_files(
-        [], [PairFolder(lq, gt, count=6), PairFolder(root=other)], 4, 1, ImageCache(0), Skipped(), verify=True
-    )
+    folders, index = [PairFolder(lq, gt, count=6), PairFolder(root=other)], SizeIndex(None, print)
+    files = find_files([], folders, 4, 1, ImageCache(0), Skipped(), verify=True, index=index)
     assert len(files) == 11
 
 

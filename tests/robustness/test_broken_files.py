@@ -17,7 +17,7 @@ from PIL import Image
 from ctsr_lightning.commands.upscale import upscale
 from ctsr_lightning.data.files import ImageCache, Skipped, decodable, usable_images
 from ctsr_lightning.images import IMAGE_SUFFIXES, UnreadableImageError, image_kind, image_size, read_pixels
-from ctsr_lightning.images.listing import find_images
+from ctsr_lightning.images.listing import list_images, relative_stem
 from helpers.reference import SHARED
 
 FOLDER = Path(os.environ.get("CTSR_BROKEN_FILES", SHARED / "pillow_images"))
@@ -64,7 +64,7 @@ def test_every_file_is_read_or_refused_by_name() -> None:
 
 def test_a_training_leaves_out_what_cannot_be_read() -> None:
     skipped = Skipped()
-    found = [(key, path) for key, path in find_images([FOLDER]) if small(path)]
+    found = [(key, path) for key, path in ((relative_stem(FOLDER, p), p) for p in list_images(FOLDER)) if small(path)]
     usable = [file for file in usable_images(found, 1, skipped) if decodable(file, ImageCache(0), skipped)]
     assert len(usable) + len(skipped.reasons) == len(found) == skipped.total
     assert usable

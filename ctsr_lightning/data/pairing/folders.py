@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ctsr_lightning.data.files import ImageFile, Skipped, usable_images
 from ctsr_lightning.data.pairing.layouts import benchmark_folders, known_layouts
 from ctsr_lightning.data.pairing.matching import Affix, Affixes, match_files
+from ctsr_lightning.data.sources import check_weight
+from ctsr_lightning.images import image_size
+from ctsr_lightning.images.index import SizeIndex
 from ctsr_lightning.images.listing import named_path
+from ctsr_lightning.images.patterns import Patterns
 
 REMEDY: Final = "Add, remove or rename files, or set `lq_prefix`, `lq_suffix`, `gt_prefix`, `gt_suffix`."
 
@@ -35,6 +40,9 @@ class PairFolder:
         root: Folder of a benchmark, in place of `lq` and `gt`, with sub-folders test_LR and test_HR, test_SR_bicubic
             and test_HR, LR and HR, or lq and gt.
         count: How many pairs there have to be, all of them readable; null takes what is there.
+        weight: Share of the draws in training, relative to other sources; null weighs as much as its number of pairs.
+        include: Patterns of the paths to take, below either folder, such as `*Nikon*`; null takes all.
+        exclude: Patterns of those to leave out again.
     """
 
     lq: str | Path | None = None
@@ -46,6 +54,9 @@ class PairFolder:
     upsampled: bool | None = None
     root: str | Path | None = None
     count: int | None = None
+    weight: float | None = None
+    include: Patterns = None
+    exclude: Patterns = None
 
     def __post_init__(self) -> None:
         named = [name for name in ("lq", "gt", "root") if getattr(self, name) is not None]
@@ -56,6 +67,7 @@ class PairFolder:
             )
         if self.count is not None and self.count < 1:
             raise ValueError(f"Expected `count` of at least 1, or null, found {self.count}.")
+        check_weight(self.weight, self.root or self.gt)
 
     @property
     def rule(self) -> Affixes | None:
@@ -101,7 +113,12 @@ class PairFiles:
 
 
 def find_pairs(
-    folder: PairFolder, scale: int, least: int, skipped: Skipped, notes: list[str] | None = None
+    folder: PairFolder,
+    scale: int,
+    least: int,
+    skipped: Skipped,
+    notes: list[str] | None = None,
+    index: SizeIndex | None = None,
 ) -> list[PairFiles]:
     """Match the files of two folders and keep the pairs that can be used.
 
@@ -111,13 +128,15 @@ def find_pairs(
         least: Least height and width of the ground truth in pixels.
         skipped: Where pairs with an unreadable or too small file are written down.
         notes: Where it is written down which prefixes and suffixes were found in the names.
+        index: Knows or reads the sizes; None reads them.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
         ValueError: If a file has no partner, their number is not the one expected, or sizes contradict the scale.
     """
     lq_root, gt_root = folder.folders()
-    matched = match_files(lq_root, gt_root, folder.rule, remedy=REMEDY)
+    lq_size, gt_size = (image_size if index is None else partial(index.size, root) for root in (lq_root, gt_root))
+    matched = match_files(lq_root, gt_root, folder.rule, remedy=REMEDY, include=folder.include, exclude=folder.exclude)
     if folder.count is not None and len(matched.pairs) != folder.count:
         few = len(matched.pairs) < folder.count
         raise ValueError(
@@ -132,8 +151,8 @@ def find_pairs(
     skipped.reasons |= matched.absent
     pairs = []
     for key, (lq_path, gt_path) in matched.pairs.items():
-        lq_usable = usable_images([(key, lq_path)], 1, skipped)
-        gt_usable = usable_images([(key, gt_path)], least, skipped)
+        lq_usable = usable_images([(key, lq_path)], 1, skipped, lq_size)
+        gt_usable = usable_images([(key, gt_path)], least, skipped, gt_size)
         if lq_usable and gt_usable:
             pairs.append(_checked(folder, lq_usable[0], gt_usable[0], scale))
     return pairs

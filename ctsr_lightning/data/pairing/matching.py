@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 from unicodedata import normalize
 
-from ctsr_lightning.images.listing import absence, list_images, named_path, relative_stem
+from ctsr_lightning.images.listing import absence, list_names, named_path, relative_stem
+from ctsr_lightning.images.patterns import Patterns, selected
 
 REMEDY: Final = "Add, remove or rename files, or say which prefix and suffix the names of each folder carry."
 COMMON_WORDS: Final = frozenset(
@@ -68,7 +69,15 @@ class Matched:
     """Entries of the folders that are no files, which are left out, with the reason of each."""
 
 
-def match_files(first: str | Path, second: str | Path, rule: Affixes | None = None, *, remedy: str = REMEDY) -> Matched:
+def match_files(
+    first: str | Path,
+    second: str | Path,
+    rule: Affixes | None = None,
+    *,
+    remedy: str = REMEDY,
+    include: Patterns = None,
+    exclude: Patterns = None,
+) -> Matched:
     """Pair the image files of two folders by their paths below them, without the suffix of the file format.
 
     Args:
@@ -76,14 +85,16 @@ def match_files(first: str | Path, second: str | Path, rule: Affixes | None = No
         second: Another folder.
         rule: Affixes to take off the names that carry them; null finds those that all names carry, see `find_rule`.
         remedy: Last sentence of an error about names that do not match.
+        include: Patterns of the paths to take, below either folder; None takes all.
+        exclude: Patterns of those to leave out again.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no image.
-        ValueError: If both folders are the same, several files have one stem, a file has no partner, or partners share
-            nothing but a number.
+        ValueError: If both folders are the same, several files have one stem, a file has no partner, partners share
+            nothing but a number, or a pattern matches nothing.
     """
     one, two = named_path(first), named_path(second)
-    listed = {root: list_images(root) for root in (one, two)}
+    listed = {root: _listed(root, include, exclude) for root in (one, two)}
     absent = {path: absence(path) for paths in listed.values() for path in paths if not path.is_file()}
     ones, twos = (
         _unique(root, ((relative_stem(root, path), path) for path in listed[root] if path not in absent))
@@ -182,6 +193,11 @@ def _apart(first: str, second: str) -> tuple[str, str]:
         first, second = first[one.end() :], second[two.end() :]
         one, two = _WORD.match(first), _WORD.match(second)
     return first, second
+
+
+def _listed(root: Path, include: Patterns, exclude: Patterns) -> list[Path]:
+    names = list_names(root)
+    return [root / names[at] for at in selected(names, include, exclude, root)]
 
 
 def _unique(root: Path, named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
