@@ -97,12 +97,7 @@ def model_identity(checkpoint: str | Path | None) -> str:
     Raises:
         FileNotFoundError: If it is not there.
     """
-    from ctsr_lightning.files import file_hash
-    from ctsr_lightning.inference.pretrained import CONFIG, find_model
-    from ctsr_lightning.weights.search import find_weights
+    from ctsr_lightning.inference.pretrained import find_model, identify_model
     from ctsr_lightning.weights.shipped import SHIPPED
 
-    path = find_weights(find_model(SHIPPED if checkpoint is None else checkpoint))
-    beside = path.with_name(CONFIG)
-    files = [path, *([beside] if path.suffix == ".safetensors" and beside.is_file() else [])]
-    return "+".join(file_hash(file)[:12] for file in files)
+    return identify_model(find_model(SHIPPED if checkpoint is None else checkpoint))

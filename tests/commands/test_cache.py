@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.cli import main
 from ctsr_lightning.codecs import NanoCodec
-from ctsr_lightning.commands.cache import Share, option_words, own_device, own_share
+from ctsr_lightning.commands.cache import option_words
 from ctsr_lightning.networks import LatentResShift, OneStepStudent, nano_unet
 from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.share import Share, own_device, own_share
 from ctsr_lightning.teachers import ResShiftTeacher
 from ctsr_lightning.training import INTERRUPTED
 from helpers.config_runs import Events, write_base
