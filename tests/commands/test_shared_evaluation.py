@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.evaluation.evaluate import evaluate_folder, evaluate_model
@@ -24,7 +20,9 @@ from ctsr_lightning.metrics.frechet import FrechetDistance
 from ctsr_lightning.metrics.named import NAMED
 from ctsr_lightning.share import Share
 from ctsr_lightning.training import INTERRUPTED
+from helpers import evaluation_runs
 from helpers.evaluation_dummies import Features
+from helpers.processes import several_processes
 
 COUNT = 5
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
@@ -231,37 +229,14 @@ def test_python_keeps_nothing_of_a_model_in_memory(stage2: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_a_killed_process_is_made_up_for(stage2: str) -> None:
-    words = [
-        "lq",
-        "gt",
-        "--checkpoint",
-        stage2,
-        "--baselines",
-        "none",
-        "--metrics",
-        "psnr,lattice_4",
-        "--device",
-        "cpu",
-    ]
-    main(["evaluate", *words, "--output", "whole"])
-
-    def start(rank: int) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-m", "ctsr_lightning.cli", "evaluate", *words, "--output", "parts"]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    first, second = start(0), start(1)
-    limit = time.monotonic() + 120
-    while not list(Path("parts/unfinished").glob("*[02468].safetensors")) and time.monotonic() < limit:
-        time.sleep(0.01)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    _, error = second.communicate(timeout=120)
-    assert second.returncode == 0, error.decode()
-    if not Path("parts/summary.json").exists():  # the first may have been quicker than the signal
-        again = start(0)
-        _, error = again.communicate(timeout=120)
-        assert again.returncode == 0, error.decode()
+def test_a_killed_process_is_made_up_for(stage2: str, tmp_path: Path) -> None:
+    words = ["evaluate", "lq", "gt", "--checkpoint", stage2, "--baselines", "none", "--device", "cpu", "--output"]
+    main([*words, "whole"])
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        several_processes(evaluation_runs.evaluate, tmp_path, str(tmp_path), 1, [*words, "parts"])
+    there = {path.name for path in Path("parts/unfinished").glob("0*.safetensors")}
+    assert there
+    assert there <= {"000000.safetensors", "000001.safetensors"}
+    several_processes(evaluation_runs.evaluate, tmp_path, str(tmp_path), None, [*words, "parts"])
     assert timeless("parts") == timeless("whole")
     assert names("parts") == REPORT
