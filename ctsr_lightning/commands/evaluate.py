@@ -44,6 +44,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision = "float32",
     color: Color = "none",
+    prompt: str | None = None,
 ) -> int:
     """Measure restored images, or a model on a data set, against ground truth by the field's published protocol.
 
@@ -93,6 +94,8 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1, mps; auto gives each process of torchrun or SLURM a GPU of its own.
         precision: Type that a model computes in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
+        prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
+            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
 
     Returns:
         0.
@@ -110,6 +113,10 @@ def evaluate(
         if GRID not in names:
             raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
+    if prompt is not None and checkpoint is None:
+        raise ValueError(
+            f"Expected --prompt with --checkpoint alone (finished files have no prompt), found '{prompt}'."
+        )
     shared: dict[str, Any] = {
         "data": data,
         "crop_border": crop_border,
@@ -127,7 +134,9 @@ def evaluate(
         rule = _rule(restored_prefix, restored_suffix, gt_prefix, gt_suffix)
         report = evaluate_folder(restored, gt, metrics or "psnr,ssim", names=rule, device=own_device(device), **shared)
     else:
-        model = load_restorer(checkpoint, tile=tile, device=own_device(device), precision=precision, color=color)
+        model = load_restorer(
+            checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+        )
         report = evaluate_model(
             model,
             restored,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ctsr_lightning.inference.settings import Color, Precision
 
@@ -29,7 +30,7 @@ def refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> No
     """Refuse an empty text where it is no value, as a path is none: it comes of a variable that is not set.
 
     Args:
-        function: The command; texts that are empty by default may be.
+        function: The command; texts that are empty by default may be, and an empty prompt is one.
         options: Its arguments.
 
     Raises:
@@ -38,7 +39,7 @@ def refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> No
     for name, parameter in inspect.signature(function).parameters.items():
         value = options.get(name)
         texts = value if isinstance(value, list | tuple) else [value]
-        if parameter.default != "" and any(str(text) == "" for text in texts):
+        if parameter.default != "" and name != "prompt" and any(str(text) == "" for text in texts):
             by_place = parameter.kind in {parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL}
             shown = name.upper() if by_place or parameter.default is parameter.empty else f"--{name.replace('_', '-')}"
             raise ValueError(
@@ -61,7 +62,13 @@ def trusted(packages: str | None) -> AbstractContextManager[None]:
 
 
 def load_restorer(
-    checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision, color: Color = "none"
+    checkpoint: str | Path | None,
+    *,
+    tile: int | None,
+    device: str,
+    precision: Precision,
+    color: Color = "none",
+    prompt: str | None = None,
 ) -> Restorer:
     """Read the model of a command; if it is the shipped one, say so on standard error.
 
@@ -71,9 +78,11 @@ def load_restorer(
         device: Where to compute.
         precision: Type to compute in.
         color: Correction of colours by the enlarged input.
+        prompt: A text, or a caption file, in place of the model's own prompt.
 
     Raises:
         FileNotFoundError: If it is not there.
+        ValueError: If a prompt is given to a model that takes none.
     """
     import torch
 
@@ -85,7 +94,34 @@ def load_restorer(
     if checkpoint is None or str(checkpoint) == SHIPPED:
         name = describe_model(path)
         print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
-    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color)
+    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color, prompt=prompt)
+
+
+def prompt_words(prompt: str | None) -> Callable[[str], str]:
+    """What the record of a result says about the prompt of an image, by the image's key.
+
+    Args:
+        prompt: A text, or a caption file; None for the model's own.
+
+    Returns:
+        A function of the key: `own`, or the text without spaces, in quotes.
+
+    Raises:
+        FileNotFoundError: If there is no such caption file.
+        ValueError: If it cannot be read.
+    """
+    from ctsr_lightning.prompts.captions import caption_file, find_caption, read_captions
+
+    def quoted(text: str | None) -> str:
+        return "none" if text is None else f'"{quote(text)}"'
+
+    if prompt is None:
+        return lambda _: "own"
+    file = caption_file(prompt)
+    if file is None:
+        return lambda _: quoted(prompt)
+    captions = read_captions(file)
+    return lambda key: quoted(find_caption(captions, key))
 
 
 def model_identity(checkpoint: str | Path | None) -> str:

@@ -37,6 +37,7 @@ def sweep(
     device: str = "auto",
     precision: Precision = "float32",
     color: Color = "none",
+    prompt: str | None = None,
 ) -> int:
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
@@ -78,13 +79,17 @@ def sweep(
         device: auto, cpu, cuda, cuda:1, mps; auto gives each process of torchrun or SLURM a GPU of its own.
         precision: Type to compute in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
+        prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
+            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
 
     Returns:
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit, examples)
     share = own_share(rank, ranks)
-    model = load_restorer(checkpoint, tile=tile, device=own_device(device), precision=precision, color=color)
+    model = load_restorer(
+        checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+    )
 
     from ctsr_lightning.evaluation.evaluate import evaluate_model
     from ctsr_lightning.evaluation.pictures import Examples

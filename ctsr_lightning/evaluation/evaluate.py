@@ -38,6 +38,7 @@ from ctsr_lightning.metrics.lattice import lattices
 from ctsr_lightning.metrics.named import metric_names
 from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
 from ctsr_lightning.progress import progress
+from ctsr_lightning.prompts.captions import describe_prompt
 from ctsr_lightning.share import ALONE, Share
 from ctsr_lightning.weights.search import weight_search_path
 
@@ -257,6 +258,7 @@ def evaluate_model(
         "device": describe_device(restorer.device),
         "precision": str(restorer.dtype).removeprefix("torch."),
         "color": restorer.color,
+        "prompt": describe_prompt(restorer.prompt),
         "experts": recorded_files(experts),
         "scale": restorer.scale,
         "controls": methods.controls,

@@ -92,7 +92,7 @@ def build_methods(
     if restorer.source is None:
         raise ValueError("Expected a model that was read from a checkpoint, which names its teachers; or no teachers.")
     try:
-        teachers = load_teachers(restorer.source)
+        teachers = load_teachers(restorer.source, restorer.prompt)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"The model's teachers are to be measured beside it, but cannot be built: {error} "

@@ -267,7 +267,7 @@ def test_prompts_of_captions_are_kept(
     load = "ctsr_lightning.networks.load_{}"
     codec = made("KLCodec", autoencoder=made(load.format("autoencoder"), path=base, expect="any"))
     unet = made(load.format("unet"), path=base, expect="any")
-    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts", fallback="")
+    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts")
     student = made("OneStepStudent", unet=unet, codec=codec, lora={"rank": 2}, prompt=captions)
     model = settings["model"]["init_args"]
     parts = {**model, "student": student, "velocity": made("VelocityField", unet=unet, lora={"rank": 2})}
