@@ -89,6 +89,8 @@ def measure(
         with torch.no_grad():
             one.add(key, Restoration(RESTORED, image), truth)
         part = one.part()
-        measurements.include(part)
-        if records is not None:
+        if records is None:
+            measurements.include([part])
+        else:
+            measurements.rows += part.rows  # for a report of what was measured; all is put together later
             records.write(index, part)

@@ -129,19 +129,25 @@ class Measurements:
         deviations = {label: deviations for label, s in self._stability.items() for deviations in s.finished}
         return ImagePart(self.rows, truth, self._kept or {}, deviations)
 
-    def include(self, part: ImagePart) -> None:
-        """Add an image that was measured before, or by another process.
+    def include(self, parts: Sequence[ImagePart]) -> None:
+        """Add images that were measured before, or by another process.
 
         Args:
-            part: What was measured of it.
+            parts: What was measured of each; feature vectors are added in one go, which rank-1 updates would take
+                minutes for.
         """
-        self.rows += part.rows
-        for name, value in part.truth.items():
-            self._truth[name][part.rows[0].key] = value
-        for (label, name), (restored, gt) in part.features.items():
-            self._set(label, name).update(restored.to(self.device), gt.to(self.device), extracted=True)
-        for label, deviations in part.deviations.items():
-            self._stability.setdefault(label, Stability()).include(deviations, self.runs)
+        features: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+        for part in parts:
+            self.rows += part.rows
+            for name, value in part.truth.items():
+                self._truth[name][part.rows[0].key] = value
+            for label, deviations in part.deviations.items():
+                self._stability.setdefault(label, Stability()).include(deviations, self.runs)
+            for place, vectors in part.features.items():
+                features.setdefault(place, []).append(vectors)
+        for (label, name), pairs in features.items():
+            restored, gt = (torch.cat(side).to(self.device) for side in zip(*pairs, strict=True))
+            self._set(label, name).update(restored, gt, extracted=True)
 
     @property
     def higher_is_better(self) -> dict[str, bool | None]:

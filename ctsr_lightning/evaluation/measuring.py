@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch.utils.data import DataLoader, Subset
 
@@ -15,6 +15,9 @@ from ctsr_lightning.evaluation.methods import Methods
 if TYPE_CHECKING:
     from ctsr_lightning.evaluation.pictures import Examples
     from ctsr_lightning.evaluation.records import Records
+
+AT_ONCE: Final = 256
+"""Records that are put together at once."""
 
 
 def measure_methods(
@@ -55,8 +58,10 @@ def measure_methods(
         if examples is not None:
             examples.end(batch.gt)
         part = one.part()
-        measurements.include(part)
-        if records is not None:
+        if records is None:
+            measurements.include([part])
+        else:
+            measurements.rows += part.rows  # for a report of what was measured; `collect` puts all together
             records.write(index, part, examples.rows.get(index) if examples is not None else None)
 
 
@@ -75,11 +80,12 @@ def collect(records: Records, measurements: Measurements, examples: Examples | N
         return missing
     measurements.clear()
     try:
-        for index in range(records.total):
-            part, example = records.read(index)
-            measurements.include(part)
-            if example and examples is not None:
-                examples.rows[index] = example
+        for first in range(0, records.total, AT_ONCE):
+            numbers = range(first, min(first + AT_ONCE, records.total))
+            parts, shown = zip(*(records.read(index) for index in numbers), strict=True)
+            measurements.include(parts)
+            if examples is not None:
+                examples.rows |= {index: example for index, example in zip(numbers, shown, strict=True) if example}
     except FileNotFoundError:  # another process finished at the same time, wrote the report and tidied up
         return len(records.missing())
     return 0
