@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "sweep": "ctsr_lightning.commands.sweep:sweep",
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
+    "tag": "ctsr_lightning.commands.tag:tag",
     "configs": "ctsr_lightning.commands.configs:configs",
 }
 """Commands beside the training verbs: where the function lives, imported when the command runs."""

@@ -164,7 +164,8 @@ def _train(
     configs: Path, output: Path, source: str | None, steps: float, device: str, precision: TrainingPrecision
 ) -> dict[str, float]:
     """Train both stages, the second with a cache of its frozen networks' outputs; seconds by part."""
-    from ctsr_lightning.commands.cache import Share, fill_cache
+    from ctsr_lightning.commands.cache import fill_cache
+    from ctsr_lightning.share import ALONE
 
     lengths = {name: Length(max(2, round(full * steps)), 1) for name, full in STEPS.items()}
     pool = min(POOL, BATCH * max(length.steps for length in lengths.values()))
@@ -189,7 +190,7 @@ def _train(
     else:
         words = ["--config", str(configs / "stage2.yaml"), *options["stage2"]]
         dtype: Precision = "bfloat16" if training_precision(device, precision) == "bf16-mixed" else "float32"
-        fill_cache(words, cache, None, None, Share(0, 1), torch_device(device), dtype, keep=False)
+        fill_cache(words, cache, None, None, ALONE, torch_device(device), dtype, keep=False)
     seconds["cache"] = time.perf_counter() - start
     announce(3, 4, stage2.text)
     seconds["stage2"] = train(stage2, "--model.init_args.cache", str(cache))

@@ -254,7 +254,7 @@ def test_published_fidelity_teachers_are_a_path_apart(models: Path, teacher: str
 @pytest.mark.slow
 def test_pisa_and_captions_are_a_path_apart(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions = models.parent / "captions.json"
-    captions.write_text('{"photos/one": "a"}')
+    captions.write_text('{"photos/one": "a", "photos/two": "a a"}')
     monkeypatch.setenv("CTSR_CAPTIONS", str(captions))
     prompt = str(CONFIGS / "prompt" / "captions.yaml")
     words = [*words_of("stage1"), "--model.realness", str(TEACHERS / "pisa.yaml")]

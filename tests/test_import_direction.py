@@ -19,15 +19,27 @@ FILES = sorted(ROOT.rglob("*.py"))
 BASE = {"batch", "control", "files", "images", "spectrum", "tables"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "codecs", "networks"}
 MODELS = NETWORKS | {"teachers", "inference"}
-MEASURING = MODELS | {"configs", "degradation", "data", "frontier", "metrics", "progress", "evaluation"}
+MEASURING = MODELS | {
+    "configs",
+    "degradation",
+    "data",
+    "figures",
+    "frontier",
+    "metrics",
+    "progress",
+    "share",
+    "evaluation",
+}
 ALLOWED = {
     "batch": set(),
     "configs": set(),
     "control": set(),
     "files": set(),
+    "figures": {"frontier", "figures"},
     "frontier": {"frontier"},
     "images": {"files", "images"},
     "progress": set(),
+    "share": set(),
     "spectrum": set(),
     "tables": set(),
     "diffusion": BASE | {"diffusion"},

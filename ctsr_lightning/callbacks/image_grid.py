@@ -15,7 +15,7 @@ from ctsr_lightning.callbacks.distributed import checked_batch, evaluation_rng
 from ctsr_lightning.callbacks.evaluation import RESTORED
 from ctsr_lightning.control import check_range
 from ctsr_lightning.evaluation.labels import control_label
-from ctsr_lightning.evaluation.plots import labelled_row, stack_rows
+from ctsr_lightning.figures.plots import labelled_row, stack_rows
 from ctsr_lightning.images import enlarge, write_image
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ctsr_lightning.callbacks.evaluation import Evaluation
 from ctsr_lightning.callbacks.image_grid import keeps_files, log_folder, publish
-from ctsr_lightning.evaluation.plots import render, tradeoff_figure
+from ctsr_lightning.figures.plots import render, tradeoff_figure
 from ctsr_lightning.frontier import Axis, Point
 from ctsr_lightning.images import write_image
 

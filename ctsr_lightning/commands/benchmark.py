@@ -62,7 +62,8 @@ def benchmark(
             raise ValueError(f"Expected --{option} of at least {least}, found {value}.")
     import torch
 
-    from ctsr_lightning.evaluation.report import versions, write_json
+    from ctsr_lightning.evaluation.protocol import versions
+    from ctsr_lightning.evaluation.report import write_json
     from ctsr_lightning.inference.pretrained import describe_model
     from ctsr_lightning.inference.restorer import Restorer
     from ctsr_lightning.inference.timing import differences, generated_model, measure, points, works

@@ -8,6 +8,7 @@ from ctsr_lightning.commands.options import listed, load_restorer
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.share import own_device, own_share
 
 if TYPE_CHECKING:
     from ctsr_lightning.data.pairing.matching import Affixes
@@ -37,10 +38,13 @@ def evaluate(
     gt_suffix: str = "",
     limit: int | None = None,
     name: str | None = None,
+    rank: int | None = None,
+    ranks: int | None = None,
     tile: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     color: Color = "none",
+    prompt: str | None = None,
 ) -> int:
     """Measure restored images, or a model on a data set, against ground truth by the field's published protocol.
 
@@ -52,6 +56,11 @@ def evaluate(
 
     Writes per_image.csv, summary.json (protocol, hashes, versions) and summary.md. Both sides are rounded to 8 bits;
     PSNR and SSIM are taken on Y of BT.601. Nothing is downloaded without --download.
+
+    What was measured of an image is kept in OUTPUT/unfinished at once: an interrupted command goes on where it stopped.
+    Several processes share the images, and the one that measures the last writes the report of all:
+        torchrun --nproc-per-node gpu -m ctsr_lightning.cli evaluate LQ GT --checkpoint runs/stage2/last.ckpt
+        ctsr evaluate LQ GT --checkpoint runs/stage2/last.ckpt --rank 0 --ranks 2    (and --rank 1, with one OUTPUT)
 
     Args:
         restored: Folder of restored images; of low-quality images with --checkpoint or --expert.
@@ -79,10 +88,14 @@ def evaluate(
         gt_suffix: Suffix of these names.
         limit: Number of images to stop after.
         name: Name of the results; by default the folder or model.
+        rank: Which part this process measures, from 0; by default what torchrun or SLURM say, else everything.
+        ranks: Number of parts.
         tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.
-        device: auto, cpu, cuda, cuda:1, mps.
+        device: auto, cpu, cuda, cuda:1, mps; auto gives each process of torchrun or SLURM a GPU of its own.
         precision: Type that a model computes in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
+        prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
+            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
 
     Returns:
         0.
@@ -100,6 +113,10 @@ def evaluate(
         if GRID not in names:
             raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
     _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
+    if prompt is not None and checkpoint is None:
+        raise ValueError(
+            f"Expected --prompt with --checkpoint alone (finished files have no prompt), found '{prompt}'."
+        )
     shared: dict[str, Any] = {
         "data": data,
         "crop_border": crop_border,
@@ -110,13 +127,16 @@ def evaluate(
         "skip_unavailable": skip_unavailable,
         "name": name,
         "output": output,
+        "share": own_share(rank, ranks),
     }
     if checkpoint is None:
         assert restored is not None
         rule = _rule(restored_prefix, restored_suffix, gt_prefix, gt_suffix)
-        report = evaluate_folder(restored, gt, metrics or "psnr,ssim", names=rule, device=device, **shared)
+        report = evaluate_folder(restored, gt, metrics or "psnr,ssim", names=rule, device=own_device(device), **shared)
     else:
-        model = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+        model = load_restorer(
+            checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+        )
         report = evaluate_model(
             model,
             restored,
@@ -129,6 +149,9 @@ def evaluate(
             seeds=seeds,
             **shared,
         )
+    if text := report.unfinished():
+        print(text)
+        return 0
     folder = report.save(output)
     print(f"{report.to_markdown()}\n→ {folder}/{PER_IMAGE}, {SUMMARY}, {TABLE}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ctsr_lightning.inference.settings import Color, Precision
 
@@ -29,7 +30,7 @@ def refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> No
     """Refuse an empty text where it is no value, as a path is none: it comes of a variable that is not set.
 
     Args:
-        function: The command; texts that are empty by default may be.
+        function: The command; texts that are empty by default may be, and an empty prompt is one.
         options: Its arguments.
 
     Raises:
@@ -38,7 +39,7 @@ def refuse_empty(function: Callable[..., Any], options: Mapping[str, Any]) -> No
     for name, parameter in inspect.signature(function).parameters.items():
         value = options.get(name)
         texts = value if isinstance(value, list | tuple) else [value]
-        if parameter.default != "" and any(str(text) == "" for text in texts):
+        if parameter.default != "" and name != "prompt" and any(str(text) == "" for text in texts):
             by_place = parameter.kind in {parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL}
             shown = name.upper() if by_place or parameter.default is parameter.empty else f"--{name.replace('_', '-')}"
             raise ValueError(
@@ -61,7 +62,13 @@ def trusted(packages: str | None) -> AbstractContextManager[None]:
 
 
 def load_restorer(
-    checkpoint: str | Path | None, *, tile: int | None, device: str, precision: Precision, color: Color = "none"
+    checkpoint: str | Path | None,
+    *,
+    tile: int | None,
+    device: str,
+    precision: Precision,
+    color: Color = "none",
+    prompt: str | None = None,
 ) -> Restorer:
     """Read the model of a command; if it is the shipped one, say so on standard error.
 
@@ -71,9 +78,11 @@ def load_restorer(
         device: Where to compute.
         precision: Type to compute in.
         color: Correction of colours by the enlarged input.
+        prompt: A text, or a caption file, in place of the model's own prompt.
 
     Raises:
         FileNotFoundError: If it is not there.
+        ValueError: If a prompt is given to a model that takes none.
     """
     import torch
 
@@ -88,7 +97,34 @@ def load_restorer(
         print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
     if precision != "float32" and pick_device(device).type == "cpu" and cpu_emulates(precision):
         print(f"note: this CPU has no instructions for {precision} and emulates it, float32 is faster", file=sys.stderr)
-    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color)
+    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color, prompt=prompt)
+
+
+def prompt_words(prompt: str | None) -> Callable[[str], str]:
+    """What the record of a result says about the prompt of an image, by the image's key.
+
+    Args:
+        prompt: A text, or a caption file; None for the model's own.
+
+    Returns:
+        A function of the key: `own`, or the text without spaces, in quotes.
+
+    Raises:
+        FileNotFoundError: If there is no such caption file.
+        ValueError: If it cannot be read.
+    """
+    from ctsr_lightning.prompts.captions import caption_file, find_caption, read_captions
+
+    def quoted(text: str | None) -> str:
+        return "none" if text is None else f'"{quote(text)}"'
+
+    if prompt is None:
+        return lambda _: "own"
+    file = caption_file(prompt)
+    if file is None:
+        return lambda _: quoted(prompt)
+    captions = read_captions(file)
+    return lambda key: quoted(find_caption(captions, key))
 
 
 def model_identity(checkpoint: str | Path | None) -> str:
@@ -100,12 +136,7 @@ def model_identity(checkpoint: str | Path | None) -> str:
     Raises:
         FileNotFoundError: If it is not there.
     """
-    from ctsr_lightning.files import file_hash
-    from ctsr_lightning.inference.pretrained import CONFIG, find_model
-    from ctsr_lightning.weights.search import find_weights
+    from ctsr_lightning.inference.pretrained import find_model, identify_model
     from ctsr_lightning.weights.shipped import SHIPPED
 
-    path = find_weights(find_model(SHIPPED if checkpoint is None else checkpoint))
-    beside = path.with_name(CONFIG)
-    files = [path, *([beside] if path.suffix == ".safetensors" and beside.is_file() else [])]
-    return "+".join(file_hash(file)[:12] for file in files)
+    return identify_model(find_model(SHIPPED if checkpoint is None else checkpoint))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from ctsr_lightning.commands.jobs import Job
 from ctsr_lightning.files import file_hash
@@ -27,6 +29,7 @@ class Settings:
         profile: What becomes of a colour profile.
         strip: Leave metadata out.
         overwrite: Replace results that are there.
+        prompt: The prompt of an image by its key, in one word.
     """
 
     controls: tuple[float, ...]
@@ -36,32 +39,33 @@ class Settings:
     profile: str
     strip: bool
     overwrite: bool
+    prompt: Callable[[str], str]
 
-    def record(self, t: float, source: Path) -> str:
+    def record(self, t: float, job: Job) -> str:
         """What a result says about how it was made, in words that `unlike` compares.
 
         Args:
             t: The control.
-            source: The image.
+            job: The image.
 
         Raises:
             OSError: If the image cannot be read.
         """
         return (
             f"ctsr t={t!r} model={self.model} color={self.color} precision={self.precision} profile={self.profile} "
-            f"strip={'yes' if self.strip else 'no'} source={file_hash(source)[:16]}"
+            f"strip={'yes' if self.strip else 'no'} prompt={self.prompt(job.key)} source={file_hash(job.source)[:16]}"
         )
 
     def states(self, job: Job) -> list[str]:
         """State of each result of an image: `MISSING`, `DONE`, or how else it was made."""
-        return [self._state(t, target, job.source) for t, target in zip(self.controls, job.targets, strict=True)]
+        return [self._state(t, target, job) for t, target in zip(self.controls, job.targets, strict=True)]
 
-    def _state(self, t: float, target: Path, source: Path) -> str:
+    def _state(self, t: float, target: Path, job: Job) -> str:
         from ctsr_lightning.images import read_record
 
         try:
             there = not self.overwrite and target.exists()
-            return unlike(read_record(target), self.record(t, source)) if there else MISSING
+            return unlike(read_record(target), self.record(t, job)) if there else MISSING
         except OSError:  # reading the image, or writing, will tell what is wrong
             return MISSING
 
@@ -81,4 +85,5 @@ def unlike(found: str | None, wanted: str) -> str:
     other = [name for name in now if then.get(name) != now[name]]
     if "source" in other:
         return "made from another image"
-    return "made with " + ", ".join(f"{name} {then.get(name, 'unknown')} in place of {now[name]}" for name in other)
+    shown = (f"{name} {unquote(then.get(name, 'unknown'))} in place of {unquote(now[name])}" for name in other)
+    return "made with " + ", ".join(shown)

@@ -7,6 +7,7 @@ from typing import Literal
 from ctsr_lightning.commands.options import listed, load_restorer
 from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.share import own_device, own_share
 
 
 def sweep(
@@ -30,10 +31,13 @@ def sweep(
     examples: int = 3,
     weights: str | list[str] | None = None,
     name: str | None = None,
+    rank: int | None = None,
+    ranks: int | None = None,
     tile: int | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     color: Color = "none",
+    prompt: str | None = None,
 ) -> int:
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
@@ -41,6 +45,8 @@ def sweep(
     writes tradeoff.csv, .md, .png, .html (interactive), .json, per_image.csv and examples.png. Beside the curve over t
     stand bicubic enlargement, the teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether
     the curve is monotone, whether it dominates the blend, and whether patches or lattices of the codec show.
+
+    An interrupted sweep goes on where it stopped, from OUTPUT/unfinished.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
@@ -67,16 +73,23 @@ def sweep(
         examples: Number of images in examples.png, evenly spread; 0 for no such picture.
         weights: Folders with weight files of metrics, searched before TORCH_HOME.
         name: Name of the results; by default the model.
+        rank: Which part of the images this process measures, from 0; by default what torchrun or SLURM say, else all.
+        ranks: Number of parts; the process that measures the last image writes the report, see ctsr evaluate --help.
         tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.
-        device: auto, cpu, cuda, cuda:1, mps.
+        device: auto, cpu, cuda, cuda:1, mps; auto gives each process of torchrun or SLURM a GPU of its own.
         precision: Type to compute in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
+        prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
+            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
 
     Returns:
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit, examples)
-    model = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+    share = own_share(rank, ranks)
+    model = load_restorer(
+        checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+    )
 
     from ctsr_lightning.evaluation.evaluate import evaluate_model
     from ctsr_lightning.evaluation.pictures import Examples
@@ -106,10 +119,15 @@ def sweep(
         examples=shown,
         name=name,
         output=output,
+        share=share,
     )
+    if text := report.unfinished():
+        print(text)
+        return 0
     print(write_report(output, report, report.settings["perceptual"]))
     if shown.write(output / "examples.png"):
         print(f"→ {output / 'examples.png'}")
+    report.complete()
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ctsr_lightning.commands.jobs import Job, plan
-from ctsr_lightning.commands.options import load_restorer, model_identity
+from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.settings import Color, Precision, parse_controls
@@ -35,6 +35,7 @@ def upscale(
     color: Color = "none",
     profile: Literal["srgb", "keep"] = "srgb",
     strip: bool = False,
+    prompt: str | None = None,
 ) -> int:
     """Restore photos: files and whole folders, at one or several values of t.
 
@@ -65,6 +66,8 @@ def upscale(
         profile: What becomes of a colour profile. srgb: colours are converted to sRGB. keep: they stay in it, and the
             result has it.
         strip: Leave out EXIF, resolution and colour profile; of metadata, only how the result was made remains.
+        prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
+            image, as ctsr tag writes it. For models that were trained with texts.
 
     Returns:
         0, or 1 if an image could not be restored.
@@ -79,7 +82,14 @@ def upscale(
     *inputs, output = (Path(word).expanduser() for word in paths)
     planned = plan(inputs, output, controls, format)
     settings = Settings(
-        tuple(controls), model_identity(checkpoint), color, precision, profile, strip=strip, overwrite=overwrite
+        tuple(controls),
+        model_identity(checkpoint),
+        color,
+        precision,
+        profile,
+        strip=strip,
+        overwrite=overwrite,
+        prompt=prompt_words(prompt),
     )
     counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
     with progress() as bar:
@@ -95,7 +105,9 @@ def upscale(
                 counts["there"] += 1
                 continue
             if restorer is None:
-                restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color)
+                restorer = load_restorer(
+                    checkpoint, tile=tile, device=device, precision=precision, color=color, prompt=prompt
+                )
                 for value in controls:
                     restorer.check_control(value)
             start = time.perf_counter()
@@ -175,7 +187,7 @@ def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", set
         metadata = Metadata() if settings.strip else picture.metadata
         result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
         with written_aside(target) as aside:
-            notes = write_picture(aside, result, settings.record(t, job.source))
+            notes = write_picture(aside, result, settings.record(t, job))
         yield from (note for note in notes if note not in said)
         said.update(notes)
 

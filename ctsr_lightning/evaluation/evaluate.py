@@ -13,7 +13,9 @@ from ctsr_lightning.data.pairing.layouts import gt_folder
 from ctsr_lightning.data.pairing.matching import match_files
 from ctsr_lightning.evaluation import folders
 from ctsr_lightning.evaluation.labels import GRID
-from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.measuring import announce, collect, load_batches, load_images, measure_methods
+from ctsr_lightning.evaluation.records import open_records
 from ctsr_lightning.evaluation.report import Report
 from ctsr_lightning.evaluation.setup import (
     Baselines,
@@ -29,13 +31,15 @@ from ctsr_lightning.evaluation.setup import (
 )
 from ctsr_lightning.images.listing import named_path
 from ctsr_lightning.inference.devices import describe_device, pick_device
-from ctsr_lightning.inference.pretrained import describe_model
+from ctsr_lightning.inference.pretrained import describe_model, identify_model
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.grid import GridEnergy
 from ctsr_lightning.metrics.lattice import lattices
 from ctsr_lightning.metrics.named import metric_names
 from ctsr_lightning.metrics.perceptual import LPIPS, PerceptualMetric, perceptual_distance
 from ctsr_lightning.progress import progress
+from ctsr_lightning.prompts.captions import describe_prompt
+from ctsr_lightning.share import ALONE, Share
 from ctsr_lightning.weights.search import weight_search_path
 
 if TYPE_CHECKING:
@@ -68,6 +72,7 @@ def evaluate_folder(
     device: str = "auto",
     name: str | None = None,
     output: str | Path | None = None,
+    share: Share = ALONE,
 ) -> Report:
     """Measure finished images against ground truth, paired by file stem; all are checked before one is measured.
 
@@ -85,7 +90,10 @@ def evaluate_folder(
         skip_unavailable: Leave out metrics whose weights are not on this machine.
         device: Where metrics are computed.
         name: Name of the results; by default the folder.
-        output: Folder for what was measured when something goes wrong.
+        output: Folder that keeps what was measured of each image until the report is saved: the same call goes on
+            after an interruption, and others with their `share` take part.
+        share: Which images this process measures; the last process has the results of all, the others' say what is
+            `missing`.
 
     Returns:
         The results: `to_markdown()`, `save(folder)`, `measurements`.
@@ -107,9 +115,15 @@ def evaluate_folder(
     jobs = [(path.relative_to(first).as_posix(), path, truth) for path, truth in matched.pairs.values()][:limit]
     cache = ImageCache(2**29)
     measurements = Measurements(chosen, pick_device(device), crop_border)
-    with progress() as bar, save_partial_on_error(output, measurements):
-        folders.check(bar.track([(a, b) for _, a, b in jobs], description="checking"), cache)
-        folders.measure(bar.track(jobs, description="measuring"), cache, measurements)
+    files = [path for _, *both in jobs for path in both]
+    records = open_records(output, measurements, {"restored": first, "gt": second}, (files, len(jobs)), share)
+    numbers = records.to_measure() if records is not None else range(len(jobs))
+    with progress() as bar, save_partial_on_error(output, measurements, records):
+        text = announce(records, numbers)
+        folders.check(bar.track([jobs[i][1:] for i in numbers], description="checking"), cache)
+        own = bar.track([(i, jobs[i]) for i in numbers], description=text)
+        folders.measure(own, cache, measurements, records)
+    missing = collect(records, measurements) if records is not None else 0
     pairing = matched.rule.describe("restored names", "ground-truth names")
     if pairing:
         notes.append(f"Files were paired by stem; {pairing}.")
@@ -132,7 +146,9 @@ def evaluate_folder(
         f"{first} against {second}",
         None if data is None else Path(data).stem,
         settings,
-        notes + caveats(measurements),
+        notes + ([] if missing else caveats(measurements)),
+        records,
+        missing,
     )
 
 
@@ -163,6 +179,7 @@ def evaluate_model(
     examples: Examples | None = None,
     name: str | None = None,
     output: str | Path | None = None,
+    share: Share = ALONE,
 ) -> Report:
     """Restore a data set by a model and what it is compared with, and measure all of it.
 
@@ -194,7 +211,10 @@ def evaluate_model(
         skip_unavailable: Leave out metrics whose weights are not on this machine.
         examples: Collects images to show side by side.
         name: Name of the results; by default the model's.
-        output: Folder for what was measured when something goes wrong.
+        output: Folder that keeps what was measured of each image until the report is saved: the same call goes on
+            after an interruption, and others with their `share` take part.
+        share: Which images this process measures; the last process has the results of all, the others' say what is
+            `missing`.
 
     Returns:
         The results: `to_markdown()`, `save(folder)`, `measurements`.
@@ -222,13 +242,11 @@ def evaluate_model(
             chosen, missing = build_metrics(named, skip_unavailable=skip_unavailable)
             notes += missing
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
-    batches, total = load_batches(module, limit)
+    total = load_images(module, limit)
     notes += image_remarks(module)
     measurements = Measurements({**chosen, **own}, restorer.device, crop_border, seeds)
     if examples is not None:
         examples.every = max(1, total // max(1, examples.count))
-    with progress() as bar, save_partial_on_error(output, measurements):
-        measure_methods(methods, bar.track(batches, total=total, description="measuring"), measurements, examples)
     settings: dict[str, Any] = {
         "checkpoint": describe_model(restorer.source),
         "data": source,
@@ -240,19 +258,35 @@ def evaluate_model(
         "device": describe_device(restorer.device),
         "precision": str(restorer.dtype).removeprefix("torch."),
         "color": restorer.color,
+        "prompt": describe_prompt(restorer.prompt),
         "experts": recorded_files(experts),
         "scale": restorer.scale,
         "controls": methods.controls,
     }
     if perceptual is not None:
         settings |= {"perceptual": distance.name, "perceptual_is_lpips": isinstance(distance, LPIPS)}
+    compared: dict[str, Any] = {
+        "baselines": ["bicubic"] * methods.bicubic + list(methods.experts),
+        "alphas": methods.alphas,
+    }
+    if restorer.source is not None:
+        compared["model"] = identify_model(restorer.source)
+    images, keep = (module.test_images, total), output if restorer.source is not None else None
+    records = open_records(keep, measurements, {**settings, **compared}, images, share)
+    numbers = records.to_measure() if records is not None else range(total)
+    with progress() as bar, save_partial_on_error(output, measurements, records):
+        batches = bar.track(load_batches(module, numbers), total=len(numbers), description=announce(records, numbers))
+        measure_methods(methods, batches, measurements, examples, records, numbers)
+    left = collect(records, measurements, examples) if records is not None else 0
     return Report(
         measurements,
         name or settings["checkpoint"],
         source,
         None if data is None else Path(data).stem,
         settings,
-        notes + colour_note(restorer.color) + caveats(measurements),
+        notes + colour_note(restorer.color) + ([] if left else caveats(measurements)),
+        records,
+        left,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from ctsr_lightning.data.files import ImageCache, to_tensor
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.methods import Method, Restoration
+from ctsr_lightning.evaluation.records import Records
 from ctsr_lightning.images import UnreadableImageError, image_kind, image_size
 
 SHOWN = 5
@@ -68,15 +69,28 @@ def check(pairs: Iterable[tuple[Path, Path]], cache: ImageCache) -> None:
         )
 
 
-def measure(pairs: Iterable[tuple[str, Path, Path]], cache: ImageCache, measurements: Measurements) -> None:
+def measure(
+    pairs: Iterable[tuple[int, tuple[str, Path, Path]]],
+    cache: ImageCache,
+    measurements: Measurements,
+    records: Records | None = None,
+) -> None:
     """Measure pairs one by one.
 
     Args:
-        pairs: Name, restored image and ground truth.
+        pairs: Number, and name, restored image and ground truth.
         cache: Decodes the images.
         measurements: Where the results go.
+        records: Keeps what was measured of each pair.
     """
-    for key, restored, gt in pairs:
+    for index, (key, restored, gt) in pairs:
         image, truth = (to_tensor(cache.pixels(path))[None] for path in (restored, gt))
+        one = measurements.of_one_image()
         with torch.no_grad():
-            measurements.add(key, Restoration(RESTORED, image), truth)
+            one.add(key, Restoration(RESTORED, image), truth)
+        part = one.part()
+        if records is None:
+            measurements.include([part])
+        else:
+            measurements.rows += part.rows  # for a report of what was measured; all is put together later
+            records.write(index, part)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from ctsr_lightning.batch import Batch
-from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
+from ctsr_lightning.evaluation.methods import Method, Restoration
 from ctsr_lightning.images import quantize
 from ctsr_lightning.metrics.base import ImageMean
+from ctsr_lightning.metrics.frechet import FrechetDistance
 from ctsr_lightning.metrics.lattice import Lattice
 from ctsr_lightning.metrics.stability import Stability
-
-if TYPE_CHECKING:
-    from ctsr_lightning.evaluation.pictures import Examples
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,23 @@ class Summary:
     stability: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class ImagePart:
+    """All that was measured of one image, from which `Measurements.include` has the same bits as from the image.
+
+    Args:
+        rows: Its rows.
+        truth: The lattices of its ground truth by metric.
+        features: Feature vectors by method and metric over sets: of the restored image, and of its ground truth.
+        deviations: Those of its runs by method; empty for a single run.
+    """
+
+    rows: list[Row]
+    truth: Mapping[str, float]
+    features: Mapping[tuple[str, str], tuple[Tensor, Tensor]]
+    deviations: Mapping[str, dict[str, float]]
+
+
 class Measurements:
     """Metrics of any number of methods over the same images.
 
@@ -93,6 +108,46 @@ class Measurements:
         self._truth: dict[str, dict[str, float]] = {name: {} for name in lattices}
         self._sets: dict[str, dict[str, Metric]] = {}
         self._stability: dict[str, Stability] = {}
+        self._references: dict[str, tuple[Sequence[str], Tensor]] = {}
+        self._kept: dict[tuple[str, str], tuple[Tensor, Tensor]] | None = None
+
+    def of_one_image(self) -> Measurements:
+        """Empty measurements by the same metrics, for the image that the next `part` is about."""
+        other = copy.copy(self)
+        other.clear()
+        other._kept = {}
+        return other
+
+    def clear(self) -> None:
+        """Forget all that was measured."""
+        self.rows, self._truth = [], {name: {} for name in self._truth}
+        self._sets, self._stability, self._references = {}, {}, {}
+
+    def part(self) -> ImagePart:
+        """What was measured, of measurements `of_one_image`."""
+        truth = {name: value for name, values in self._truth.items() for value in values.values()}
+        deviations = {label: deviations for label, s in self._stability.items() for deviations in s.finished}
+        return ImagePart(self.rows, truth, self._kept or {}, deviations)
+
+    def include(self, parts: Sequence[ImagePart]) -> None:
+        """Add images that were measured before, or by another process.
+
+        Args:
+            parts: What was measured of each; feature vectors are added in one go, which rank-1 updates would take
+                minutes for.
+        """
+        features: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+        for part in parts:
+            self.rows += part.rows
+            for name, value in part.truth.items():
+                self._truth[name][part.rows[0].key] = value
+            for label, deviations in part.deviations.items():
+                self._stability.setdefault(label, Stability()).include(deviations, self.runs)
+            for place, vectors in part.features.items():
+                features.setdefault(place, []).append(vectors)
+        for (label, name), pairs in features.items():
+            restored, gt = (torch.cat(side).to(self.device) for side in zip(*pairs, strict=True))
+            self._set(label, name).update(restored, gt, extracted=True)
 
     @property
     def higher_is_better(self) -> dict[str, bool | None]:
@@ -172,7 +227,7 @@ class Measurements:
                 if isinstance(metric, ImageMean):
                     columns[name] = metric.values(image, truth).tolist()
                 elif seed == 0:  # sets of images are compared over one run
-                    self._set(method.label, name).update(quantize(image), quantize(truth))
+                    self._add_to_set(method.label, name, keys, image, truth)
         except ValueError as error:
             raise ValueError(f"'{', '.join(keys)}' ({method.label}): {error}") from error
         rows = [
@@ -213,6 +268,21 @@ class Measurements:
                 if not isinstance(metric, ImageMean):
                     self._set(label, name)
 
+    def _add_to_set(self, label: str, name: str, keys: Sequence[str], image: Tensor, truth: Tensor) -> None:
+        """Add images to the set of a method; ground truth goes through the feature network once for all methods."""
+        metric = self.metrics[name]
+        if not isinstance(metric, FrechetDistance):
+            self._set(label, name).update(quantize(image), quantize(truth))
+            return
+        vectors = metric.extract(image)
+        if self._references.get(name, ((),))[0] != keys:
+            self._references[name] = keys, metric.extract(truth)
+        references = self._references[name][1]
+        if self._kept is None:
+            self._set(label, name).update(vectors, references, extracted=True)
+        else:
+            self._kept[label, name] = vectors.cpu(), references.cpu()
+
     def _set(self, label: str, name: str) -> Metric:
         """The metric over the set of images that a method restored."""
         own = self._sets.setdefault(label, {})
@@ -252,54 +322,6 @@ class Measurements:
         times = (_mean(row.seconds for row in rows), _mean(row.further for row in rows))
         stability = self._stability[method.label].as_dict() if self.runs > 1 else None
         return Summary(method, values, spread, *times, stability)
-
-
-def measure_methods(
-    methods: Methods, batches: Iterable[Batch], measurements: Measurements, examples: Examples | None = None
-) -> None:
-    """Restore every image by every method and measure the results; a first, unmeasured pass warms the device up.
-
-    Args:
-        methods: The methods.
-        batches: Images one by one, with their ground truth.
-        measurements: Where the results go.
-        examples: Collects images to show side by side.
-    """
-    warm = False
-    for batch in batches:
-        assert batch.gt is not None
-        size = (batch.gt.shape[-2], batch.gt.shape[-1])
-        if not warm:
-            for _ in methods.restore(batch.lq, size, keys=batch.key):
-                pass
-            warm = True
-        if examples is not None:
-            examples.begin(batch.lq)
-        for seed in range(measurements.runs):
-            for restored in methods.restore(batch.lq, size, seed, batch.key):
-                measurements.add(batch.key[0], restored, batch.gt, seed)
-                if examples is not None and seed == 0:
-                    examples.add(restored)
-        if examples is not None:
-            examples.end(batch.gt)
-
-
-def load_batches(module: Any, limit: int | None = None) -> tuple[Iterator[Batch], int]:
-    """The test images of a data module one by one, and how many there are.
-
-    Args:
-        module: The data module.
-        limit: Number of images to stop after.
-
-    Raises:
-        ValueError: If it is less than 1.
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"Expected --limit of at least 1, found {limit}.")
-    module.setup("test")
-    loader = module.test_dataloader()
-    total = min(len(loader), limit or len(loader))
-    return (batch for _, batch in zip(range(total), loader, strict=False)), total
 
 
 def _centre(values: Iterable[float]) -> tuple[float, float]:

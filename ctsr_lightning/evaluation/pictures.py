@@ -27,19 +27,19 @@ class Examples:
 
     def __init__(self, count: int = 3, every: int = 1, side: int = 256) -> None:
         self.count, self.every, self.side = count, every, side
-        self._begun = 0
-        self._rows: list[dict[str, Tensor]] = []
+        self.rows: dict[int, dict[str, Tensor]] = {}
+        """Rows by the number of their image; images in [0, 1], shape (3, h, w)."""
         self._open: dict[str, Tensor] | None = None
 
-    def begin(self, lq: Tensor) -> None:
+    def begin(self, index: int, lq: Tensor) -> None:
         """Begin the row of an image.
 
         Args:
+            index: The image's number in the data set.
             lq: The low-quality image, RGB in [0, 1], shape (1, 3, h, w).
         """
-        shown = self._begun % self.every == 0 and len(self._rows) < self.count
-        self._open = {"lq": lq} if shown else None
-        self._begun += 1
+        shown = index % self.every == 0 and index // self.every < self.count
+        self._index, self._open = index, {"lq": lq} if shown else None
 
     def add(self, restoration: Restoration) -> None:
         """Add what a method has made of it.
@@ -58,7 +58,7 @@ class Examples:
         """
         if self._open is not None:
             lq = self._shown(enlarge(self._open.pop("lq"), gt, "nearest"))
-            self._rows.append({"lq": lq, **self._open, "gt": self._shown(gt)})
+            self.rows[self._index] = {"lq": lq, **self._open, "gt": self._shown(gt)}
             self._open = None
 
     def write(self, path: Path) -> bool:
@@ -70,11 +70,12 @@ class Examples:
         Returns:
             Whether there was one.
         """
-        if not self._rows:
+        if not self.rows:
             return False
-        height, width = (min(row["gt"].shape[dim] for row in self._rows) for dim in (-2, -1))
-        rows = [[_centre(image, height, width) for image in row.values()] for row in self._rows]
-        write_image(path, torch.cat([_header(list(self._rows[0]), width), image_grid(rows, gap=GAP)], dim=1))
+        shown = [self.rows[index] for index in sorted(self.rows)]
+        height, width = (min(row["gt"].shape[dim] for row in shown) for dim in (-2, -1))
+        rows = [[_centre(image, height, width) for image in row.values()] for row in shown]
+        write_image(path, torch.cat([_header(list(shown[0]), width), image_grid(rows, gap=GAP)], dim=1))
         return True
 
     def _shown(self, image: Tensor) -> Tensor:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH, PER_IMAGE
 from ctsr_lightning.evaluation.measurements import Measurements, Summary
+from ctsr_lightning.evaluation.protocol import protocol, versions
+from ctsr_lightning.evaluation.records import Records
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
 from ctsr_lightning.metrics.lattice import Lattice, LatticeCheck
 from ctsr_lightning.tables import markdown_table
@@ -41,6 +41,25 @@ class Report:
     """Model, files and options."""
     notes: list[str] = field(default_factory=list)
     """Paragraphs for the reader of the table."""
+    records: Records | None = None
+    """What was measured of each image, on disk until the report is written."""
+    missing: int = 0
+    """Images that other processes have yet to measure; the report covers the others alone then."""
+
+    def unfinished(self) -> str:
+        """How far the processes together are; empty if all images are measured."""
+        if not self.missing or self.records is None:
+            return ""
+        total, folder = self.records.total, self.records.folder
+        return (
+            f"{total - self.missing} of {total} images are measured, in '{folder}'. The process that measures the last "
+            "one writes the report; where one was interrupted, its command goes on."
+        )
+
+    def complete(self) -> None:
+        """Delete the records of the images: the report is written."""
+        if self.records is not None:
+            self.records.remove()
 
     def to_markdown(self) -> str:
         """Means over images as a Markdown table, with the notes."""
@@ -69,6 +88,7 @@ class Report:
         write_per_image(folder / PER_IMAGE, self.measurements)
         write_json(folder / SUMMARY, self.as_dict())
         (folder / TABLE).write_text(self.to_markdown(), encoding="utf-8", errors="backslashreplace")
+        self.complete()
         return folder
 
 
@@ -81,32 +101,6 @@ def heading(name: str, higher_is_better: bool | None) -> str:
     """
     middle = "→ 1" if name == GRID else "dB → gt"
     return f"{name} {({True: '↑', False: '↓', None: middle})[higher_is_better]}"
-
-
-def protocol(measurements: Measurements) -> dict[str, Any]:
-    """How the numbers were taken: what a reader has to know before setting them beside others.
-
-    Args:
-        measurements: The measurements.
-    """
-    from ctsr_lightning.files import file_hash
-
-    metrics = {}
-    for name, metric in measurements.metrics.items():
-        files = [{"file": path.name, "sha256": file_hash(path)} for path in getattr(metric, "weight_files", ())]
-        metrics[name] = {
-            "definition": getattr(metric, "definition", ""),
-            "higher_is_better": measurements.higher_is_better[name],
-            **({"ideal": metric.ideal} if isinstance(metric, GridEnergy) else {}),
-            "weights": files,
-        }
-    return {
-        "colour_space": "RGB files; psnr_y and ssim_y on Y of BT.601 YCbCr in studio swing",
-        "rounding": "restored images and ground truth rounded to 8 bits",
-        "border_crop": measurements.border,
-        "reduction": "mean over images, each counted once",
-        "metrics": metrics,
-    }
 
 
 def write_per_image(path: Path, measurements: Measurements) -> None:
@@ -332,12 +326,3 @@ def write_csv(path: Path, head: Sequence[str], lines: Iterable[Sequence[Any]]) -
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(lines)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    packages = (
-        "ctsr-lightning", "torch", "torchvision", "torchmetrics", "diffusers", "lpips", "pyiqa", "numpy", "scipy",
-        "pillow",
-    )  # fmt: skip
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

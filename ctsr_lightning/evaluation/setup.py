@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctsr_lightning.evaluation.experts import Expert
     from ctsr_lightning.evaluation.measurements import Measurements
     from ctsr_lightning.evaluation.methods import Methods
+    from ctsr_lightning.evaluation.records import Records
     from ctsr_lightning.inference.restorer import Restorer
 
 Baselines = Literal["all", "bicubic", "none"]
@@ -91,7 +92,7 @@ def build_methods(
     if restorer.source is None:
         raise ValueError("Expected a model that was read from a checkpoint, which names its teachers; or no teachers.")
     try:
-        teachers = load_teachers(restorer.source)
+        teachers = load_teachers(restorer.source, restorer.prompt)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"The model's teachers are to be measured beside it, but cannot be built: {error} "
@@ -146,12 +147,15 @@ def recorded_files(files: Sequence[str | Path]) -> list[dict[str, str]]:
 
 
 @contextmanager
-def save_partial_on_error(output: str | Path | None, measurements: Measurements) -> Iterator[None]:
+def save_partial_on_error(
+    output: str | Path | None, measurements: Measurements, records: Records | None = None
+) -> Iterator[None]:
     """Within this context, what was measured before something went wrong is written as incomplete_per_image.csv.
 
     Args:
         output: Folder for it; None writes nothing.
         measurements: The measurements.
+        records: What is kept of each image; one of several processes writes nothing else.
     """
     from ctsr_lightning.evaluation.report import write_per_image
 
@@ -163,10 +167,13 @@ def save_partial_on_error(output: str | Path | None, measurements: Measurements)
     try:
         yield
     except BaseException:
-        if measurements.rows:
+        further = "" if records is None else " The same command goes on after the last image that was measured."
+        if measurements.rows and (records is None or records.share.ranks == 1):
             output.mkdir(parents=True, exist_ok=True)
             write_per_image(incomplete, measurements)
-            sys.stderr.write(f"The values measured until then are in '{incomplete}'.\n")
+            sys.stderr.write(f"The values measured until then are in '{incomplete}'.{further}\n")
+        elif measurements.rows:
+            sys.stderr.write(f"ctsr:{further}\n")
         raise
     incomplete.unlink(missing_ok=True)
 

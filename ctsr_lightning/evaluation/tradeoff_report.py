@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctsr_lightning.evaluation.html import tradeoff_html
 from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
 from ctsr_lightning.evaluation.measurements import Summary
-from ctsr_lightning.evaluation.plots import render, tradeoff_figure
 from ctsr_lightning.evaluation.report import Report, count_images, markdown, write_json, write_means, write_per_image
+from ctsr_lightning.figures.html import tradeoff_html
+from ctsr_lightning.figures.plots import render, tradeoff_figure
 from ctsr_lightning.frontier import Axis, Comparison, Monotone, Point, compare, monotone
 from ctsr_lightning.images import write_image
 

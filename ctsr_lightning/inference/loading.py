@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from ctsr_lightning.inference.prompting import check_prompt, with_prompt
 from ctsr_lightning.inference.trust import only_nameable, refuse_foreign_code, stranger_error
 from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
@@ -21,7 +22,7 @@ _DENIED: Final = re.compile(r"Importing '([^']+)' is not allowed")
 """jsonargparse's words for what `only_nameable` does not let it import."""
 
 
-def load_model(path: Path) -> TradeOff | OneStepStudent:
+def load_model(path: Path, prompt: str | None = None) -> TradeOff | OneStepStudent:
     """Build the networks that a checkpoint restores with and give them its weights.
 
     The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
@@ -30,13 +31,15 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
 
     Args:
         path: A Lightning checkpoint of stage 1, stage 2 or the one-step teacher, or the `weights.safetensors` of one.
+        prompt: A text, or a caption file, in place of the model's own prompt, which is not built then.
 
     Returns:
         Student and velocity field from stage 2, the student otherwise.
 
     Raises:
         FileNotFoundError: If it, or a weight file that it builds on, is not there.
-        ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student.
+        ValueError: If it is not a checkpoint, is damaged, or belongs to a training without a student, or a prompt is
+            given to a model that takes none.
     """
     path = path.expanduser()
     config = read_configuration(path)
@@ -46,6 +49,9 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
             f"Expected a checkpoint of a training with a student (CTSRStage1, CTSRStage2 or OneStepTraining) at "
             f"'{path}', found one of {training}. Name the checkpoint of stage 1 or stage 2."
         )
+    if prompt is not None:
+        check_prompt(config, path)
+        config = with_prompt(config, prompt)
     types: dict[str, Any] = {"student": OneStepStudent}
     if "velocity" in config:
         types |= {"velocity": VelocityField, "z0_source": Z0Source, "velocity_start": VelocityStart}
@@ -64,11 +70,12 @@ def load_model(path: Path) -> TradeOff | OneStepStudent:
         return TradeOff(student, velocity, built.z0_source)
 
 
-def load_teachers(path: str | Path) -> dict[str, Teacher]:
+def load_teachers(path: str | Path, prompt: str | None = None) -> dict[str, Teacher]:
     """Build the teachers that a checkpoint of stage 1 or 2 names, with their own weights.
 
     Args:
         path: The checkpoint, or the `weights.safetensors` of one.
+        prompt: As in `load_model`, for those of them that take texts.
 
     Returns:
         `T_f` and `T_r`, those of them that the training had.
@@ -79,6 +86,7 @@ def load_teachers(path: str | Path) -> dict[str, Teacher]:
     """
     path = Path(path).expanduser()
     config = read_configuration(path)
+    config = config if prompt is None else with_prompt(config, prompt)
     named = {"T_f": "fidelity", "T_r": "realness"}
     found = {label: key for label, key in named.items() if "class_path" in (config.get(key) or {})}
     with weight_search_path(*path.resolve().parents):

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from ctsr_lightning import __version__
+from ctsr_lightning.files import file_hash
 from ctsr_lightning.inference.loading import read_configuration
 from ctsr_lightning.weights.hub import model_folder
 from ctsr_lightning.weights.reading import read_state
@@ -56,6 +57,21 @@ def describe_model(source: Path | None) -> str:
     if source is None:
         return "a model built in memory"
     return f"{SHIPPED} (shipped with ctsr_lightning {__version__})" if source == shipped_model() else str(source)
+
+
+def identify_model(source: Path) -> str:
+    """What tells a model from others: a hash of its file, and of the configuration beside it where that belongs to it.
+
+    Args:
+        source: The file that it is read from.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    path = find_weights(source)
+    beside = path.with_name(CONFIG)
+    files = [path, *([beside] if path.suffix == ".safetensors" and beside.is_file() else [])]
+    return "+".join(file_hash(file)[:12] for file in files)
 
 
 def save_model(source: Path, folder: Path) -> None:

@@ -89,6 +89,8 @@ class Restorer:
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
         self.source: Path | None = None
         """The file that the model was read from."""
+        self.prompt: str | None = None
+        """Text, or caption file, in place of the model's own prompt."""
 
     @classmethod
     def from_pretrained(
@@ -99,6 +101,7 @@ class Restorer:
         tile: int | None = None,
         seed: int = 0,
         color: Color = "none",
+        prompt: str | None = None,
     ) -> Restorer:
         """Read a trained model by name; other arguments as in the class.
 
@@ -113,14 +116,16 @@ class Restorer:
             tile: Side of a tile in pixels of the input.
             seed: Seed of a model that samples its latent.
             color: Correction of colours by the enlarged input.
+            prompt: A text for every image, or a caption file (.json, .tsv, .txt) with one for each key, in place of the
+                prompt that the model was trained with; its text encoder has to be in reach.
 
         Raises:
             FileNotFoundError: If there is no such model, or a weight file that it builds on is not there.
             ValueError: If it is damaged, or belongs to a training without a student.
         """
         path = find_model(name)
-        restorer = cls(load_model(path), device, dtype, tile, seed, color)
-        restorer.source = path
+        restorer = cls(load_model(path, prompt), device, dtype, tile, seed, color)
+        restorer.source, restorer.prompt = path, prompt
         return restorer
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -175,20 +175,34 @@ class FrechetDistance(Metric):
             self.add_state(f"{images}_products", torch.zeros(length, length, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{images}_count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, restored: Tensor, gt: Tensor) -> None:
+    def extract(self, images: Tensor) -> Tensor:
+        """Feature vectors of images rounded to 8 bits, float64, shape (B, D).
+
+        Args:
+            images: Images in [0, 1], shape (B, 3, H, W).
+
+        Raises:
+            ValueError: If an image holds NaN or infinity.
+        """
+        require_finite(self.name, image=images)
+        with torch.no_grad():
+            vectors: Tensor = self.features(quantize(images.float())).double()
+        return vectors
+
+    def update(self, restored: Tensor, gt: Tensor, *, extracted: bool = False) -> None:
         """Add a batch.
 
         Args:
             restored: Restored images in [0, 1], shape (B, 3, H, W).
             gt: Ground truth, images in [0, 1].
+            extracted: Both are feature vectors of `extract` instead.
 
         Raises:
             ValueError: If an image holds NaN or infinity; nothing is added then.
         """
-        require_finite(self.name, restored=restored, gt=gt)
-        with torch.no_grad():
-            vectors: Tensor = self.features(quantize(restored.float())).double()
-            references: Tensor = self.features(quantize(gt.float())).double()
+        if not extracted:
+            require_finite(self.name, restored=restored, gt=gt)
+        vectors, references = (restored, gt) if extracted else (self.extract(restored), self.extract(gt))
         self.restored_sum += vectors.sum(dim=0)
         self.restored_products += vectors.T @ vectors
         self.restored_count += len(vectors)

@@ -80,6 +80,21 @@ class Stability:
         self._values, self._sums, self._runs = [], None, runs
         return own
 
+    @property
+    def finished(self) -> list[dict[str, float]]:
+        """The deviations of each finished image, as `finish` returns them."""
+        return self._deviations
+
+    def include(self, deviations: dict[str, float], runs: int) -> None:
+        """Add an image that another object has finished.
+
+        Args:
+            deviations: What its `finish` returned.
+            runs: The number of its runs.
+        """
+        self._deviations.append(deviations)
+        self._runs = runs
+
     def as_dict(self) -> dict[str, Any]:
         """Result as plain JSON values: `g_std` by metric, `l_std`, and the numbers of images and runs.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from abc import ABC, abstractmethod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ctsr_lightning.images import IMAGE_SUFFIXES
-from ctsr_lightning.prompts.taggers import ImageTagger
+from ctsr_lightning.prompts.captions import find_caption, read_captions
+from ctsr_lightning.prompts.taggers import ImageTagger, check_template, tagged_texts
 from ctsr_lightning.prompts.text_embeddings import TextEmbeddings
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
@@ -103,14 +103,16 @@ class CaptionPrompt(Prompt):
     """A text for each image, from a file; embedded once, then read from the disk as images come.
 
     A key without a text is an error, because a caption file that does not match the images would otherwise go
-    unnoticed; so is a call without keys. `fallback` changes both. Repetitions of an image (`photo_2`) have its text.
+    unnoticed; so is a call without keys. With `fallback` both are a warning, once. Repetitions of an image (`photo_2`)
+    have its text.
 
     Args:
         captions: A JSON object from image to text, or lines of `image<TAB>text`. An image is named by its key, the path
             below its folder with forward slashes, with or without suffix.
         path: A local folder in diffusers' layout, or a hub id, with `tokenizer` and `text_encoder` subfolders.
         cache: The folder that keeps the embeddings: 0.3 MB for each text of Stable Diffusion 2.
-        fallback: The text of images that the file does not name; null refuses them.
+        fallback: The text of images that the file does not name, and that a model trained with texts is worse with;
+            null refuses them.
 
     Raises:
         FileNotFoundError: If the captions, or tokenizer and encoder, are not there.
@@ -122,7 +124,7 @@ class CaptionPrompt(Prompt):
     def __init__(self, captions: Path, path: str, cache: Path, fallback: str | None = None) -> None:
         super().__init__()
         self.captions, self.fallback = read_captions(captions), fallback
-        self.source = captions
+        self.source, self._warned = captions, False
         self.embeddings = TextEmbeddings(path, cache)
         self.embeddings.prepare([*self.captions.values(), *([] if fallback is None else [fallback])])
         self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows the module's device and precision
@@ -137,20 +139,25 @@ class CaptionPrompt(Prompt):
         Raises:
             ValueError: If one has no text and there is no `fallback`.
         """
-        found = [self._find(key) for key in keys] if keys is not None else [self.fallback] * count
+        found = [find_caption(self.captions, key) for key in keys] if keys is not None else [None] * count
         if None in found:
-            lacking = "a call without keys" if keys is None else f"the image '{keys[found.index(None)]}'"
-            raise ValueError(
-                f"Expected a text in '{self.source}' for every image, found none for {lacking} (it names "
-                f"{len(self.captions)} images, '{next(iter(self.captions), '')}' first). Add it, or set `fallback` to "
-                "the text of such images."
-            )
-        return [text for text in found if text is not None]
+            self._lacking("a call without keys" if keys is None else f"the image '{keys[found.index(None)]}'")
+        return [text if text is not None else str(self.fallback) for text in found]
 
-    def _find(self, key: str) -> str | None:
-        """The text of a key, or of the image that the key is a numbered repetition of."""
-        image, _, number = key.rpartition("_")
-        return self.captions.get(key, self.captions.get(image, self.fallback) if number.isdigit() else self.fallback)
+    def _lacking(self, image: str) -> None:
+        """Refuse an image without a text, or warn of its fallback."""
+        expected = f"a text in '{self.source}' for every image, found none for {image} (it names {len(self.captions)} "
+        expected += f"images, '{next(iter(self.captions), '')}' first)"
+        remedy = "give texts of the images to restore by --prompt FILE (ctsr tag writes one)"
+        if self.fallback is None:
+            raise ValueError(f"Expected {expected}. Add it, set `fallback` to the text of such images, or {remedy}.")
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"Expected {expected}: such images have the prompt '{self.fallback}', although the model was trained "
+                f"with texts. Add them, or {remedy}.",
+                stacklevel=2,
+            )
 
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Read the embeddings of the images' texts."""
@@ -160,6 +167,8 @@ class CaptionPrompt(Prompt):
 class TaggedPrompt(Prompt):
     """Tags that a recognition network finds in each image (OSEDiff and CTSR: RAM, or DAPE for degraded images).
 
+    As in OSEDiff's test program, the tagger sees the low-quality image enlarged bicubically, as the student does.
+
     Made for restoring photos. Tagging and embedding every crop of a training costs more than the training, and the text
     encoder is loaded again for each batch with tags that the cache has not seen. Train on a caption file of tags.
 
@@ -168,6 +177,7 @@ class TaggedPrompt(Prompt):
         path: A local folder in diffusers' layout, or a hub id, with `tokenizer` and `text_encoder` subfolders.
         cache: A folder that keeps the embeddings; null keeps nothing.
         template: The text around the tags; OSEDiff's program writes `{tags}, ,`.
+        scale: Enlargement of the image that the tagger sees (OSEDiff: 4); 1 shows it as it is.
 
     Raises:
         FileNotFoundError: If there are no tokenizer and encoder in reach.
@@ -177,82 +187,18 @@ class TaggedPrompt(Prompt):
     tagger: ImageTagger
     _like: Tensor
 
-    def __init__(self, tagger: ImageTagger, path: str, cache: Path | None = None, template: str = "{tags}") -> None:
+    def __init__(
+        self, tagger: ImageTagger, path: str, cache: Path | None = None, template: str = "{tags}", scale: int = 4
+    ) -> None:
         super().__init__()
-        if "{tags}" not in template:
-            raise ValueError(f"Expected a template with '{{tags}}' in it, found '{template}'.")
+        check_template(template)
         object.__setattr__(self, "tagger", tagger)  # no part of this module, even where it is a module itself
-        self.template = template
+        self.template, self.scale = template, scale
         self.embeddings = TextEmbeddings(path, cache)
         self.register_buffer("_like", torch.zeros(()), persistent=False)  # follows the module's device and precision
 
     def forward(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # the image says it all
         """Recognise and embed."""
         with torch.no_grad():
-            tags = self.tagger.tags(lq.detach().float())
-        if len(tags) != lq.shape[0]:
-            raise ValueError(
-                f"Expected tags of {lq.shape[0]} images from {type(self.tagger).__name__}, found {len(tags)}."
-            )
-        texts = [self.template.replace("{tags}", found) for found in tags]
+            texts = tagged_texts(self.tagger, lq.detach().float(), self.template, self.scale)
         return self.embeddings(texts, lq.device).to(self._like)
-
-
-def read_captions(path: Path) -> dict[str, str]:
-    """Read a caption file.
-
-    Args:
-        path: A JSON object from image to text, or lines of `image<TAB>text`; empty lines are skipped.
-
-    Returns:
-        Texts by key: the image's path, with forward slashes, without an image's suffix.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is neither of the two formats, or gives an image two texts.
-    """
-    path = path.expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a caption file at '{path}', found nothing. Correct the path.")
-    content = path.read_text(encoding="utf-8-sig")
-    captions: dict[str, str] = {}
-    for name, text in _json_pairs(content, path) if path.suffix == ".json" else _line_pairs(content, path):
-        key = _key(name)
-        if captions.setdefault(key, text) != text:
-            raise ValueError(f"Expected one text per image in '{path}', found two for '{key}'. Keep one.")
-    return captions
-
-
-def _key(name: str) -> str:
-    """The key of an image that is named with or without its suffix."""
-    parts = PurePosixPath(name.replace("\\", "/"))
-    return str(parts.with_suffix("") if parts.suffix.lower() in IMAGE_SUFFIXES else parts)
-
-
-def _json_pairs(content: str, path: Path) -> list[tuple[str, str]]:
-    try:
-        pairs: list[tuple[str, object]] = json.loads(content, object_pairs_hook=list)  # keeps names that come twice
-    except ValueError as error:
-        raise ValueError(f"Expected a JSON object from image to text in '{path}', found no JSON: {error}.") from error
-    texts = [pair for pair in pairs if isinstance(pair, tuple)] if isinstance(pairs, list) else []
-    if not texts or len(texts) != len(pairs) or not all(isinstance(text, str) for _, text in texts):
-        raise ValueError(
-            f"Expected a JSON object from image to text in '{path}', found {content.strip()[:40]!r}. Write it as "
-            '{"folder/photo": "what is on it"}.'
-        )
-    return [(name, str(text)) for name, text in texts]
-
-
-def _line_pairs(content: str, path: Path) -> list[tuple[str, str]]:
-    pairs = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, tab, text = line.partition("\t")
-        if not tab or not name.strip():
-            raise ValueError(
-                f"Expected image<TAB>text in line {number} of '{path}', found {line[:40]!r}. Put one tab between the "
-                "two, or give the file the suffix .json if it is JSON."
-            )
-        pairs.append((name.strip(), text.strip()))
-    return pairs

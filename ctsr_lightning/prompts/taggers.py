@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctsr_lightning.images import upsample
 from ctsr_lightning.weights.reading import read_file
 from ctsr_lightning.weights.search import find_weights
 
@@ -36,8 +37,45 @@ class ImageTagger(ABC):
         """
 
 
+def check_template(template: str) -> None:
+    """Refuse a text around tags that has no place for them.
+
+    Args:
+        template: A text with `{tags}` in it.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if "{tags}" not in template:
+        raise ValueError(f"Expected a template with '{{tags}}' in it, found '{template}'.")
+
+
+def tagged_texts(tagger: ImageTagger, images: Tensor, template: str = "{tags}", scale: int = 1) -> list[str]:
+    """Tag images and put the tags into a text.
+
+    Args:
+        tagger: The tagger.
+        images: RGB in [0, 1], float32, shape (B, 3, h, w).
+        template: The text, with `{tags}` in it.
+        scale: Bicubic enlargement of what the tagger sees.
+
+    Returns:
+        B texts.
+
+    Raises:
+        ValueError: If the tagger gives another number of texts.
+    """
+    tags = tagger.tags(upsample(images, scale))
+    if len(tags) != len(images):
+        raise ValueError(f"Expected tags of {len(images)} images from {type(tagger).__name__}, found {len(tags)}.")
+    return [template.replace("{tags}", found) for found in tags]
+
+
 class RAMTagger(ImageTagger):
-    """RAM, or DAPE, which is RAM adapted to degraded images (SeeSR; OSEDiff applies it to the low-quality image).
+    """RAM, or DAPE, which is RAM adapted to degraded images (SeeSR).
+
+    OSEDiff trains with RAM's tags of the ground truth (`train_osediff.py`), and restores with DAPE's of the low-quality
+    image, enlarged to the result's size first (`test_osediff.py`).
 
     Neither is part of this package. RAM comes as the Python package `ram` of the project recognize-anything. DAPE needs
     the version of `ram` that SeeSR, OSEDiff and PiSA-SR bring along (with `ram.models.ram_lora`): put a checkout of one

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ctsr_lightning.evaluation.labels import BICUBIC
-from ctsr_lightning.evaluation.plots import axis_title, curve_colour, render, tradeoff_figure
+from ctsr_lightning.figures.plots import axis_title, curve_colour, render, tradeoff_figure
 from ctsr_lightning.frontier import Axis, Point
 from ctsr_lightning.images import write_image
 from recipes.claims.experiments import FULL, NO_DISTILLATION, STAGE_1, STAGE_2, TEACHERS

@@ -20,9 +20,10 @@ from ctsr_lightning import __version__
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.evaluation.experts import Expert
 from ctsr_lightning.evaluation.labels import FAITHFUL, GRID, REALISTIC
-from ctsr_lightning.evaluation.measurements import Measurements, load_batches, measure_methods
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.measuring import load_batches, load_images, measure_methods
 from ctsr_lightning.evaluation.methods import Methods
-from ctsr_lightning.evaluation.report import versions
+from ctsr_lightning.evaluation.protocol import versions
 from ctsr_lightning.evaluation.setup import benchmark_data, build_metrics
 from ctsr_lightning.files import file_hash
 from ctsr_lightning.images import list_images
@@ -234,7 +235,7 @@ class ExperimentTrainer:
         """The test images with their ground truth, degraded once."""
         repeats = SAMPLE_REPEATS if self.test is None else 1
         module, _ = benchmark_data(self._restorer.scale, None, self.test, crop=plan.CROP, repeats=repeats)
-        return list(load_batches(module)[0])
+        return list(load_batches(module, range(load_images(module))))
 
     @cached_property
     def _restorer(self) -> Restorer:

@@ -209,7 +209,8 @@ def _write_card(
 ) -> None:
     """Measure the effect of rounding, and write the card as data and as text."""
     from ctsr_lightning.data import RealESRGANDataModule
-    from ctsr_lightning.evaluation.report import versions, write_json
+    from ctsr_lightning.evaluation.protocol import versions
+    from ctsr_lightning.evaluation.report import write_json
     from recipes.nano.card import card, card_markdown, training_settings
     from recipes.nano.pack import rounding_effect
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ctsr_lightning.callbacks import Evaluation, ImageGrid, TradeOffCurve
-from ctsr_lightning.evaluation.plots import labelled_row
+from ctsr_lightning.figures.plots import labelled_row
 from ctsr_lightning.images import read_image
 from helpers.evaluation_dummies import Blend, Distance, PhotoData
 

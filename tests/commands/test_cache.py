@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.cli import main
 from ctsr_lightning.codecs import NanoCodec
-from ctsr_lightning.commands.cache import Share, option_words, own_device, own_share
+from ctsr_lightning.commands.cache import option_words
 from ctsr_lightning.networks import LatentResShift, OneStepStudent, nano_unet
 from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.share import Share, own_device, own_share
 from ctsr_lightning.teachers import ResShiftTeacher
 from ctsr_lightning.training import INTERRUPTED
 from helpers.config_runs import Events, write_base
@@ -266,7 +267,7 @@ def test_prompts_of_captions_are_kept(
     load = "ctsr_lightning.networks.load_{}"
     codec = made("KLCodec", autoencoder=made(load.format("autoencoder"), path=base, expect="any"))
     unet = made(load.format("unet"), path=base, expect="any")
-    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts", fallback="")
+    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts")
     student = made("OneStepStudent", unet=unet, codec=codec, lora={"rank": 2}, prompt=captions)
     model = settings["model"]["init_args"]
     parts = {**model, "student": student, "velocity": made("VelocityField", unet=unet, lora={"rank": 2})}

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.evaluation.experts import Expert
-from ctsr_lightning.evaluation.measurements import Measurements, measure_methods
+from ctsr_lightning.evaluation.measurements import Measurements
+from ctsr_lightning.evaluation.measuring import measure_methods
 from ctsr_lightning.evaluation.methods import Method, Methods, Restoration
 from ctsr_lightning.images import quantize, read_image, upsample, write_image
 from ctsr_lightning.inference.color import match_adain

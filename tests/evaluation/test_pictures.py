@@ -13,7 +13,7 @@ KINDS = (("bicubic", "bicubic"), ("T_f", "teacher"), ("blend α=0.50", "blend"),
 def show(examples, sizes):
     """Images whose columns are told apart by their grey level."""
     for number, (height, width) in enumerate(sizes):
-        examples.begin(torch.full((1, 3, height // 4, width // 4), 0.1 * number))
+        examples.begin(number, torch.full((1, 3, height // 4, width // 4), 0.1 * number))
         for level, (label, kind) in zip((0.2, 0.4, 0.9, 0.6), KINDS, strict=True):
             examples.add(Restoration(Method(label, kind), torch.full((1, 3, height, width), level), 0.0))
         examples.end(torch.full((1, 3, height, width), 0.8))
@@ -42,10 +42,10 @@ def test_columns_have_their_names_above_them(tmp_path):
 
 def test_the_middle_is_shown_and_small_images_decide(tmp_path):
     examples = Examples(count=2, side=64)
-    for height, width in ((96, 96), (32, 48)):
+    for number, (height, width) in enumerate(((96, 96), (32, 48))):
         gt = torch.zeros(1, 3, height, width)
         gt[..., height // 2 - 16 : height // 2 + 16, width // 2 - 24 : width // 2 + 24] = 1.0
-        examples.begin(torch.zeros(1, 3, height // 4, width // 4))
+        examples.begin(number, torch.zeros(1, 3, height // 4, width // 4))
         examples.end(gt)
     examples.write(tmp_path / "examples.png")
     picture = read_image(tmp_path / "examples.png")

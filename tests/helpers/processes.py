@@ -16,7 +16,8 @@ import torch
 from torch import multiprocessing
 
 FORKED = [
-    f"helpers.{name}" for name in ("distributed_runs", "quality_runs", "resumed_runs", "shared_bases", "two_processes")
+    f"helpers.{name}"
+    for name in ("distributed_runs", "evaluation_runs", "quality_runs", "resumed_runs", "shared_bases", "two_processes")
 ]
 """What one clean interpreter imports, once for all tests of a worker; each process is a fork of it."""
 

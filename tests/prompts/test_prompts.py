@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ctsr_lightning.images import upsample
 from ctsr_lightning.prompts import FixedPrompt, NoPrompt, TextPrompt
-from ctsr_lightning.prompts.base import CaptionPrompt, Prompt, TaggedPrompt, read_captions
+from ctsr_lightning.prompts.base import CaptionPrompt, Prompt, TaggedPrompt
+from ctsr_lightning.prompts.captions import find_caption, read_captions, write_captions
 from ctsr_lightning.prompts.taggers import MEAN, STD, ImageTagger, RAMTagger
 from ctsr_lightning.prompts.text_embeddings import TextEmbeddings
 from helpers.config_runs import write_base
@@ -233,14 +235,37 @@ def test_image_without_a_text_is_an_error_unless_there_is_a_fallback(base, plain
     with pytest.raises(ValueError, match="none for a call without keys"):
         strict(LQ)
     lenient = CaptionPrompt(path, base, tmp_path, fallback="")
-    assert torch.equal(lenient(LQ, ["one", "two"]), torch.stack([plain("a"), plain("")]))
-    assert torch.equal(lenient(LQ), torch.stack([plain("")] * 2))
+    assert torch.equal(lenient(LQ, ["one", "one_2"]), torch.stack([plain("a"), plain("a")]))
+    with pytest.warns(UserWarning, match=r"none for the image 'two' .*have the prompt ''.*--prompt FILE") as warned:
+        embedded = lenient(LQ, ["one", "two"])
+    assert torch.equal(embedded, torch.stack([plain("a"), plain("")]))
+    assert torch.equal(lenient(LQ), torch.stack([plain("")] * 2))  # said once: a second warning would be an error
+    assert len(warned) == 1
 
 
 def test_caption_lines_are_read(tmp_path):
     path = tmp_path / "captions.txt"
     path.write_text("\ufeffa\\b.JPG\ta dog, a cat\n\nc\t\nd.e\tx\ty\n", encoding="utf-8")
     assert read_captions(path) == {"a/b": "a dog, a cat", "c": "", "d.e": "x\ty"}
+
+
+def test_images_that_differ_in_their_suffix_keep_their_texts(tmp_path):
+    path = tmp_path / "captions.json"
+    texts = {"a.png": "a dog", "a.jpg": "a cat", "b.png": "sea", "e\u0301": "accent", "c.d": "dots"}
+    write_captions(path, texts)
+    captions = read_captions(path)
+    found = [find_caption(captions, key) for key in ("a.png", "a.jpg", "b", "b.png", "b_2", "\u00e9", "c.d", "a", "c")]
+    assert found == ["a dog", "a cat", "sea", "sea", "sea", "accent", "dots", None, None]
+    write_captions(path, captions)
+    assert read_captions(path) == captions
+
+
+@pytest.mark.parametrize("suffix", [".json", ".tsv", ".txt"])
+def test_captions_are_written_as_they_are_read(tmp_path, suffix):
+    path, texts = tmp_path / "new" / f"captions{suffix}", {"photos/one": "a dog, \u00fc", "two": ""}
+    write_captions(path, texts)
+    assert read_captions(path) == texts
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +300,25 @@ def test_tags_are_each_image_s_own(base, plain, tmp_path):
     prompt = TaggedPrompt(Brightness(), base, tmp_path, template="{tags} a")
     images = torch.stack([torch.ones(3, 8, 8), torch.zeros(3, 8, 8)])
     assert torch.equal(prompt(images), torch.stack([plain("a a"), plain(" a")]))
+
+
+class Sizes(ImageTagger):
+    """Remembers what it is shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def tags(self, images):
+        self.shown.append(images)
+        return ["a"] * len(images)
+
+
+def test_the_tagger_sees_the_enlarged_image(base):
+    tagger, images = Sizes(), torch.rand(2, 3, 8, 6)
+    TaggedPrompt(tagger, base)(images)
+    TaggedPrompt(tagger, base, scale=1)(images)
+    assert torch.equal(tagger.shown[0], upsample(images, 4))
+    assert torch.equal(tagger.shown[1], images)
 
 
 def test_template_and_count_are_checked(base):

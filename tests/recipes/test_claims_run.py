@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctsr_lightning.codecs import NanoCodec
-from ctsr_lightning.evaluation.measurements import load_batches
+from ctsr_lightning.evaluation.measuring import load_batches, load_images
 from ctsr_lightning.evaluation.setup import benchmark_data
 from ctsr_lightning.images import image_size, write_image
 from ctsr_lightning.inference.loading import load_teachers
@@ -196,7 +196,8 @@ def test_blends_are_those_of_the_images(printed: str, place: Path) -> None:
     teachers = load_teachers(folder / "weights.safetensors")
     restorer = Restorer.from_pretrained(folder / "weights.safetensors", "cpu")
     module, _ = benchmark_data(4, None, place / "test", crop=64)
-    batch = next(load_batches(module)[0])
+    assert load_images(module)
+    batch = next(load_batches(module, [0]))
     faithful, realistic = (teachers[name].eval().restore(batch.lq).clamp(0, 1) for name in ("T_f", "T_r"))
     for stem, start in (("stage2-base-seed1", restorer(batch.lq)), ("chain-teachers", realistic)):
         mixed = (0.4 * faithful + 0.6 * start).double()

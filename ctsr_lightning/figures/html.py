@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ctsr_lightning.evaluation.plots import axis_range, axis_title, curve_colour, marker_grey
+from ctsr_lightning.figures.plots import axis_range, axis_title, curve_colour, marker_grey
 from ctsr_lightning.frontier import Axis, Point
 
 _SYMBOLS = ("square-open", "diamond-open", "triangle-up-open", "triangle-down-open", "cross-open", "x-open")

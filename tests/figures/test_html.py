@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ctsr_lightning.evaluation.html import tradeoff_html
-from ctsr_lightning.evaluation.plots import Axis, Point, curve_colour
+from ctsr_lightning.figures.html import tradeoff_html
+from ctsr_lightning.figures.plots import Axis, Point, curve_colour
 
 PSNR, LPIPS = Axis("psnr_y", higher_is_better=True), Axis("lpips", higher_is_better=False)
 MUSIQ = Axis("musiq", higher_is_better=True)

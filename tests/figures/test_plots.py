@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from ctsr_lightning.evaluation.labels import control_label
-from ctsr_lightning.evaluation.plots import (
+from ctsr_lightning.figures.plots import (
     Axis,
     Point,
     axis_range,

@@ -1,0 +1,1 @@
+"""Figures of trade-offs: plots, an interactive page, and labelled rows of images."""
