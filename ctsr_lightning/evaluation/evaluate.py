@@ -43,6 +43,7 @@ from ctsr_lightning.share import ALONE, Share
 from ctsr_lightning.weights.search import weight_search_path
 
 if TYPE_CHECKING:
+    from ctsr_lightning.data.pairing.folders import PairFolder
     from ctsr_lightning.data.pairing.matching import Affixes
     from ctsr_lightning.evaluation.pictures import Examples
 
@@ -108,10 +109,11 @@ def evaluate_folder(
             wanted, skip_unavailable=skip_unavailable, grid_factor=grid_factor, border=crop_border
         )
     first = named_path(restored)
-    second, count = _ground_truth(gt, data)
-    matched = match_files(first, second, names, remedy=REMEDY)
-    if count not in {None, len(matched.pairs)}:
-        raise ValueError(f"Expected {count} pairs, as '{data}' says, found {len(matched.pairs)} in '{second}'.")
+    second, pairs = _ground_truth(gt, data)
+    include, exclude = (None, None) if pairs is None else (pairs.include, pairs.exclude)
+    matched = match_files(first, second, names, remedy=REMEDY, include=include, exclude=exclude)
+    if pairs is not None and pairs.count not in {None, len(matched.pairs)}:
+        raise ValueError(f"Expected {pairs.count} pairs, as '{data}' says, found {len(matched.pairs)} in '{second}'.")
     jobs = [(path.relative_to(first).as_posix(), path, truth) for path, truth in matched.pairs.values()][:limit]
     cache = ImageCache(2**29)
     measurements = Measurements(chosen, pick_device(device), crop_border)
@@ -290,8 +292,8 @@ def evaluate_model(
     )
 
 
-def _ground_truth(gt: str | Path | None, data: str | Path | None) -> tuple[Path, int | None]:
-    """The folder of ground truth, and the number of pairs that a data configuration promises."""
+def _ground_truth(gt: str | Path | None, data: str | Path | None) -> tuple[Path, PairFolder | None]:
+    """The folder of ground truth, and the pairs that a data configuration promises."""
     if gt is not None:
         return gt_folder(gt), None
     if data is None:
@@ -300,4 +302,4 @@ def _ground_truth(gt: str | Path | None, data: str | Path | None) -> tuple[Path,
     if len(pairs) != 1:
         raise ValueError(f"Expected one folder of test pairs in '{data}', found {len(pairs)}. Name GT instead.")
     _, folder = pairs[0].folders()
-    return folder, pairs[0].count
+    return folder, pairs[0]
