@@ -270,6 +270,7 @@ def evaluate_model(
     compared: dict[str, Any] = {
         "baselines": ["bicubic"] * methods.bicubic + list(methods.experts),
         "alphas": methods.alphas,
+        "examples": None if examples is None else examples.count,
     }
     if restorer.source is not None:
         compared["model"] = identify_model(restorer.source)

@@ -258,6 +258,7 @@ def test_another_training_is_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Expected a text in .captions.json")
 def test_prompts_of_captions_are_kept(
     config: Path, settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,7 +268,7 @@ def test_prompts_of_captions_are_kept(
     load = "ctsr_lightning.networks.load_{}"
     codec = made("KLCodec", autoencoder=made(load.format("autoencoder"), path=base, expect="any"))
     unet = made(load.format("unet"), path=base, expect="any")
-    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts")
+    captions = made("CaptionPrompt", captions="captions.json", path=base, cache="texts", fallback="")
     student = made("OneStepStudent", unet=unet, codec=codec, lora={"rank": 2}, prompt=captions)
     model = settings["model"]["init_args"]
     parts = {**model, "student": student, "velocity": made("VelocityField", unet=unet, lora={"rank": 2})}
