@@ -44,7 +44,8 @@ def benchmark(
         size: Side of the low-quality image in pixels.
         batch: Images at once.
         warmup: Passes of each part before anything is measured.
-        repeats: Measured passes of each part; by default up to 10, and no more after 5 seconds.
+        repeats: Measured passes of each part; by default up to 10, and of slow parts two, without warming up; then 2
+            and 6 values of t are left out as well.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Type that the networks have and compute in.
         output: A JSON file for the figures.
@@ -130,12 +131,15 @@ def summary(record: Mapping[str, Any]) -> str:
     """
     sizes = [" x ".join(str(side) for side in record[key]) for key in ("input", "output")]
     where = f"{record['device']}, {record['precision']}, torch {record['versions']['torch']}"
-    whole = next(cost["seconds"] for cost in record["parts"] if cost["part"] == ONE_VALUE)
     small, large = (" x ".join(str(side) for side in record[key][2:]) for key in ("input", "output"))
     passes = [cost["passes"] for cost in record["parts"]]
+    each, decode = (
+        next(cost["seconds"] for cost in record["parts"] if cost["part"] == part) / record["input"][0]
+        for part in (ONE_VALUE, "decode")
+    )
     lines = [
         "",
-        f"**{whole / record['input'][0]:.3f} s per image**, {small} to {large} pixels at one t.",
+        f"**{each:.3f} s per image**, {small} to {large} pixels at one t. Each further t costs a decode, {decode:.3f} s.",
         "",
         f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}.",
         f"{min(passes)} to {max(passes)} passes of each part after {record['warmup']}.",

@@ -76,35 +76,42 @@ def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int |
         parts: The parts, as `works` lists them.
         device: Where they compute.
         warmup: Passes of each part before anything is measured; whole restorations, whose parts ran before, have none.
-        repeats: Measured passes of each part; None makes up to `PASSES`, and no more after `ENOUGH` seconds.
+        repeats: Measured passes of each part. None makes up to `PASSES`, and after `ENOUGH` seconds no more than a
+            ratio needs; passes that take as long are not warmed up, and of whole restorations only the first is made.
     """
+    slow = False
     for part, networks, run, plain in parts:
+        if slow and repeats is None:
+            return
+        least, pairs, memory = 1 if plain is None else 2, [], 0
         for _ in range(0 if part.startswith(WHOLE) else warmup):
-            run()
-            if plain is not None:
-                plain()
-        seconds: list[float] = []
-        bare: list[float] = []
-        memory = 0
-        while len(seconds) < (repeats or PASSES) and (repeats or sum(seconds) < ENOUGH):
+            pairs = [(_timed(run, device), None if plain is None else _timed(plain, device))]
+            if repeats is None and pairs[0][0] > ENOUGH:
+                break
+            pairs = []
+        while len(pairs) < (repeats or PASSES) and (repeats or len(pairs) < least or sum(p[0] for p in pairs) < ENOUGH):
+            before = (
+                _timed(plain, device) if plain is not None and len(pairs) % 2 else None
+            )  # first in every other pair
             reset_peak_memory(device)
-            seconds.append(_timed(run, device))
+            own = _timed(run, device)
             memory = max(memory, peak_memory(device) or 0)
-            if plain is not None:
-                bare.append(_timed(plain, device))
+            pairs.append((own, before if before is not None or plain is None else _timed(plain, device)))
+        ours = [own for own, _ in pairs]
+        theirs = [bare for _, bare in pairs if bare is not None]
         tensors = [p for network in networks for p in network.parameters()]
-        types = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in tensors)
         yield Cost(
             part,
-            " + ".join(types),
+            " + ".join(dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in tensors)),
             sum(p.numel() for p in tensors),
-            len(seconds),
-            statistics.median(seconds),
-            min(seconds),
-            statistics.median(bare) if bare else None,
-            statistics.median(ours / theirs for ours, theirs in zip(seconds, bare, strict=True)) if bare else None,
+            len(pairs),
+            statistics.median(ours),
+            min(ours),
+            statistics.median(theirs) if theirs else None,
+            statistics.median(own / bare for own, bare in zip(ours, theirs, strict=True)) if theirs else None,
             memory or None,
         )
+        slow = part.startswith(WHOLE) and ours[0] > ENOUGH
 
 
 def _timed(run: Callable[[], Any], device: torch.device) -> float:

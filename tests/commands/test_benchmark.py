@@ -94,6 +94,18 @@ def test_the_bare_networks_compute_the_same(dtype: torch.dtype) -> None:
     assert torch.equal(plain[PARTS[3]].float() / 2 + 0.5, student.decode(latent))
 
 
+def test_slow_parts_are_measured_no_longer_than_needed(
+    stage2: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctsr_lightning.inference.timing.ENOUGH", 0.0)  # as at full size on a CPU
+    words = ["--size", "8", "--device", "cpu", "--checkpoint", stage2, "--output", str(tmp_path / "cost.json")]
+    main(["benchmark", *words])
+    parts = json.loads((tmp_path / "cost.json").read_text())["parts"]
+    assert {part["part"]: part["passes"] for part in parts} == {
+        PARTS[0]: 1, PARTS[1]: 2, PARTS[2]: 2, PARTS[3]: 1, WHOLE[0]: 1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("half", "found"), [("bfloat16", {}), ("float16", {"avx512_bf16": True})])
 def test_an_emulated_type_is_named(
     half: str, found: dict[str, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage1: str
