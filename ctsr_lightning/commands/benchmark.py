@@ -139,7 +139,7 @@ def summary(record: Mapping[str, Any]) -> str:
     )
     lines = [
         "",
-        f"**{each:.3f} s per image**, {small} to {large} pixels at one t. Each further t costs a decode, {decode:.3f} s.",
+        f"**{each:.3f} s per image**, {small} to {large} pixels at one t. Each further t: a decode, {decode:.3f} s.",
         "",
         f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}.",
         f"{min(passes)} to {max(passes)} passes of each part after {record['warmup']}.",

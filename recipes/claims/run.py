@@ -41,7 +41,7 @@ def claims(
     """Repeat the paper's claims in small: short trainings over several seeds, verdicts, tables and plots on one page.
 
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
-    and measured on photographs held out of training. Three seeds take about four hours of one CPU core. Finished
+    and measured on photographs held out of training. Three seeds take about eight hours of one CPU core. Finished
     experiments are kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
     with seeds of its own or with the same. Other settings need another WORK.
 

@@ -53,7 +53,7 @@ def test_the_list_holds_what_the_paper_varies() -> None:
         assert overrides[key] == {"fidelity.init_args.network.init_args.temperature": 1.0}
     assert {e.key: e.teachers for e in EXPERIMENTS}["stage2/temperature_1"] == "chain/temperature_1"
     assert overrides["stage1/paper"] == {"gradient": "paper"}
-    assert overrides["stage2/reencode"] == {"z0_source": "reencode"}
+    assert overrides["stage2/uniform"] == {"t_distribution": "uniform"}
     assert len({experiment.stem for experiment in EXPERIMENTS}) == len(EXPERIMENTS)
     assert [e.key for e in EXPERIMENTS if e not in list_experiments(SETTINGS, full=False)] == ["chain/full_length"]
 
@@ -83,8 +83,8 @@ def test_seed_follows_seed() -> None:
 
 
 def test_a_part_of_the_plan_brings_what_it_starts_from() -> None:
-    experiments = plan_experiments(EXPERIMENTS, [1], ["stage2/reencode"])
-    assert titles(experiments) == ["stage1/base, seed 1", "stage2/reencode, seed 1"]
+    experiments = plan_experiments(EXPERIMENTS, [1], ["stage2/uniform"])
+    assert titles(experiments) == ["stage1/base, seed 1", "stage2/uniform, seed 1"]
     assert start_experiment(experiments[1], experiments) == experiments[0]
     assert start_experiment(experiments[0], experiments) is None
     assert {e.group for e in plan_experiments(EXPERIMENTS, [1], ["chain"])} == {"chain"}

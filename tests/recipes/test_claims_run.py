@@ -160,7 +160,6 @@ def test_settings_reach_the_trainings(printed: str, place: Path) -> None:
     assert configuration(place, "stage1-all-seed1")["model"]["init_args"]["gradient"] == "paper"
     second = configuration(place, "stage2-all-seed1")["model"]["init_args"]
     assert second["t_distribution"] == "uniform"
-    assert second["z0_source"] == "reencode"
     assert second["fidelity"]["init_args"]["network"]["init_args"]["temperature"] == 1.0
     for start in (
         second["student"]["init_args"]["weights"],

@@ -283,7 +283,7 @@ def test_the_page_says_all_of_it() -> None:
         assert part in text
     assert "stand-in" not in text
     assert text.index("## Verdicts") < text.index("## Reading") < text.index("## (a)") < text.index("## (d)")
-    columns = {line.count("|") for line in text.splitlines() if line.startswith("| `z0_source: reencode`")}
+    columns = {line.count("|") for line in text.splitlines() if line.startswith("| `t_distribution: uniform`")}
     assert columns == {8}
 
 
@@ -337,6 +337,6 @@ def test_the_pictures(tmp_path: Path) -> None:
 def test_values_of_a_weight_are_in_order() -> None:
     found = swept_weights(findings(good=True), SETTINGS)
     assert [value for value, _ in found["γ_time"]] == [0.0, 1.5, 5.5]
-    assert [key for _, key in found["λ_fl"]] == ["stage1/no_fidelity", STAGE_1, "stage1/fidelity_up"]
+    assert [key for _, key in found["λ_fl"]] == [STAGE_1, "stage1/fidelity_up"]
     high = swept_weights(findings(good=True), {**SETTINGS, "gamma_time": 30.0})
     assert [value for value, _ in high["γ_time"]] == [0.0, 5.5, 30.0]
