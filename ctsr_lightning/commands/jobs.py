@@ -1,9 +1,9 @@
-"""Which images `ctsr upscale` restores, and where their results go."""
+"""Which images `ctsr upscale` restores, where their results go, and one line about what was done."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,3 +170,23 @@ def marks(controls: Sequence[float]) -> list[str]:
     if len(controls) == 1:
         return [""]
     return [f"_t{t:.2f}" if round(t, 2) == t else f"_t{t}" for t in controls]
+
+
+def summary(counts: Mapping[str, int], done: str, seconds: float, output: Path, how: str = "") -> str:
+    """One line about what was done.
+
+    Args:
+        counts: Images by what became of them: `done`, `there` or `failed`.
+        done: Participle of the work, `restored`.
+        seconds: Time that it took.
+        output: Where the results are.
+        how: What follows the participle.
+    """
+    count = counts[done]
+    pace = f", {seconds / count:.2f} s per image" if count else ""
+    parts = [f"{count} image{'s' * (count != 1)} {done}{how}{pace}"]
+    if counts["there"]:
+        parts.append(f"{counts['there']} already there (--overwrite replaces them)")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed, named above")
+    return f"{'; '.join(parts)} → {output}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ctsr_lightning.commands.jobs import summary
 from ctsr_lightning.configs import find_config
 from ctsr_lightning.progress import progress
 from ctsr_lightning.share import own_device
@@ -112,7 +113,7 @@ def tag(
         finally:
             if counts["tagged"]:
                 write_captions(output, captions)
-    print(_summary(counts, seconds, output))
+    print(summary(counts, "tagged", seconds, output))
     return 1 if counts["failed"] else 0
 
 
@@ -179,15 +180,3 @@ def _of_data(data: str | Path) -> tuple[int, Iterator[Tagged], int]:
     images = (Tagged(batch.key[0], batch.lq) for batch in load_batches(module, range(total)))
     left_out = (Tagged("", None, remark) for remark in module.remarks.values())
     return total, (tagged for part in (images, left_out) for tagged in part), module.scale
-
-
-def _summary(counts: Mapping[str, int], seconds: float, output: Path) -> str:
-    """One line about what was done."""
-    tagged, there, failed = counts["tagged"], counts["there"], counts["failed"]
-    pace = f", {seconds / tagged:.2f} s per image" if tagged else ""
-    parts = [f"{tagged} image{'s' * (tagged != 1)} tagged{pace}"]
-    if there:
-        parts.append(f"{there} already there (--overwrite replaces them)")
-    if failed:
-        parts.append(f"{failed} failed, named above")
-    return f"{'; '.join(parts)} → {output}"

@@ -4,12 +4,12 @@
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ctsr_lightning.commands.jobs import Job, plan
+from ctsr_lightning.commands.jobs import Job, plan, summary
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.files import written_aside
@@ -116,7 +116,8 @@ def upscale(
                 say(f"skipped: {problem}")
             counts["failed" if problems else "restored"] += 1
             seconds += 0.0 if problems else time.perf_counter() - start
-    print(summary(counts, len(controls), seconds, output))
+    each = f" at {len(controls)} values of t" if len(controls) > 1 else ""
+    print(summary(counts, "restored", seconds, output, each))
     return 1 if counts["failed"] else 0
 
 
@@ -210,16 +211,3 @@ def smaller_tile(tile: int, longest: int) -> str:
     if smaller < SMALLEST_TILE:
         return f"Use --device cpu, or free memory (now: {now})."
     return f"Use --tile {smaller} or less (now: {now})."
-
-
-def summary(counts: Mapping[str, int], controls: int, seconds: float, output: Path) -> str:
-    """One line about what was done."""
-    restored, there, failed = counts["restored"], counts["there"], counts["failed"]
-    pace = f", {seconds / restored:.2f} s per image" if restored else ""
-    each = f" at {controls} values of t" if controls > 1 else ""
-    parts = [f"{restored} image{'s' * (restored != 1)} restored{each}{pace}"]
-    if there:
-        parts.append(f"{there} already there (--overwrite replaces them)")
-    if failed:
-        parts.append(f"{failed} failed, named above")
-    return f"{'; '.join(parts)} → {output}"

@@ -90,9 +90,8 @@ def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int |
                 break
             pairs = []
         while len(pairs) < (repeats or PASSES) and (repeats or len(pairs) < least or sum(p[0] for p in pairs) < ENOUGH):
-            before = (
-                _timed(plain, device) if plain is not None and len(pairs) % 2 else None
-            )  # first in every other pair
+            swapped = len(pairs) % 2  # in every other pair the bare network comes first
+            before = _timed(plain, device) if plain is not None and swapped else None
             reset_peak_memory(device)
             own = _timed(run, device)
             memory = max(memory, peak_memory(device) or 0)

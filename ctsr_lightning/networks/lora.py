@@ -161,10 +161,7 @@ def keep_adapters_of(unet: nn.Module, other: nn.Module) -> None:
             f"and {sorted(kept) or 'none'}. Without adapters, start from all weights of the other instead."
         )
     for name, adapter in kept.items():
-        config = LoRA(adapter.rank, round(adapter.alpha)).config(list(adapter.modules))
-        with warnings.catch_warnings():  # several adapters side by side are the layout, not a mistake
-            warnings.filterwarnings("ignore", ".*multiple adapters in the model.*", UserWarning)
-            inject_adapter_in_model(config, unet, adapter_name=name)
+        _inject(unet, LoRA(adapter.rank, round(adapter.alpha)), {name: list(adapter.modules)})
     values = {name: value for name, value in other.named_parameters() if ".lora_" in name}
     for child in unet.modules():
         if isinstance(child, BaseTunerLayer):
