@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"batch", "control", "files", "images", "spectrum", "tables"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "codecs", "networks"}
-MODELS = NETWORKS | {"teachers", "inference"}
+MODELS = NETWORKS | {"models", "teachers", "inference"}
 MEASURING = MODELS | {
     "configs",
     "degradation",
@@ -47,6 +47,7 @@ ALLOWED = {
     "prompts": BASE | {"weights", "prompts"},
     "codecs": BASE | {"diffusion", "weights", "codecs"},
     "networks": NETWORKS,
+    "models": NETWORKS | {"models"},
     "teachers": NETWORKS | {"teachers"},
     "losses": NETWORKS | {"metrics", "losses"},
     "degradation": BASE | {"degradation"},
@@ -56,7 +57,7 @@ ALLOWED = {
     "cache": MODELS | {"progress", "cache"},
     "evaluation": MEASURING,
     "callbacks": MEASURING | {"callbacks"},
-    "modules": NETWORKS | {"teachers", "losses", "metrics", "cache", "modules"},
+    "modules": NETWORKS | {"models", "teachers", "losses", "metrics", "cache", "modules"},
     "training": {
         "configs",
         "cache",

@@ -44,6 +44,16 @@ def _generator(image: Tensor, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+def shared_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """N(0, I) of one image, the same for every image of a batch, so that none depends on its neighbours.
+
+    Args:
+        like: Latents, shape (B, C, h, w), for shape, type and device.
+        generator: Source on the CPU; None for the global one.
+    """
+    return torch.randn(like.shape[1:], generator=generator).to(like).expand_as(like)
+
+
 def sample_resshift(
     predict_clean: Callable[[Tensor, Tensor], Tensor],
     degraded: Tensor,

@@ -2,19 +2,23 @@
 
 from ctsr_lightning.modules.base import RestorationModule, TrainingModule
 from ctsr_lightning.modules.codec_training import CodecTraining
+from ctsr_lightning.modules.conditional_flow import ConditionalFlow
 from ctsr_lightning.modules.one_step_training import OneStepTraining
 from ctsr_lightning.modules.prior_training import PriorTraining
 from ctsr_lightning.modules.resshift_training import ResShiftTraining
 from ctsr_lightning.modules.stage1 import CTSRStage1
 from ctsr_lightning.modules.stage2 import CTSRStage2
+from ctsr_lightning.modules.tunable_flow import TunableFlow
 
 __all__ = (
     "CTSRStage1",
     "CTSRStage2",
     "CodecTraining",
+    "ConditionalFlow",
     "OneStepTraining",
     "PriorTraining",
     "ResShiftTraining",
     "RestorationModule",
     "TrainingModule",
+    "TunableFlow",
 )

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.cache.identity import identity
 from ctsr_lightning.cache.store import OutputCache
+from ctsr_lightning.diffusion.flow import interpolate
 from ctsr_lightning.losses import reconstruction
-from ctsr_lightning.losses.velocity import interpolate, velocity_matching
+from ctsr_lightning.losses.flow import velocity_matching
 from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.student import OneStepStudent

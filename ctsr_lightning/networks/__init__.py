@@ -1,6 +1,7 @@
 """Networks: the student, its adapters, the velocity field, the networks of the teachers."""
 
 from ctsr_lightning.networks.expert_network import ExpertNetwork, read_expert
+from ctsr_lightning.networks.flow_network import FlowNetwork
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.lora import LoRA
@@ -14,6 +15,7 @@ from ctsr_lightning.networks.velocity import VelocityField
 
 __all__ = (
     "ExpertNetwork",
+    "FlowNetwork",
     "Frozen",
     "LatentResShift",
     "LoRA",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctsr_lightning.losses import reconstruction, score_distillation
-from ctsr_lightning.losses.velocity import interpolate, velocity_matching
+from ctsr_lightning.losses.flow import velocity_matching
 
 
 @pytest.fixture
@@ -176,20 +176,6 @@ def test_vsd_survives_a_perfect_prior():
     clean = torch.ones(1, 4, 3, 3, requires_grad=True)
     loss = score_distillation.variational_score_distillation(clean, torch.ones_like(clean), torch.ones_like(clean))
     assert loss.isfinite()
-
-
-@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
-def test_path_is_straight(latents, t):
-    z_0, z_1, _ = latents
-    found = interpolate(z_0, z_1, torch.full((2,), t, dtype=torch.float64))
-    np.testing.assert_allclose(found.numpy(), (1 - t) * z_0.numpy() + t * z_1.numpy(), rtol=1e-12, atol=1e-15)
-
-
-def test_every_image_has_its_own_place_on_the_path(latents):
-    z_0, z_1, _ = latents
-    found = interpolate(z_0, z_1, torch.tensor([0.0, 1.0], dtype=torch.float64))
-    assert torch.equal(found[0], z_0[0])
-    assert torch.equal(found[1], z_1[1])
 
 
 def test_velocity_target_points_from_start_to_end(latents):

@@ -12,7 +12,7 @@ from torch import nn
 from ctsr_lightning.callbacks.memory import components
 from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.diffusion.noising import add_noise
-from ctsr_lightning.losses.velocity import velocity_matching
+from ctsr_lightning.losses.flow import velocity_matching
 from ctsr_lightning.modules.draws import Draws
 from ctsr_lightning.networks import Frozen, LoRA, OneStepStudent, VelocityField
 from ctsr_lightning.networks.lora import adapters_off, add_named_adapter, add_unet_adapters

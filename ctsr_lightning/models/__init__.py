@@ -1,0 +1,1 @@
+"""Models with what no control changes, one random start and an image at every control."""
