@@ -19,7 +19,7 @@ from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.networks import LatentResShift, LoRA, OneStepStudent, VelocityField, nano_unet
+from ctsr_lightning.networks import FlowNetwork, LatentResShift, LoRA, OneStepStudent, VelocityField, nano_unet
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
 from ctsr_lightning.teachers.base import latent_space_targets
@@ -132,6 +132,12 @@ def shift_network(seed: int = 0, **options: Any) -> LatentResShift:
     """ResShift's denoiser on the nano codec."""
     options = {"unet": unet(2 * CHANNELS, seed), "codec": nano_codec(), "schedule": ResShiftSchedule(), **options}
     return LatentResShift(**options)
+
+
+def flow_network(seed: int = 0, **options: Any) -> FlowNetwork:
+    """A flow on the nano codec, σ = 0.5, which restores in two steps."""
+    options = {"unet": unet(2 * CHANNELS, seed), "codec": nano_codec(), "sigma": 0.5, "steps": 2, **options}
+    return FlowNetwork(**options)
 
 
 def velocity(seed: int = 0, *, awake: bool = False, **options: Any) -> VelocityField:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.modules import CTSRStage1, OneStepTraining, TrainingModule
+from ctsr_lightning.modules import CTSRStage1, OneStepTraining, TrainingModule, TunableFlow
 from helpers import tiny
 
 STEPS = 3
@@ -42,7 +42,7 @@ class Poisoned(TrainingModule):
 
 
 def trainings() -> dict[str, Any]:
-    """Stage 1 in the full-size layout (adapters, prompts, KL codec) and the training of two networks."""
+    """Stage 1 in the full-size layout (adapters, prompts, KL codec), two networks at once, and a distillation."""
     torch.manual_seed(0)
     stage_one = CTSRStage1(
         student=tiny.adapted_student(),
@@ -53,7 +53,8 @@ def trainings() -> dict[str, Any]:
     )
     patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
     one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
-    return {"stage 1": stage_one, "one step": one_step, "poisoned": Poisoned()}
+    flow = TunableFlow(tiny.flow_network(), tiny.flow_network(seed=7))
+    return {"stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
 
 
 def train(rank: int, world_size: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ctsr_lightning.modules import (
     CodecTraining,
+    ConditionalFlow,
     CTSRStage1,
     CTSRStage2,
     OneStepTraining,
@@ -18,6 +19,7 @@ from ctsr_lightning.modules import (
     ResShiftTraining,
     RestorationModule,
     TrainingModule,
+    TunableFlow,
 )
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
 from ctsr_lightning.networks import LoRA
@@ -57,6 +59,8 @@ MAKERS = {
     "stage 2, at its start": lambda: CTSRStage2(
         tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
     ),
+    "flow": lambda: ConditionalFlow(tiny.flow_network(), symmetries=True),
+    "flow in one step": lambda: TunableFlow(tiny.flow_network(), tiny.flow_network(seed=7)),
 }
 
 
