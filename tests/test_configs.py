@@ -203,7 +203,7 @@ def test_a_teacher_is_built_as_it_was_trained(training: str, part: str, teacher:
 def test_nano_s_sizes_are_written_once() -> None:
     files = [path for path in CONFIGS.rglob("*.yaml") if "nano" in str(path.relative_to(CONFIGS))]
     sizes = re.findall(r"\w*(?:channels|widths): ", "".join(path.read_text() for path in files))
-    assert sorted(sizes) == ["in_channels: ", "widths: "]  # T_f's; all others are the classes' defaults
+    assert sorted(sizes) == ["in_channels: "] * 2 + ["widths: "] * 2  # T_f's and the flow's; others are defaults
 
 
 @pytest.mark.parametrize("training", ["fidelity_teacher", "realness_teacher", "stage1", "stage2"])

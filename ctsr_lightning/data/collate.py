@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.data.datasets import Sample
-from ctsr_lightning.degradation.plan import DegradationPlan, apply_plans, one_thread
+from ctsr_lightning.degradation.plan import Plan, apply_plans, one_thread
 
 
 class PlannedBatch:
@@ -22,7 +22,7 @@ class PlannedBatch:
         key: Names.
     """
 
-    def __init__(self, gt: Tensor, lq: Tensor, plans: Sequence[DegradationPlan | None], key: list[str]) -> None:
+    def __init__(self, gt: Tensor, lq: Tensor, plans: Sequence[Plan | None], key: list[str]) -> None:
         self.gt = gt
         self.lq = lq
         self.plans = plans

@@ -23,7 +23,7 @@ from ctsr_lightning.data.fitting import fitted
 from ctsr_lightning.data.pairing.folders import PairFiles
 from ctsr_lightning.data.samplers import Draw, stable_seed
 from ctsr_lightning.degradation.operators import usm_sharpen
-from ctsr_lightning.degradation.plan import DegradationPlan, one_thread
+from ctsr_lightning.degradation.plan import Plan, one_thread
 from ctsr_lightning.degradation.recipe import Degradation
 from ctsr_lightning.images import Pixels, UnreadableImageError, quantize, resize_bicubic
 
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
     """Low-quality image (3, h, w), or None if the plan is still to be applied."""
     gt: Tensor | None
     """Ground truth (3, scale * h, scale * w), or None where there is none."""
-    plan: DegradationPlan | None
+    plan: Plan | None
     """How to make lq from gt, where lq is None."""
     key: str
     """Name of the image."""

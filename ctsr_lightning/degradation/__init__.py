@@ -1,5 +1,5 @@
 """Degradation of photographs: recipes, what they draw, and the operators that apply it."""
 
-from ctsr_lightning.degradation.recipe import Degradation, DegradationOrder, light, mixed, realesrgan
+from ctsr_lightning.degradation.recipe import Degradation, DegradationOrder, bicubic, light, mixed, realesrgan
 
-__all__ = ("Degradation", "DegradationOrder", "light", "mixed", "realesrgan")
+__all__ = ("Degradation", "DegradationOrder", "bicubic", "light", "mixed", "realesrgan")

@@ -17,7 +17,7 @@ from ctsr_lightning.degradation.kernels import (
     sinc_kernel,
 )
 from ctsr_lightning.degradation.operators import ResizeMode, filter2d, gaussian_noise, jpeg, poisson_noise, resize
-from ctsr_lightning.images import quantize
+from ctsr_lightning.images import quantize, resize_bicubic
 
 KernelFamily = Literal["gaussian", "generalized", "plateau", "sinc"]
 
@@ -112,11 +112,7 @@ class DegradationPlan:
             ValueError: If the size is no multiple of the scale.
         """
         h, w = gt.shape[-2:]
-        if h % self.scale or w % self.scale:
-            raise ValueError(
-                f"Expected a size divisible by the scale {self.scale}, found {w}x{h}. Crop the image first."
-            )
-        small = (h // self.scale, w // self.scale)
+        small = _divided((h, w), self.scale)
 
         x = _blur(gt, self.first.kernel)
         x = resize(x, _scaled((h, w), self.first.factor), self.first.mode)
@@ -136,7 +132,28 @@ class DegradationPlan:
         return quantize(x)
 
 
-def apply_plans(gt: Tensor, plans: Sequence[DegradationPlan]) -> Tensor:
+@dataclass(frozen=True)
+class BicubicPlan:
+    """Nothing but a smaller size: no random choice."""
+
+    scale: int
+    """Ratio of the ground truth's size to the low-quality size."""
+
+    def apply(self, gt: Tensor) -> Tensor:
+        """Shrink one image (1, 3, H, W) to (1, 3, H / scale, W / scale) without aliasing, rounded to 8 bits.
+
+        Raises:
+            ValueError: If the size is no multiple of the scale.
+        """
+        h, w = gt.shape[-2:]
+        return quantize(resize_bicubic(gt, _divided((h, w), self.scale)))
+
+
+Plan = DegradationPlan | BicubicPlan
+"""What a recipe draws for one image."""
+
+
+def apply_plans(gt: Tensor, plans: Sequence[Plan]) -> Tensor:
     """Degrade a batch (B, 3, H, W), each image by its own plan; the result is that of one image at a time.
 
     The images of a batch are resized to different sizes in between, so they are worked on one after the other.
@@ -168,6 +185,14 @@ def one_thread() -> Iterator[None]:
 
 def _blur(image: Tensor, kernel: KernelPlan | None) -> Tensor:
     return image if kernel is None else filter2d(image, kernel.build())
+
+
+def _divided(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    """Size divided by the scale, without a remainder."""
+    h, w = size
+    if h % scale or w % scale:
+        raise ValueError(f"Expected a size divisible by the scale {scale}, found {w}x{h}. Crop the image first.")
+    return h // scale, w // scale
 
 
 def _scaled(size: tuple[float, float], factor: float) -> tuple[int, int]:

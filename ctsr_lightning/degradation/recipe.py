@@ -11,11 +11,13 @@ import torch
 
 from ctsr_lightning.degradation.operators import RESIZE_MODES
 from ctsr_lightning.degradation.plan import (
+    BicubicPlan,
     DegradationPlan,
     KernelFamily,
     KernelPlan,
     NoisePlan,
     OrderPlan,
+    Plan,
     apply_plans,
 )
 
@@ -149,7 +151,7 @@ class Degradation:
         self.final_kernel_size = final_kernel_size
         self.jpeg_last_prob = jpeg_last_prob
 
-    def sample(self, generator: torch.Generator, scale: int = 4) -> DegradationPlan:
+    def sample(self, generator: torch.Generator, scale: int = 4) -> Plan:
         """Draw all random choices for one image.
 
         Args:
@@ -204,7 +206,7 @@ class MixedDegradation(Degradation):
         _check_probability("share", share)
         self.most, self.some, self.share = most, some, share
 
-    def sample(self, generator: torch.Generator, scale: int = 4) -> DegradationPlan:
+    def sample(self, generator: torch.Generator, scale: int = 4) -> Plan:
         """Draw which recipe, then all random choices of it; see `Degradation.sample`."""
         recipe = self.some if _Dice(generator).chance(self.share) else self.most
         return recipe.sample(generator, scale)
@@ -217,6 +219,24 @@ def mixed(light_share: float = 0.3) -> Degradation:
         light_share: The share of `light`, in [0, 1].
     """
     return MixedDegradation(realesrgan(), light(), light_share)
+
+
+class BicubicDegradation(Degradation):
+    """The classical degradation: bicubic shrinking, nothing drawn."""
+
+    def __init__(self) -> None:
+        """Nothing to set."""
+
+    def sample(self, generator: torch.Generator, scale: int = 4) -> Plan:  # noqa: ARG002  # the recipes' interface
+        """The same plan for every image; see `Degradation.sample`."""
+        if scale < 1:
+            raise ValueError(f"Expected an integer scale of at least 1, found {scale}.")
+        return BicubicPlan(scale)
+
+
+def bicubic() -> Degradation:
+    """Bicubic shrinking with antialiasing, as in MATLAB, then rounding to 8 bits: "DIV2K bicubic" of the field."""
+    return BicubicDegradation()
 
 
 def _sample_order(order: DegradationOrder, dice: _Dice) -> OrderPlan:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.flow import Solver, expand, step_velocity
@@ -74,6 +74,9 @@ class TunableFlow(RestorationModule):
                 f"Expected 0 <= t_min < t_max < 1 and 0 < dt < 1, found t_min {t_min}, t_max {t_max} and dt {dt}. "
                 "The paper has 0.01, 0.99 and 0.05."
             )
+        for module in student.modules():
+            if isinstance(module, nn.Dropout):  # of the teacher's training; here it would enter the targets
+                module.p = 0.0
         self.student, self.teacher, self.scale = student, Frozen(teacher), student.scale
         self.dt, self.t_min, self.t_max = dt, t_min, t_max
         self.solver: Solver = solver

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from ctsr_lightning.degradation.plan import KernelPlan
-from ctsr_lightning.degradation.recipe import KERNELS, Degradation, DegradationOrder, light, mixed, realesrgan
+from ctsr_lightning.degradation.recipe import (
+    KERNELS,
+    Degradation,
+    DegradationOrder,
+    bicubic,
+    light,
+    mixed,
+    realesrgan,
+)
 from ctsr_lightning.images import quantize
 
 
@@ -221,3 +229,16 @@ def test_mixed_degrades_a_share_of_the_images_by_the_milder_recipe():
     assert (coarsest(mixed(1.0)), coarsest(mixed(0.0))) == (0.0, pytest.approx(most, abs=0.07))
     with pytest.raises(ValueError, match=r"`share` in \[0, 1\], found 1.5"):
         mixed(1.5)
+
+
+def test_bicubic_shrinks_and_nothing_else():
+    gt = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2))
+    plans = _plans(bicubic(), 2)
+    assert plans[0] == plans[1]
+    found = bicubic().apply(gt, plans)
+    expected = torch.nn.functional.interpolate(gt, (8, 12), mode="bicubic", antialias=True)
+    assert torch.equal(found, quantize(expected))
+    with pytest.raises(ValueError, match="Expected a size divisible by the scale 4, found 48x31"):
+        bicubic().apply(gt[..., :31, :], plans)
+    with pytest.raises(ValueError, match="Expected an integer scale of at least 1, found 0"):
+        _plans(bicubic(), 1, scale=0)

@@ -133,6 +133,16 @@ def test_only_the_student_is_kept_and_trained():
     }
 
 
+def test_dropout_of_the_teacher_s_training_is_off():
+    module, batch = tunable(), tiny.batch()
+    for block in module.student.unet.down_blocks:
+        block.resnets[0].dropout.p = 0.5
+    noisy = losses(module, batch)
+    module = tunable(module.student)
+    assert losses(module, batch) != noisy
+    assert losses(module, batch) == losses(module, batch)
+
+
 def test_distillation_needs_no_ground_truth():
     batch = tiny.batch()
     module = tunable()
