@@ -1,0 +1,7 @@
+"""Models that restore images: the networks of a method together, behind one interface."""
+
+from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
+
+__all__ = ("ControlKind", "OneStepStudent", "RestorationModel", "TradeOff")
