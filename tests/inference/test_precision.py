@@ -56,9 +56,8 @@ def test_the_model_stays_as_it_is() -> None:
 
 def test_types_of_the_networks() -> None:
     half, brain = (Restorer(full_size_layout(), "cpu", dtype) for dtype in (torch.float16, torch.bfloat16))
-    assert (
-        types(half.model.student.unet) == types(half.model.codec) == types(half.model.velocity.unet) == {torch.float16}
-    )
+    networks = (half.model.student.unet, half.model.codec, half.model.velocity.unet)
+    assert [types(network) for network in networks] == [{torch.float16}] * 3
     encoder, decoder = brain.model.codec.halves()
     assert types(brain.model.student.unet) | types(encoder[0]) == {torch.float32}  # what t = 999 amplifies
     assert types(brain.model.velocity.unet) == types(decoder[0]) == {torch.bfloat16}
