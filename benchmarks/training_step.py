@@ -25,7 +25,8 @@ from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.random_views import random_view
 from ctsr_lightning.losses.reconstruction import LATTICE
 from ctsr_lightning.metrics.perceptual import perceptual_distance
-from ctsr_lightning.networks import OneStepStudent, nano_unet
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.networks import nano_unet
 from ctsr_lightning.teachers import ExpertTeacher
 
 

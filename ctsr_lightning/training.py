@@ -33,7 +33,7 @@ MEASURING: Final = frozenset({"validate", "test"})
 
 PLUGIN_PACKAGES: Final = (
     *("cache", "callbacks", "codecs", "data", "degradation"),
-    *("metrics", "modules", "networks", "prompts", "teachers"),
+    *("metrics", "models", "modules", "networks", "prompts", "teachers"),
 )
 """Packages whose classes a configuration may name without their path."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctsr_lightning.control import check_range
-from ctsr_lightning.networks.tradeoff import extremes
+from ctsr_lightning.models.restoration_model import extremes
 
 
 def test_values_in_range_come_back_as_numbers() -> None:

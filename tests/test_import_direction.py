@@ -18,8 +18,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"batch", "control", "files", "images", "spectrum", "tables"}
 NETWORKS = BASE | {"diffusion", "weights", "prompts", "codecs", "networks"}
-MODELS = NETWORKS | {"models", "teachers", "inference"}
-MEASURING = MODELS | {
+MODELS = NETWORKS | {"models"}
+RESTORING = MODELS | {"teachers", "inference"}
+MEASURING = RESTORING | {
     "configs",
     "degradation",
     "data",
@@ -47,17 +48,17 @@ ALLOWED = {
     "prompts": BASE | {"weights", "prompts"},
     "codecs": BASE | {"diffusion", "weights", "codecs"},
     "networks": NETWORKS,
-    "models": NETWORKS | {"models"},
-    "teachers": NETWORKS | {"teachers"},
+    "models": MODELS,
+    "teachers": MODELS | {"teachers"},
     "losses": NETWORKS | {"metrics", "losses"},
     "degradation": BASE | {"degradation"},
     "data": BASE | {"degradation", "data"},
     "metrics": NETWORKS | {"metrics"},
-    "inference": MODELS,
-    "cache": MODELS | {"progress", "cache"},
+    "inference": RESTORING,
+    "cache": RESTORING | {"progress", "cache"},
     "evaluation": MEASURING,
     "callbacks": MEASURING | {"callbacks"},
-    "modules": NETWORKS | {"models", "teachers", "losses", "metrics", "cache", "modules"},
+    "modules": MODELS | {"teachers", "losses", "metrics", "cache", "modules"},
     "training": {
         "configs",
         "cache",

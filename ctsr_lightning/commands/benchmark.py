@@ -26,7 +26,7 @@ def benchmark(
     precision: Precision = "float32",
     output: str | Path | None = None,
 ) -> int:
-    """Measure time and memory of a model: encoding, UNet, velocity field, decoding, and 1, 2 and 6 values of t.
+    """Measure time and memory of a model: encoding, UNets, decoding, and whole restorations at 1, 2 and 6 values of t.
 
     Encoder, UNets and decoder are timed in turns with diffusers' bare networks of the same weights and type; `ratio` is
     the median of ours over theirs, pair by pair. In a half precision the pictures are compared with those in float32
@@ -38,7 +38,7 @@ def benchmark(
         ctsr benchmark --checkpoint runs/stage2/last.ckpt --size 128
 
     Args:
-        checkpoint: A checkpoint of stage 2, stage 1 or the one-step teacher.
+        checkpoint: A checkpoint of a training with a `student`, such as stage 2, stage 1 or the one-step teacher.
         shape: Without a checkpoint, nano (the shipped model) or sd21 (Stable Diffusion 2.1-base: 866 M and 84 M
             parameters, generated weights).
         size: Side of the low-quality image in pixels.
@@ -67,7 +67,7 @@ def benchmark(
     from ctsr_lightning.evaluation.report import write_json
     from ctsr_lightning.inference.pretrained import describe_model
     from ctsr_lightning.inference.restorer import Restorer
-    from ctsr_lightning.inference.timing import differences, generated_model, measure, points, works
+    from ctsr_lightning.inference.timing import differences, generated_model, measure, parts, points
 
     generated = generated_model() if checkpoint is None and shape == "sd21" else None
 
@@ -99,7 +99,7 @@ def benchmark(
             flush=True,
         )
     print(markdown_table(COLUMNS, []), flush=True)
-    for cost in measure(works(restorer, lq), restorer.device, warmup, repeats):
+    for cost in measure(parts(restorer, lq), restorer.device, warmup, repeats):
         record["parts"].append(cost._asdict())
         print(row(record["parts"][-1]), flush=True)
     print(summary(record))
@@ -133,13 +133,13 @@ def summary(record: Mapping[str, Any]) -> str:
     where = f"{record['device']}, {record['precision']}, torch {record['versions']['torch']}"
     small, large = (" x ".join(str(side) for side in record[key][2:]) for key in ("input", "output"))
     passes = [cost["passes"] for cost in record["parts"]]
-    each, decode = (
-        next(cost["seconds"] for cost in record["parts"] if cost["part"] == part) / record["input"][0]
-        for part in (ONE_VALUE, "decode")
-    )
+    images = record["input"][0]
+    each = next(cost["seconds"] for cost in record["parts"] if cost["part"] == ONE_VALUE) / images
+    again = [cost for cost in record["parts"] if cost["per_t"]]
+    further = f"{' and '.join(cost['part'] for cost in again)}, {sum(cost['seconds'] for cost in again) / images:.3f} s"
     lines = [
         "",
-        f"**{each:.3f} s per image**, {small} to {large} pixels at one t. Each further t: a decode, {decode:.3f} s.",
+        f"**{each:.3f} s per image**, {small} to {large} pixels at one t. Each further t: {further}.",
         "",
         f"{record['model']}; {sizes[0]} to {sizes[1]}; {where}.",
         f"{min(passes)} to {max(passes)} passes of each part after {record['warmup']}.",

@@ -192,7 +192,7 @@ def _check(model: Any, cache: "OutputCache") -> None:
                 f"Expected model.{name} to be the network itself, found {type(part).__name__} of '{cache.folder}'. "
                 "Make the cache with the configuration that names the network, and train with the one that reads."
             )
-    if getattr(model.frozen_networks.get("student"), "sample_latent", False):
+    if getattr(model.frozen_networks.get("student"), "random", False):
         raise ValueError(
             "Expected a student with `sample_latent: false`: it draws z_L anew in every step, of which a cache would "
             "keep one draw for ever. Set it to false, or train without a cache."

@@ -30,7 +30,7 @@ def noise_by_content(images: Tensor, seed: int | None) -> Normal:
     """
     if seed is None:
         return torch.randn_like
-    generators = [_generator(image, seed) for image in images]
+    generators = [generator_by_content(image, seed) for image in images]
 
     def normal(like: Tensor) -> Tensor:
         drawn = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
@@ -39,7 +39,13 @@ def noise_by_content(images: Tensor, seed: int | None) -> Normal:
     return normal
 
 
-def _generator(image: Tensor, seed: int) -> torch.Generator:
+def generator_by_content(image: Tensor, seed: int) -> torch.Generator:
+    """A CPU generator for one image.
+
+    Args:
+        image: RGB in [0, 1], shape (3, h, w).
+        seed: Seed.
+    """
     digest = hashlib.blake2b(f"{seed}/{content_key(image)}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 

@@ -227,7 +227,7 @@ def evaluate_model(
     """
     restorer = model if isinstance(model, Restorer) else Restorer.from_pretrained(model)
     methods, notes = build_methods(restorer, t, alphas, baselines, experts)
-    factor = restorer.student.codec.factor
+    factor = restorer.model.codec.factor
     wanted = metric_names(metrics if metrics is not None else "psnr,ssim")
     own: dict[str, Metric] = {}
     with weight_search_path(*weights, download=download):

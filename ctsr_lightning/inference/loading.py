@@ -11,8 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ctsr_lightning.inference.prompting import check_prompt, with_prompt
 from ctsr_lightning.inference.trust import only_nameable, refuse_foreign_code, stranger_error
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
+from ctsr_lightning.models import OneStepStudent, RestorationModel, TradeOff
+from ctsr_lightning.models.tradeoff import Z0Source
 from ctsr_lightning.networks.velocity import VelocityField, VelocityStart
 from ctsr_lightning.teachers.base import Teacher
 from ctsr_lightning.weights.reading import load_weights, read_checkpoint
@@ -22,19 +22,20 @@ _DENIED: Final = re.compile(r"Importing '([^']+)' is not allowed")
 """jsonargparse's words for what `only_nameable` does not let it import."""
 
 
-def load_model(path: Path, prompt: str | None = None) -> TradeOff | OneStepStudent:
+def load_model(path: Path, prompt: str | None = None) -> RestorationModel:
     """Build the networks that a checkpoint restores with and give them its weights.
 
     The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
-    `config.yaml` beside `weights.safetensors`. Of these only `student` and, for stage 2, `velocity`, `velocity_start`
-    and `z0_source` are used; teachers are never built. Weights are strict, averages preferred.
+    `config.yaml` beside `weights.safetensors`. Of these only `student`, a restoration model of any class, is used and,
+    where there is one beside it, as in stage 2, `velocity` with `velocity_start` and `z0_source`; teachers are never
+    built. Weights are strict, averages preferred.
 
     Args:
-        path: A Lightning checkpoint of stage 1, stage 2 or the one-step teacher, or the `weights.safetensors` of one.
+        path: A Lightning checkpoint of a training with a `student`, or the `weights.safetensors` of one.
         prompt: A text, or a caption file, in place of the model's own prompt, which is not built then.
 
     Returns:
-        Student and velocity field from stage 2, the student otherwise.
+        The student; with a velocity field the two as `TradeOff`.
 
     Raises:
         FileNotFoundError: If it, or a weight file that it builds on, is not there.
@@ -52,22 +53,23 @@ def load_model(path: Path, prompt: str | None = None) -> TradeOff | OneStepStude
     if prompt is not None:
         check_prompt(config, path)
         config = with_prompt(config, prompt)
-    types: dict[str, Any] = {"student": OneStepStudent}
+    types: dict[str, Any] = {"student": RestorationModel}
     if "velocity" in config:
-        types |= {"velocity": VelocityField, "z0_source": Z0Source, "velocity_start": VelocityStart}
+        types = {"student": OneStepStudent, "velocity": VelocityField}
+        types |= {"z0_source": Z0Source, "velocity_start": VelocityStart}
     config = {"z0_source": "latent", "velocity_start": "base", **config}
     path = path.absolute()  # it is not to be looked up below the folders that are searched
     with weight_search_path(*path.resolve().parents):
         built = _build(types, {key: config[key] for key in types}, path)
-        student: OneStepStudent = built.student
+        student: RestorationModel = built.student
         if "velocity" not in types:
             load_weights(student, path, prefix="student.", only_trainable=True)
             return student
         velocity: VelocityField = built.velocity
         if built.velocity_start == "student":
-            velocity.begin_as(student.unet)
+            velocity.begin_as(built.student.unet)
         load_weights(velocity, path, prefix="velocity.", only_trainable=True)
-        return TradeOff(student, velocity, built.z0_source)
+        return TradeOff(built.student, velocity, built.z0_source)
 
 
 def load_teachers(path: str | Path, prompt: str | None = None) -> dict[str, Teacher]:

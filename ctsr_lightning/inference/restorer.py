@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctsr_lightning.control import check_range
+from ctsr_lightning.diffusion.sampling import generator_by_content
 from ctsr_lightning.images import pad_to_multiple, upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import pick_device
@@ -22,20 +22,18 @@ from ctsr_lightning.inference.precision import HALF, for_inference, inference_pr
 from ctsr_lightning.inference.pretrained import find_model, save_model
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.tiling import Window, blend, windows
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff, extremes
+from ctsr_lightning.models.restoration_model import RestorationModel
 
 TILE_PIXELS = 768
 """Default side of a tile in pixels of the output: 96 x 96 latents at f = 8, what OSEDiff uses."""
 
 
 class Trajectory(NamedTuple):
-    """The straight path z(t) = z_0 + t v on which every restoration of an image lies (Eq. 6)."""
+    """The path over t on which every restoration of an image lies: in CTSR the straight line z_0 + t v (Eq. 6)."""
 
-    z_0: Tensor
-    """Its start, the realistic end, shape (B, C, H / f, W / f)."""
-    velocity: Tensor | None
-    """v(z_0, 0, c), of the same shape; None from a stage-1 model, whose only point is t = 0."""
+    state: Tensor
+    """What the model goes on from at every t (`RestorationModel.begin`), shape (B, C, H / f, W / f); in CTSR z_0 and
+    v(z_0, 0, c) along the channels."""
     size: tuple[int, int]
     """Height and width of the restored image; the latents may reach beyond, as networks need certain multiples."""
     lq: Tensor
@@ -47,7 +45,7 @@ class RestorationError(ValueError):
 
 
 class Restorer:
-    """Restores images of any size: one pass per image, then one decode per value of t.
+    """Restores images of any size: one pass per image for all that values of t share, then the rest of each.
 
         model = Restorer.from_pretrained()
         realistic, faithful = model(read_image("photo.jpg"), t=[0, 1])
@@ -56,14 +54,15 @@ class Restorer:
     `seed`.
 
     Args:
-        model: Student and velocity field, or a student alone, which knows t = 0 only. It is copied, adapters merged
-            (`for_inference`); weights that stay the same are shared with it.
+        model: The model; a stage-1 student knows t = 0 only. It is copied, adapters merged (`for_inference`); weights
+            that stay the same are shared with it.
         device: Where to compute; `auto` takes CUDA, else Apple's MPS, else the CPU.
         dtype: Type that the networks have and compute in; closed forms and blending stay in float32. For one step at
             t = 999 take float16: bfloat16 is so coarse that encoder and UNet of that step stay in float32.
         tile: Side of a tile in pixels of the input; larger images are computed in overlapping tiles. None takes 768
             pixels of the output, 0 never tiles.
-        seed: Seed of a model that samples its latent.
+        seed: Seed of a model that draws random numbers: noise follows it and the image's content, so that an image's
+            does not depend on its batch or tiles; only a student that samples its latent draws it tile by tile.
         color: Correction of colours by the enlarged input, over the whole image after tiles were joined: `none`,
             `adain` (mean and contrast of each channel) or `wavelet` (low frequencies).
 
@@ -73,7 +72,7 @@ class Restorer:
 
     def __init__(
         self,
-        model: TradeOff | OneStepStudent,
+        model: RestorationModel,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
         tile: int | None = None,
@@ -83,7 +82,6 @@ class Restorer:
         self.device, self.dtype, self.seed, self.color = pick_device(device), dtype, seed, color
         self._half = dtype in HALF
         self.model = for_inference(model, dtype).to(self.device).eval()
-        self.student = self.model.student if isinstance(self.model, TradeOff) else self.model
         if tile is not None and tile < 0:
             raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, found {tile}.")
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
@@ -114,7 +112,7 @@ class Restorer:
             device: Where to compute.
             dtype: Type to compute in.
             tile: Side of a tile in pixels of the input.
-            seed: Seed of a model that samples its latent.
+            seed: Seed of a model that draws random numbers.
             color: Correction of colours by the enlarged input.
             prompt: A text for every image, or a caption file (.json, .tsv, .txt) with one for each key, in place of the
                 prompt that the model was trained with; its text encoder has to be in reach.
@@ -149,7 +147,7 @@ class Restorer:
     @property
     def scale(self) -> int:
         """Enlargement."""
-        return self.student.scale
+        return self.model.scale
 
     @property
     def color(self) -> Color:
@@ -165,7 +163,7 @@ class Restorer:
     @property
     def controllable(self) -> bool:
         """Whether values of t other than 0 are available."""
-        return isinstance(self.model, TradeOff)
+        return self.model.control_kind != "none"
 
     @overload
     def __call__(self, lq: Tensor, t: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor: ...
@@ -188,7 +186,7 @@ class Restorer:
             RGB in [0, 1], shape (..., 3, scale * h, scale * w), on this restorer's device; a list for a list.
 
         Raises:
-            ValueError: If an argument is out of range, t is not 0 for a stage-1 model, or the result is not finite.
+            ValueError: If an argument is out of range, the model does not take such a t, or the result is not finite.
         """
         several = isinstance(t, Sequence)
         controls = list(t) if isinstance(t, Sequence) else [t]
@@ -212,15 +210,20 @@ class Restorer:
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
         padded = pad_to_multiple(images, self._unit, least=2)  # one latent a side is too few for group normalisation
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
-        ratio = Fraction(self.scale, self.student.codec.factor)
-        with self._computing():
-            ends = blend(cover, lambda window: self._ends(window.crop(padded), keys), ratio)
-        if not bool(torch.isfinite(ends).all()):
+        ratio = Fraction(self.scale, self.model.codec.factor)
+        with self.computing():
+            shared = blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio)
+            state = self._begin(shared, images)
+        if not bool(torch.isfinite(state).all()):
             raise RestorationError(self._not_finite())
-        if not self.controllable:
-            return Trajectory(ends, None, size, images)
-        z_0, velocity = ends.chunk(2, dim=1)
-        return Trajectory(z_0, velocity, size, images)
+        return Trajectory(state, size, images)
+
+    def _begin(self, shared: Tensor, images: Tensor) -> Tensor:
+        """States of images; each image's random numbers follow the seed and its content."""
+        if not self.model.random:
+            return self.model.begin(shared)
+        generators = (generator_by_content(image, self.seed) for image in images)
+        return torch.cat([self.model.begin(one, g) for one, g in zip(shared.split(1), generators, strict=True)])
 
     @torch.no_grad()
     def decode(self, trajectory: Trajectory, t: float | Tensor = 0.0) -> Tensor:
@@ -234,22 +237,19 @@ class Restorer:
             RGB in [0, 1], shape (B, 3, scale * h, scale * w).
         """
         self.check_control(t)
-        z_0, velocity, (height, width), lq = trajectory
-        factor = self.student.codec.factor
-        full = (z_0.shape[-2] * factor, z_0.shape[-1] * factor)
+        state, (height, width), lq = trajectory
+        factor = self.model.codec.factor
+        full = (state.shape[-2] * factor, state.shape[-1] * factor)
         if isinstance(t, Tensor) and t.dim() > 0:
             t = self._padded_map(t, (height, width), full)
         tile = math.ceil(self.tile * self.scale / factor)
-        cover = windows(z_0.shape[-2], z_0.shape[-1], tile)
+        cover = windows(state.shape[-2], state.shape[-1], tile, self.model.cell)
 
         def point(window: Window) -> Tensor:
-            start = window.crop(z_0)
-            if velocity is None or not isinstance(self.model, TradeOff):
-                return self.student.decode(start).clamp(0.0, 1.0)
-            control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) else t
-            return self.model.decode(start, window.crop(velocity), control)
+            control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) and t.dim() > 0 else t
+            return self.model.at(window.crop(state), control)
 
-        with self._computing():
+        with self.computing():
             image = blend(cover, point, Fraction(factor))
         if not bool(torch.isfinite(image).all()):
             raise RestorationError(self._not_finite())
@@ -263,28 +263,18 @@ class Restorer:
             control: t, or a map of it.
 
         Raises:
-            ValueError: If t leaves [0, 1], or is not 0 for a stage-1 model.
+            ValueError: If t leaves [0, 1], or the model takes other values of it (`RestorationModel.control_kind`).
         """
-        high = check_range(extremes(control))[-1]
-        if high > 0.0 and not self.controllable:
-            raise ValueError(
-                f"This is a stage-1 model: it restores at t = 0 only, found t = {high:g}. "
-                "Use a checkpoint of stage 2 (CTSRStage2), or t = 0."
-            )
+        self.model.check_control(control)
 
     @property
     def _unit(self) -> int:
         """Sides of the networks' input are multiples of this many pixels."""
-        return self.student.multiple // math.gcd(self.student.multiple, self.scale)
+        return self.model.multiple // math.gcd(self.model.multiple, self.scale)
 
-    def _ends(self, lq: Tensor, keys: list[str] | None) -> Tensor:
-        """z_0, followed by v where there is one, along the channels."""
-        if isinstance(self.model, TradeOff):
-            return torch.cat(self.model.endpoints(lq, keys), dim=1)
-        return self.student.latent(lq, keys=keys)
-
-    def _computing(self) -> AbstractContextManager[None]:
-        return inference_precision(self.device, torch.float32, self.seed if self.student.sample_latent else None)
+    def computing(self) -> AbstractContextManager[None]:
+        """Context of the model's passes: its random numbers come from the seed."""
+        return inference_precision(self.device, torch.float32, self.seed if self.model.random else None)
 
     def _check_image(self, lq: Tensor) -> Tensor:
         return checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)

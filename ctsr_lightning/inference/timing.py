@@ -10,14 +10,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from ctsr_lightning.codecs import KLCodec, LatentCodec
-from ctsr_lightning.codecs.codec import in_its_type
+from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.inference.devices import peak_memory, reset_peak_memory, synchronize
-from ctsr_lightning.inference.precision import inference_precision
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import LoRA, OneStepStudent, TradeOff, VelocityField
+from ctsr_lightning.models import OneStepStudent, TradeOff
+from ctsr_lightning.models.parts import Part
+from ctsr_lightning.networks import LoRA, VelocityField
 from ctsr_lightning.networks.sharing import over_the_same_weights
 from ctsr_lightning.prompts.base import Prompt
 
@@ -31,19 +31,6 @@ ENOUGH = 5.0
 """Seconds of a part after which it is measured no further, where the number of passes is not given."""
 PASSES = 10
 """Passes of a part at most, where their number is not given."""
-
-
-class Work(NamedTuple):
-    """A part of a model."""
-
-    part: str
-    """Its name."""
-    networks: list[nn.Module]
-    """The networks in it."""
-    run: Callable[[], Any]
-    """A pass of it."""
-    plain: Callable[[], Any] | None = None
-    """A pass of diffusers' bare network, of the same type and on the same input; None where there is none."""
 
 
 class Cost(NamedTuple):
@@ -67,20 +54,22 @@ class Cost(NamedTuple):
     """Median over pairs of passes, one after the other, of their times: this over the bare network."""
     memory: int | None
     """Peak memory in bytes while it ran: the device's allocations, or all of the process on a CPU; None if unknown."""
+    per_t: bool
+    """Whether every further t takes it again."""
 
 
-def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int | None = None) -> Iterator[Cost]:
+def measure(works: list[Part], device: torch.device, warmup: int, repeats: int | None = None) -> Iterator[Cost]:
     """Measure parts of a model one by one, in turns with the bare networks.
 
     Args:
-        parts: The parts, as `works` lists them.
+        works: The parts, as `parts` lists them.
         device: Where they compute.
         warmup: Passes of each part before anything is measured; whole restorations, whose parts ran before, have none.
         repeats: Measured passes of each part. None makes up to `PASSES`, and after `ENOUGH` seconds no more than a
             ratio needs; passes that take as long are not warmed up, and of whole restorations only the first is made.
     """
     slow = False
-    for part, networks, run, plain in parts:
+    for part, networks, run, plain, per_t in works:
         if slow and repeats is None:
             return
         least, pairs, memory = 1 if plain is None else 2, [], 0
@@ -109,6 +98,7 @@ def measure(parts: list[Work], device: torch.device, warmup: int, repeats: int |
             statistics.median(theirs) if theirs else None,
             statistics.median(own / bare for own, bare in zip(ours, theirs, strict=True)) if theirs else None,
             memory or None,
+            per_t,
         )
         slow = part.startswith(WHOLE) and ours[0] > ENOUGH
 
@@ -121,95 +111,27 @@ def _timed(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def works(restorer: Restorer, lq: Tensor) -> list[Work]:
+def parts(restorer: Restorer, lq: Tensor) -> list[Part]:
     """The parts of a model on inputs as they are in a restoration, then whole restorations.
 
     Args:
         restorer: The model.
         lq: Low-quality images in [0, 1], shape (B, 3, h, w).
     """
-    student, model = restorer.student, restorer.model
     images = lq.to(restorer.device)
 
-    def within(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            seed = restorer.seed if student.sample_latent else None
-            with torch.no_grad(), inference_precision(restorer.device, torch.float32, seed):
-                return work()
+    @torch.no_grad()
+    def within(work: Callable[[], Any]) -> Any:
+        with restorer.computing():
+            return work()
 
-        return run
-
-    start = within(lambda: student.start(images))()
-    latent = within(lambda: student.latent(images, start))()
-    codec, unet = student.codec, student.unet
-    prompt = student.prompt(images)
-    zero = torch.zeros(len(images), device=restorer.device)
-    encode, decode = _bare_codec(codec, student.upsample(images), latent)
-    parts = [
-        Work("encode z_L = E(up(x))", codec.halves()[0] or [codec], within(lambda: student.start(images)), encode),
-        Work(
-            "student's UNet",
-            [unet],
-            within(lambda: student.latent(images, start)),
-            _bare_unet(unet, start, zero + student.timestep, prompt),
-        ),
-    ]
-    if isinstance(model, TradeOff):
-        if model.z0_source == "reencode":
-            again = within(lambda: student.encode(student.decode(latent).clamp(0.0, 1.0)))
-            parts.append(Work("decode and encode z_0", [codec], again))
-        velocity = within(lambda: model.velocity(latent, zero, prompt, start))
-        bare = _bare_unet(model.velocity.unet, latent, zero, prompt)
-        parts.append(Work("velocity field's UNet", [model.velocity.unet], velocity, bare))
-    parts.append(Work("decode", codec.halves()[1] or [codec], within(lambda: student.decode(latent)), decode))
+    single: list[Part] = within(lambda: restorer.model.parts(images))
+    found = [part._replace(run=partial(within, part.run)) for part in single]
     for count in CONTROLS if restorer.controllable else (1,):
         controls = [index / max(count - 1, 1) for index in range(count)]
         name = f"{WHOLE}, {count} value{'s' * (count > 1)} of t"
-        parts.append(Work(name, [model], partial(restorer, images, controls)))
-    return parts
-
-
-def _bare_unet(unet: nn.Module, latent: Tensor, timestep: Tensor, prompt: Tensor | None) -> Callable[[], Any] | None:
-    """A pass of diffusers' own UNet with the same weights."""
-    if not isinstance(unet, UNet2DConditionModel):
-        return None
-    bare, dtype = _bare(unet), unet.dtype
-    shown, words = latent.to(dtype), None if prompt is None else prompt.to(dtype)
-
-    @torch.no_grad()
-    def run() -> Tensor:
-        output: Tensor = bare(shown, timestep, words).sample
-        return output
-
-    return run
-
-
-def _bare_codec(codec: LatentCodec, image: Tensor, latent: Tensor) -> tuple[Callable[[], Any] | None, ...]:
-    """An encoding and a decoding by diffusers' own autoencoder with the same weights."""
-    if not isinstance(codec, KLCodec):
-        return None, None
-    bare = _bare(codec.autoencoder)
-    shown, code = in_its_type(bare.encoder, image), in_its_type(bare.decoder, latent / bare.config.scaling_factor)
-
-    @torch.no_grad()
-    def encode() -> Tensor:
-        latent: Tensor = bare.encode(shown).latent_dist.mode()
-        return latent
-
-    @torch.no_grad()
-    def decode() -> Tensor:
-        image: Tensor = bare.decode(code).sample
-        return image
-
-    return encode, decode
-
-
-def _bare(network: Any) -> Any:
-    """A network of diffusers as its configuration describes it, over the same weights."""
-    with torch.device("meta"):
-        bare = type(network).from_config(network.config)
-    bare.load_state_dict(network.state_dict(), assign=True)
-    return bare.eval()
+        found.append(Part(name, [restorer.model], partial(restorer, images, controls)))
+    return found
 
 
 class Difference(NamedTuple):
@@ -246,8 +168,10 @@ def points(restorer: Restorer, lq: Tensor) -> Points:
         lq: Low-quality images in [0, 1], shape (B, 3, h, w).
     """
     path = restorer.trajectory(lq)
-    ends = [path.z_0] if path.velocity is None else [path.z_0, path.z_0 + path.velocity]
-    return [(latent.cpu(), restorer.decode(path, float(t)).cpu()) for t, latent in enumerate(ends)]
+    controls = [0.0, 1.0] if restorer.controllable else [0.0]
+    with torch.no_grad(), restorer.computing():
+        latents = [restorer.model.latent_at(path.state, t) for t in controls]
+    return [(latent.cpu(), restorer.decode(path, t).cpu()) for t, latent in zip(controls, latents, strict=True)]
 
 
 def generated_model() -> TradeOff:

@@ -17,12 +17,12 @@ from ctsr_lightning.images import InterpolationMode, quantize, upsample
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.losses.score_distillation import variational_score_distillation
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.guidance import Guidance
 from ctsr_lightning.networks.lora import LoRA, add_unet_adapters
 from ctsr_lightning.networks.sharing import refuse_shared
-from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers.base import Teacher
 
@@ -227,7 +227,7 @@ class OneStepTraining(CacheableTraining):
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore in one step."""
-        return self.student.restore(lq, keys)
+        return self.student.restore(lq, keys=keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The target's pictures, if there is one."""

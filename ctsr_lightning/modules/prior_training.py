@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.parametrization import at_least_float32, training_target
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.student import OneStepStudent
 
 
 class PriorTraining(RestorationModule):
@@ -44,4 +44,4 @@ class PriorTraining(RestorationModule):
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restoration by the prior before any distillation."""
-        return self.student.restore(lq, keys)
+        return self.student.restore(lq, keys=keys)

@@ -14,9 +14,9 @@ from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.schedule import PAPER_TIMESTEPS
 from ctsr_lightning.losses import score_distillation
 from ctsr_lightning.losses.reconstruction import Reconstruction
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.modules.noise_errors import BANDS, noise_errors
-from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.teachers.base import Gradient, Teacher
 
 _log: Final = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class CTSRStage1(RestorationModule):
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """S(x_LR)."""
-        return self.student.restore(lq, keys)
+        return self.student.restore(lq, keys=keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """Both teachers' restorations."""

@@ -14,10 +14,10 @@ from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.diffusion.flow import interpolate
 from ctsr_lightning.losses import reconstruction
 from ctsr_lightning.losses.flow import velocity_matching
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.modules.cacheable import CacheableTraining
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff, Z0Source
 from ctsr_lightning.networks.velocity import VelocityField, VelocityStart
 from ctsr_lightning.teachers.base import Teacher
 

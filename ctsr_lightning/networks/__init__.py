@@ -1,4 +1,4 @@
-"""Networks: the student, its adapters, the velocity field, the networks of the teachers."""
+"""Networks: denoisers, their adapters, the velocity field, the networks of the teachers."""
 
 from ctsr_lightning.networks.expert_network import ExpertNetwork, read_expert
 from ctsr_lightning.networks.flow_network import FlowNetwork
@@ -8,9 +8,7 @@ from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.networks.nano import nano_unet
 from ctsr_lightning.networks.published_resshift import PublishedResShift, load_resshift, load_sinsr
 from ctsr_lightning.networks.stable_diffusion import load_autoencoder, load_unet
-from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.swin_unet import SwinUNet
-from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField
 
 __all__ = (
@@ -19,10 +17,8 @@ __all__ = (
     "Frozen",
     "LatentResShift",
     "LoRA",
-    "OneStepStudent",
     "PublishedResShift",
     "SwinUNet",
-    "TradeOff",
     "VelocityField",
     "load_autoencoder",
     "load_resshift",

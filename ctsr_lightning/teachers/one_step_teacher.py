@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import to_noise
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.guidance import Guidance
 from ctsr_lightning.networks.lora import without_adapters
-from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
 
@@ -89,7 +89,7 @@ class OneStepTeacher(Teacher):
     @torch.no_grad()
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Restore in one step."""
-        return self.frozen.network.restore(lq, keys)
+        return self.frozen.network.restore(lq, keys=keys)
 
 
 def _checked(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:

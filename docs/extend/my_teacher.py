@@ -8,8 +8,8 @@ from torch import Tensor
 from ctsr_lightning.codecs.codec import LatentCodec, unit_to_signed
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.diffusion.parametrization import noise_from_clean
+from ctsr_lightning.images import upsample
 from ctsr_lightning.networks.frozen import Frozen
-from ctsr_lightning.networks.student import upsample
 from ctsr_lightning.teachers.base import Gradient, Teacher, TeacherTargets, latent_space_targets
 
 

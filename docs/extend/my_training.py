@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from ctsr_lightning.batch import Batch
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.student import OneStepStudent
 
 
 class CharbonnierTraining(RestorationModule):
@@ -31,4 +31,4 @@ class CharbonnierTraining(RestorationModule):
 
     def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """What validation, pictures and `ctsr predict` show."""
-        return self.student.restore(lq, keys)
+        return self.student.restore(lq, keys=keys)

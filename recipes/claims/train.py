@@ -215,10 +215,11 @@ class ExperimentTrainer:
             restorer, experts = Restorer.from_pretrained(weights, self.torch_device), {}
             controls = CONTROLS if restorer.controllable else CONTROLS[:1]
             if experiment.key in {STAGE_2, FULL}:  # S_1 takes the place of T_r
-                s_1 = Expert(OneStepTeacher(restorer.student), self.torch_device)
+                stage_2: Any = restorer.model
+                s_1 = Expert(OneStepTeacher(stage_2.student), self.torch_device)
                 experts = {FAITHFUL: self._experts()[FAITHFUL], REALISTIC: s_1}
             methods = Methods(restorer, controls, experts, CONTROLS[1:-1], bicubic=False)
-        factor = self._restorer.student.codec.factor
+        factor = self._restorer.model.codec.factor
         metrics, _ = build_metrics(["psnr_y", self.distance.name, GRID], skip_unavailable=False, grid_factor=factor)
         measured = Measurements(metrics, self.torch_device)
         measure_methods(methods, self._batches, measured)

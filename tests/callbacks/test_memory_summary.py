@@ -18,8 +18,9 @@ from ctsr_lightning.callbacks.memory import HEADER, as_text, components, table
 from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.inference.devices import peak_memory
 from ctsr_lightning.losses.reconstruction import Reconstruction
+from ctsr_lightning.models import OneStepStudent
 from ctsr_lightning.modules import CTSRStage1, CTSRStage2, OneStepTraining
-from ctsr_lightning.networks import LoRA, OneStepStudent, VelocityField
+from ctsr_lightning.networks import LoRA, VelocityField
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.sharing import share
 from ctsr_lightning.teachers import OneStepTeacher

@@ -11,9 +11,9 @@ import yaml
 from safetensors.torch import save_file
 
 from ctsr_lightning.codecs.codec import NanoCodec
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.student import OneStepStudent
 from ctsr_lightning.networks.velocity import VelocityField
 
 UNET = {
@@ -42,7 +42,7 @@ def write_checkpoint(path: Path, *, controllable: bool) -> Path:
         state = {f"velocity.{k}": v for k, v in velocity.state_dict().items()}
     else:
         state = {f"student.{k}": v for k, v in unet.items()}
-    config["student"] = {"class_path": "ctsr_lightning.networks.student.OneStepStudent", "init_args": init_args}
+    config["student"] = {"class_path": "ctsr_lightning.models.student.OneStepStudent", "init_args": init_args}
     torch.save({"state_dict": state, "hyper_parameters": config}, path)
     return path
 

@@ -12,8 +12,9 @@ import torch
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.options import load_restorer
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.inference.timing import generated_model, works
-from ctsr_lightning.networks import LoRA, TradeOff
+from ctsr_lightning.inference.timing import generated_model, parts
+from ctsr_lightning.models import TradeOff
+from ctsr_lightning.networks import LoRA
 from helpers import tiny
 
 PARTS = ["encode z_L = E(up(x))", "student's UNet", "velocity field's UNet", "decode"]
@@ -33,6 +34,7 @@ def test_a_checkpoint_part_by_part(stage2: str, tmp_path: Path, capsys: pytest.C
     for part in record["parts"]:
         assert part["seconds"] >= part["fastest"] > 0
         assert part["passes"] == 2
+        assert part["per_t"] == (part["part"] == "decode")
         assert part["dtype"] == "float32"
         assert (part["ratio"] is not None) == ("UNet" in part["part"])  # the nano codec is none of diffusers'
         assert part["memory"] is None or part["memory"] > 2**20
@@ -65,11 +67,10 @@ def test_the_shipped_model_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_work_is_that_of_a_restoration(stage2: str) -> None:
     restorer = Restorer.from_pretrained(stage2, "cpu", tile=0)
     lq = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    by_name = {work.part: work.run for work in works(restorer, lq)}
+    by_name = {work.name: work.run for work in parts(restorer, lq)}
     z_0, velocity = by_name["student's UNet"](), by_name["velocity field's UNet"]()
     trajectory = restorer.trajectory(lq)
-    assert torch.equal(z_0, trajectory.z_0)
-    torch.testing.assert_close(velocity, trajectory.velocity)
+    torch.testing.assert_close(torch.cat([z_0, velocity], dim=1), trajectory.state)
     assert torch.equal(by_name["decode"]().clamp(0, 1), restorer.decode(trajectory, 0.0))
     assert len(by_name[WHOLE[2]]()) == 6
 
@@ -81,8 +82,8 @@ def test_the_bare_networks_compute_the_same(dtype: torch.dtype) -> None:
     restorer = Restorer(
         TradeOff(student, tiny.velocity(unet=tiny.prompted_unet(), lora=LoRA(), awake=True)), "cpu", dtype
     )
-    student, lq = restorer.student, torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    plain = {work.part: work.plain() for work in works(restorer, lq) if work.plain is not None}
+    student, lq = restorer.model.student, torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = {work.name: work.plain() for work in parts(restorer, lq) if work.plain is not None}
     assert list(plain) == PARTS
     start = student.start(lq)
     assert torch.equal(plain[PARTS[0]].float() * 0.18215, start)
@@ -100,8 +101,8 @@ def test_slow_parts_are_measured_no_longer_than_needed(
     monkeypatch.setattr("ctsr_lightning.inference.timing.ENOUGH", 0.0)  # as at full size on a CPU
     words = ["--size", "8", "--device", "cpu", "--checkpoint", stage2, "--output", str(tmp_path / "cost.json")]
     main(["benchmark", *words])
-    parts = json.loads((tmp_path / "cost.json").read_text())["parts"]
-    assert {part["part"]: part["passes"] for part in parts} == {
+    costs = json.loads((tmp_path / "cost.json").read_text())["parts"]
+    assert {cost["part"]: cost["passes"] for cost in costs} == {
         PARTS[0]: 1, PARTS[1]: 2, PARTS[2]: 2, PARTS[3]: 1, WHOLE[0]: 1,
     }  # fmt: skip
 
@@ -121,8 +122,8 @@ def test_an_emulated_type_is_named(
 def test_full_size_has_the_published_parameters() -> None:
     with torch.device("meta"):
         model = generated_model()
-    parts = (model.student.unet, model.student.codec, model.velocity, model)
-    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    networks = (model.student.unet, model.student.codec, model.velocity, model)
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
     unet, codec, head = 865_910_724 + 4_055_712, 83_653_863 + 369_356, 20  # base and adapters
     own = (
         4_055_712 + 320 * 4 * 9 + 320 + head

@@ -16,8 +16,9 @@ from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.cli import main
 from ctsr_lightning.codecs import NanoCodec
 from ctsr_lightning.commands.cache import option_words
-from ctsr_lightning.networks import LatentResShift, OneStepStudent, nano_unet
-from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
+from ctsr_lightning.networks import LatentResShift, nano_unet
 from ctsr_lightning.share import Share, own_device, own_share
 from ctsr_lightning.teachers import ResShiftTeacher
 from ctsr_lightning.training import INTERRUPTED

@@ -381,7 +381,7 @@ class TestModels:
     def test_stability_of_a_sampled_encoding_is_not_zero(self) -> None:
         from ctsr_lightning.batch import Batch
         from ctsr_lightning.codecs import KLCodec
-        from ctsr_lightning.networks import OneStepStudent
+        from ctsr_lightning.models import OneStepStudent
         from helpers import tiny
 
         batch = Batch(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 32, 32), ["x"])

@@ -108,7 +108,7 @@ def test_a_model_is_measured_by_its_own_factor(stage2: str, capsys: pytest.Captu
     assert "grid_energy" not in written("summary.json")
     run("evaluate", "lq", "gt", "--checkpoint", stage2, "--device", "cpu", "--control", "0,1")
     restorer = Restorer.from_pretrained(stage2, "cpu")
-    metric = GridEnergy(restorer.student.codec.factor)
+    metric = GridEnergy(restorer.model.codec.factor)
     for key in KEYS:
         metric.update(restorer(read_image(f"lq/{key}.png")[None], 1.0), read_image(f"gt/{key}.png")[None])
     summary = written("summary.json")

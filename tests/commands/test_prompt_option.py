@@ -17,7 +17,8 @@ from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.images import read_image, read_record, write_image
 from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import OneStepStudent, VelocityField, load_autoencoder, load_unet
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.networks import VelocityField, load_autoencoder, load_unet
 from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.prompts import CaptionPrompt, TextPrompt
 from helpers.config_runs import write_base
@@ -123,8 +124,8 @@ def test_a_text_takes_the_place_of_the_training_s_captions(
     upscale(captioned, "--prompt", "a a")
     assert torch.equal(image("one"), image("two"))
     restorer = Restorer.from_pretrained(captioned, "cpu", prompt="a a")
-    assert isinstance(restorer.student.prompt, TextPrompt)
-    assert torch.equal(restorer.student.prompt.embedding, TextPrompt(base, "a a").embedding)
+    assert isinstance(restorer.model.student.prompt, TextPrompt)
+    assert torch.equal(restorer.model.student.prompt.embedding, TextPrompt(base, "a a").embedding)
     expected = restorer(read_image("lq/one.png"), 1.0)
     assert torch.allclose(image("one"), expected, atol=1 / 255)
     other = Restorer.from_pretrained(captioned, "cpu", prompt="")(read_image("lq/one.png"), 1.0)

@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_builds_strictly_and_equations_lead_to_their_functions(site: Path) -> None:
     method = Text(site / "method" / "index.html")
     assert "../api/losses/#ctsr_lightning.losses.score_distillation.align" in method.links
-    assert "../api/networks/#ctsr_lightning.networks.tradeoff.TradeOff.decode" in method.links
+    assert "../api/models/#ctsr_lightning.models.tradeoff.TradeOff.latent_at" in method.links
     assert all(rf"\tag{{{number}}}" in method.text for number in range(1, 7))
     assert "[ctsr_lightning" not in method.text  # a reference that was not resolved stays as it was written
     extend = Text(site / "extend" / "index.html")

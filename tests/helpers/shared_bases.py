@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctsr_lightning.codecs import KLCodec
+from ctsr_lightning.models import OneStepStudent
 from ctsr_lightning.modules import CTSRStage1
-from ctsr_lightning.networks import LoRA, OneStepStudent, VelocityField, load_autoencoder, load_unet
+from ctsr_lightning.networks import LoRA, VelocityField, load_autoencoder, load_unet
 from ctsr_lightning.teachers import OneStepTeacher
 from helpers import tiny
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ctsr_lightning.codecs.codec import NanoCodec
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.student import OneStepStudent
 
 
 def make_student(scale: int = 4) -> OneStepStudent:

@@ -19,7 +19,8 @@ from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.networks import FlowNetwork, LatentResShift, LoRA, OneStepStudent, VelocityField, nano_unet
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.networks import FlowNetwork, LatentResShift, LoRA, VelocityField, nano_unet
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
 from ctsr_lightning.teachers.base import latent_space_targets

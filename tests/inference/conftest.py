@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField
 from helpers.small_students import make_student
 

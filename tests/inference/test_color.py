@@ -12,7 +12,7 @@ from scipy import ndimage
 from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.color import FLAT, match_adain, match_wavelet
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.models.tradeoff import TradeOff
 from helpers.small_students import make_student
 
 Match = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -203,7 +203,7 @@ def tradeoff_decode(restorer: Restorer, lq: torch.Tensor) -> torch.Tensor:
     assert isinstance(restorer.model, TradeOff)
     trajectory = restorer.trajectory(lq)
     with torch.no_grad():
-        image = restorer.model.decode(trajectory.z_0, trajectory.velocity, 0.5)
+        image = restorer.model.at(trajectory.state, 0.5)
     return image[..., : trajectory.size[0], : trajectory.size[1]]
 
 

@@ -15,8 +15,8 @@ import yaml
 from ctsr_lightning.images import write_image
 from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
 from ctsr_lightning.training import training_cli
 from ctsr_lightning.weights.reading import averages
 

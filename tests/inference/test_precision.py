@@ -11,7 +11,8 @@ from torch import nn
 
 from ctsr_lightning.inference.precision import for_inference
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import LoRA, OneStepStudent, TradeOff
+from ctsr_lightning.models import OneStepStudent, TradeOff
+from ctsr_lightning.networks import LoRA
 from ctsr_lightning.networks.lora import adapters_of, merged
 from ctsr_lightning.networks.sharing import share
 from helpers import tiny
@@ -37,8 +38,7 @@ def test_merged_is_the_same_function(z0_source: str) -> None:
     ready, lq = for_inference(model, torch.float64), photo().double()
     assert not adapters_of(ready)
     assert adapters_of(model.student.unet)
-    for found, expected in zip(ready.endpoints(lq), model.endpoints(lq), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ready.shared(lq), model.shared(lq), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ready.student.encode(lq), model.student.encode(lq), rtol=0, atol=0)  # E without adapters
 
 
@@ -56,12 +56,13 @@ def test_the_model_stays_as_it_is() -> None:
 
 def test_types_of_the_networks() -> None:
     half, brain = (Restorer(full_size_layout(), "cpu", dtype) for dtype in (torch.float16, torch.bfloat16))
-    assert types(half.student.unet) == types(half.student.codec) == types(half.model.velocity.unet) == {torch.float16}
-    encoder, decoder = brain.student.codec.halves()
-    assert types(brain.student.unet) | types(encoder[0]) == {torch.float32}  # what t = 999 amplifies
+    networks = (half.model.student.unet, half.model.codec, half.model.velocity.unet)
+    assert [types(network) for network in networks] == [{torch.float16}] * 3
+    encoder, decoder = brain.model.codec.halves()
+    assert types(brain.model.student.unet) | types(encoder[0]) == {torch.float32}  # what t = 999 amplifies
     assert types(brain.model.velocity.unet) == types(decoder[0]) == {torch.bfloat16}
     early = Restorer(full_size_layout(timestep=250), "cpu", torch.bfloat16)
-    assert types(early.student.unet) == types(early.student.codec) == {torch.bfloat16}
+    assert types(early.model.student.unet) == types(early.model.codec) == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 50.0), (torch.bfloat16, 38.0)])
@@ -78,8 +79,8 @@ def test_a_codec_of_unknown_halves_stays_in_float32() -> None:
     student = tiny.student()
     student.codec.halves = lambda: ([], [])  # as of a class that says nothing
     restorer = Restorer(student, "cpu", torch.float16)
-    assert types(restorer.student.codec) == {torch.float32}
-    assert types(restorer.student.unet) == {torch.float16}
+    assert types(restorer.model.codec) == {torch.float32}
+    assert types(restorer.model.unet) == {torch.float16}
     assert restorer(photo()[0]).dtype == torch.float32
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.restorer import RestorationError, Restorer
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
 from helpers.small_students import make_student
 
 
@@ -47,8 +47,8 @@ def test_control_zero_is_stage_one(tradeoff: TradeOff) -> None:
 
 def test_a_list_shares_one_pass(tradeoff: TradeOff, monkeypatch: pytest.MonkeyPatch) -> None:
     restorer, lq, calls = Restorer(tradeoff, "cpu"), photo(8, 8), []
-    endpoints = restorer.model.endpoints
-    monkeypatch.setattr(restorer.model, "endpoints", lambda x, keys: calls.append(1) or endpoints(x, keys))
+    shared = restorer.model.shared
+    monkeypatch.setattr(restorer.model, "shared", lambda x, keys: calls.append(1) or shared(x, keys))
     low, high = restorer(lq, [0.0, 1.0])
     assert len(calls) == 1
     assert torch.equal(low, restorer(lq, 0.0))

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 import ctsr_lightning as ctsr
 from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.inference.loading import load_model, load_teachers
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.student import OneStepStudent
 
 UNET = {"class_path": "ctsr_lightning.networks.nano_unet", "init_args": {"latent_channels": 8, "widths": [8, 16]}}
 CODEC = {"class_path": "NanoCodec", "init_args": {"channels": 8, "width": 8}}

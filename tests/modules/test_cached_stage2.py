@@ -13,10 +13,10 @@ from ctsr_lightning.cache import CachedPrompt, CachedTeacher
 from ctsr_lightning.cache.fill import CacheFiller
 from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import quantize
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
 from ctsr_lightning.modules import CTSRStage2
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.networks import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.prompts import FixedPrompt
 from ctsr_lightning.teachers import ResShiftTeacher
 from helpers import tiny

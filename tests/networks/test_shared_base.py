@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.models.student import load_student_weights
 from ctsr_lightning.modules import CodecTraining, OneStepTraining
 from ctsr_lightning.networks import (
     Frozen,
     LoRA,
-    OneStepStudent,
     VelocityField,
     load_autoencoder,
     load_unet,
@@ -24,7 +25,6 @@ from ctsr_lightning.networks import (
 )
 from ctsr_lightning.networks.lora import without_adapters
 from ctsr_lightning.networks.sharing import shared_weights
-from ctsr_lightning.networks.student import load_student_weights
 from helpers import shared_bases, tiny
 from helpers.ldm_layout import toy_networks, whole_model, write_model
 

@@ -13,8 +13,9 @@ from ctsr_lightning.callbacks.memory import components
 from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.losses.flow import velocity_matching
+from ctsr_lightning.models import OneStepStudent
 from ctsr_lightning.modules.draws import Draws
-from ctsr_lightning.networks import Frozen, LoRA, OneStepStudent, VelocityField
+from ctsr_lightning.networks import Frozen, LoRA, VelocityField
 from ctsr_lightning.networks.lora import adapters_off, add_named_adapter, add_unet_adapters
 from ctsr_lightning.networks.sharing import share
 from ctsr_lightning.teachers import OneStepTeacher

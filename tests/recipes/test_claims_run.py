@@ -24,7 +24,8 @@ from ctsr_lightning.evaluation.setup import benchmark_data
 from ctsr_lightning.images import image_size, write_image
 from ctsr_lightning.inference.loading import load_teachers
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks import LatentResShift, OneStepStudent, nano_unet
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.networks import LatentResShift, nano_unet
 from recipes.__main__ import main
 from recipes.claims import experiments as plan
 from recipes.claims.experiments import Experiment, read_config, read_loss_settings

@@ -17,7 +17,7 @@ from ctsr_lightning.cache.store import OutputCache
 from ctsr_lightning.images import quantize, write_image
 from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
-from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.models.student import OneStepStudent
 from helpers import tiny_experts
 from recipes.__main__ import main
 from recipes.chain import CHAIN

@@ -9,9 +9,9 @@ import torch
 
 from ctsr_lightning.codecs.codec import NanoCodec
 from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.models.tradeoff import TradeOff
 from ctsr_lightning.networks.nano import nano_unet
-from ctsr_lightning.networks.student import OneStepStudent
-from ctsr_lightning.networks.tradeoff import TradeOff
 from ctsr_lightning.networks.velocity import VelocityField
 
 

@@ -13,7 +13,7 @@ from ctsr_lightning.cache import CachedTeacher
 from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.diffusion.noising import add_noise
-from ctsr_lightning.networks import OneStepStudent
+from ctsr_lightning.models import OneStepStudent
 from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResShiftTeacher, Teacher
 from ctsr_lightning.teachers.base import through_identity
 from helpers import tiny, tiny_experts, tiny_resshift

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from ctsr_lightning.codecs import KLCodec
-from ctsr_lightning.networks import LoRA, OneStepStudent
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.models.student import load_student_weights
+from ctsr_lightning.networks import LoRA
 from ctsr_lightning.networks.lora import adapters_of
-from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.weights.one_step_files import MERGED_OSEDIFF, OSEDIFF, find_format
 from helpers import adapter_files, tiny

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from ctsr_lightning.codecs import KLCodec, NanoCodec
 from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
-from ctsr_lightning.networks import LoRA, OneStepStudent
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.models.student import load_student_weights
+from ctsr_lightning.networks import LoRA
 from ctsr_lightning.networks.lora import adapters_of
-from ctsr_lightning.networks.student import load_student_weights
 from ctsr_lightning.teachers import OneStepTeacher
 from ctsr_lightning.weights.one_step_files import OSEDIFF, PISA, find_format
 from helpers import adapter_files, tiny

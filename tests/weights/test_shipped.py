@@ -16,7 +16,7 @@ from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import psnr_y
 from ctsr_lightning.metrics.texture import TextureDistance
-from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.weights.shipped import shipped_folder, shipped_model
 
 

@@ -14,8 +14,18 @@ from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_sig
 from ctsr_lightning.diffusion.parametrization import Prediction, at_least_float32, to_clean, to_noise
 from ctsr_lightning.diffusion.schedule import NoiseSchedule
 from ctsr_lightning.images import upsample
+from ctsr_lightning.models.parts import Part, bare_codec, bare_unet
+from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel
 from ctsr_lightning.networks.denoiser import run_unet
-from ctsr_lightning.networks.lora import LoRA, adapters_of, adapters_off, add_encoder_adapters, add_unet_adapters
+from ctsr_lightning.networks.lora import (
+    LoRA,
+    adapters_of,
+    adapters_off,
+    add_encoder_adapters,
+    add_unet_adapters,
+    merged,
+    without_adapters,
+)
 from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
 from ctsr_lightning.prompts.base import NoPrompt, Prompt
 from ctsr_lightning.weights.one_step_files import find_format, load_one_step_weights, wrong_entries_error
@@ -31,7 +41,7 @@ AMPLIFYING: Final = 4.0
 bfloat16's 1.3 % of ε would be a fifth of ẑ; float16, three bits finer, leaves 2 %."""
 
 
-class OneStepStudent(nn.Module):
+class OneStepStudent(RestorationModel):
     """S: a latent diffusion model that restores in one step (OSEDiff; CTSR Sec. 3.3).
 
     z_L = E(up(x_LR)); one UNet call at a fixed timestep; ẑ = (z_L - √(1-ᾱ) ε)/√ᾱ in float32; x̂ = D(ẑ). Where
@@ -113,6 +123,16 @@ class OneStepStudent(nn.Module):
         """Sides of the upsampled image must be multiples of this many pixels."""
         return int(self.codec.factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
 
+    @property
+    def control_kind(self) -> ControlKind:
+        """None: its only point is t = 0."""
+        return "none"
+
+    @property
+    def random(self) -> bool:
+        """Whether it samples its latent."""
+        return self.sample_latent
+
     def upsample(self, lq: Tensor) -> Tensor:
         """up(x_LR) in [-1, 1], shape (B, 3, scale * h, scale * w)."""
         return unit_to_signed(upsample(lq, self.scale))
@@ -183,9 +203,40 @@ class OneStepStudent(nn.Module):
         wide = next(self.unet.parameters()).dtype.itemsize >= torch.float32.itemsize
         return torch.autocast(kind, enabled=False) if coarse and self.amplifies and wide else nullcontext()
 
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """x̂ = D(ẑ), clipped to [0, 1]."""
-        return self.decode(self.latent(lq, keys=keys)).clamp(0.0, 1.0)
+    def shared(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
+        """ẑ."""
+        return self.latent(lq, keys=keys)
+
+    def latent_at(self, state: Tensor, control: float | Tensor) -> Tensor:
+        """ẑ, for t = 0."""
+        self.check_control(control)
+        return state
+
+    def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:
+        """Codec and UNet; what computes a step that `amplifies` stays in float32 in place of bfloat16."""
+        step = torch.float32 if dtype == torch.bfloat16 and self.amplifies else dtype
+        if adapters_of(self.codec):
+            self.base_codec = without_adapters(self.codec)
+        self.codec, self.unet = merged(self.codec), merged(self.unet)
+        codecs = [self.codec] if self.base_codec is None else [self.codec, self.base_codec]
+        encoders, decoders = zip(*(codec.halves() for codec in codecs), strict=True)
+        networks = [(part, dtype) for decoder in decoders for part in decoder]
+        return [(self.unet, step), *((part, step) for encoder in encoders for part in encoder), *networks]
+
+    @torch.no_grad()
+    def parts(self, lq: Tensor) -> list[Part]:
+        """Encoder, UNet and decoder."""
+        start = self.start(lq)
+        latent = self.latent(lq, start)
+        timestep = torch.full((len(lq),), float(self.timestep), device=lq.device)
+        encoder, decoder = self.codec.halves()
+        encode, decode = bare_codec(self.codec, self.upsample(lq), latent)
+        unet = bare_unet(self.unet, start, timestep, self.prompt(lq))
+        return [
+            Part("encode z_L = E(up(x))", encoder or [self.codec], lambda: self.start(lq), encode),
+            Part("student's UNet", [self.unet], lambda: self.latent(lq, start), unet),
+            Part("decode", decoder or [self.codec], lambda: self.decode(latent), decode, per_t=True),
+        ]
 
 
 def load_student_weights(student: OneStepStudent, path: str | Path) -> None:

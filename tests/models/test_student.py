@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from ctsr_lightning.codecs import KLCodec
-from ctsr_lightning.networks import LoRA, OneStepStudent
+from ctsr_lightning.models import OneStepStudent
+from ctsr_lightning.networks import LoRA
 from ctsr_lightning.prompts import FixedPrompt
 from helpers import tiny
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ctsr_lightning.networks import LoRA, TradeOff
+from ctsr_lightning.models import TradeOff
+from ctsr_lightning.networks import LoRA
 from helpers import tiny
 
 SOURCES = ["latent", "reencode"]
@@ -12,6 +13,10 @@ SOURCES = ["latent", "reencode"]
 
 def tradeoff(*, awake=True, z0_source="latent", **options):
     return TradeOff(tiny.student(), tiny.velocity(3, awake=awake, **options), z0_source)
+
+
+def ends(model, lq):
+    return model.shared(lq).chunk(2, dim=1)
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def test_untrained_velocity_is_the_identity(lq, control):
 
 @pytest.mark.parametrize("options", [{"lora": LoRA()}, {"condition_on_lq": True}, {"gradient_checkpointing": True}])
 def test_untrained_velocity_is_zero_in_every_form(lq, options):
-    z_0, velocity = tradeoff(awake=False, **options).endpoints(lq)
+    z_0, velocity = ends(tradeoff(awake=False, **options), lq)
     assert torch.equal(velocity, torch.zeros_like(z_0))
 
 
@@ -40,14 +45,14 @@ def test_realness_end_is_stage_one_bit_for_bit(lq):
 
 def test_reencoded_start_is_the_papers(lq):
     model = tradeoff(z0_source="reencode")
-    z_0, _ = model.endpoints(lq)
+    z_0, _ = ends(model, lq)
     assert torch.equal(z_0, model.student.codec.encode(2 * model.student.restore(lq) - 1))
 
 
 @pytest.mark.parametrize("z0_source", SOURCES)
 def test_velocity_is_asked_at_the_start_at_time_zero(lq, z0_source):
     model = tradeoff(z0_source=z0_source)
-    z_0, velocity = model.endpoints(lq)
+    z_0, velocity = ends(model, lq)
     field = model.velocity
     assert torch.equal(velocity, field.head(field.unet(z_0, torch.zeros(2), None).sample))
 
@@ -56,7 +61,7 @@ def test_velocity_is_asked_at_the_start_at_time_zero(lq, z0_source):
 @pytest.mark.parametrize("control", [0.0, 0.25, 1.0])
 def test_image_is_the_decoded_straight_line(lq, z0_source, control):
     model = tradeoff(z0_source=z0_source).double()
-    z_0, velocity = model.endpoints(lq.double())
+    z_0, velocity = ends(model, lq.double())
     expected = ((model.student.codec.decode(z_0 + control * velocity) + 1) / 2).clamp(0, 1)
     torch.testing.assert_close(model.restore(lq.double(), control), expected, rtol=0, atol=1e-12)
 
@@ -102,15 +107,15 @@ def test_map_moves_only_where_it_says():
 
 def test_map_is_averaged_over_the_pixels_of_a_latent(lq):
     model, control = tradeoff(), torch.rand(2, 1, 32, 32)
-    z_0, velocity = model.endpoints(lq)
+    z_0, velocity = ends(model, lq)
     t = control.reshape(2, 1, 8, 4, 8, 4).mean(dim=(3, 5))
     expected = model.student.decode(z_0 + t * velocity).clamp(0, 1)
-    torch.testing.assert_close(model.decode(z_0, velocity, control), expected)
+    torch.testing.assert_close(model.at(model.shared(lq), control), expected)
 
 
 def test_ramp_blends_from_one_end_to_the_other(lq):
     model = tradeoff()
-    z_0, velocity = model.endpoints(lq)
+    z_0, velocity = ends(model, lq)
     ramp = torch.linspace(0, 1, 32).expand(32, 32)
     moved = (model._control(ramp, z_0) * velocity) / velocity
     assert (moved[0, 0, 0].diff() > 0).all()
@@ -172,5 +177,5 @@ def test_velocity_weights_come_back(tmp_path):
 def test_map_is_averaged_like_average_pooling(lq):
     control = torch.rand(32, 32)
     model = tradeoff()
-    z_0, _ = model.endpoints(lq)
+    z_0, _ = ends(model, lq)
     torch.testing.assert_close(model._control(control, z_0), F.avg_pool2d(control[None, None], 4))

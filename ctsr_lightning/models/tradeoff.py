@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctsr_lightning.codecs.codec import LatentCodec
 from ctsr_lightning.control import check_range
-from ctsr_lightning.networks.student import OneStepStudent
+from ctsr_lightning.models.parts import Part, bare_unet
+from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel, extremes
+from ctsr_lightning.models.student import OneStepStudent
+from ctsr_lightning.networks.lora import merged
 from ctsr_lightning.networks.velocity import VelocityField
 
 Z0Source = Literal["latent", "reencode"]
 """Where z_0 comes from: ẑ before decoding, or the paper's E(S_1(x)) after it."""
 
 
-def extremes(control: float | Tensor) -> tuple[float, ...]:
-    """Smallest and largest value of t, or of a map of it: one wait for the device; nothing of an empty map.
-
-    Args:
-        control: t, or a map of it.
-    """
-    if not isinstance(control, Tensor):
-        return (float(control),)
-    low, high = torch.stack(control.detach().double().aminmax()).tolist() if control.numel() else (math.nan, math.nan)
-    return (low,) if low == high else (low, high)
-
-
-class TradeOff(nn.Module):
+class TradeOff(RestorationModel):
     """Stage 1's student and stage 2's velocity field: z(t) = z_0 + t v(z_0, 0, c), x(t) = D(z(t)) (Eq. 6).
 
     (z_0, v) do not depend on t, so a sweep costs one pass and then one decode per value.
@@ -48,9 +38,29 @@ class TradeOff(nn.Module):
         self.z0_source: Z0Source = z0_source
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> int:  # type: ignore[override]  # nobody sets it
         """The student's enlargement."""
         return self.student.scale
+
+    @property
+    def codec(self) -> LatentCodec:  # type: ignore[override]  # nobody sets it
+        """The student's codec."""
+        return self.student.codec
+
+    @property
+    def multiple(self) -> int:
+        """The student's."""
+        return self.student.multiple
+
+    @property
+    def control_kind(self) -> ControlKind:
+        """Maps as well: t is a factor of every latent's velocity."""
+        return "map"
+
+    @property
+    def random(self) -> bool:
+        """Whether the student samples its latent."""
+        return self.student.random
 
     @torch.no_grad()
     def start(self, lq: Tensor, keys: list[str] | None = None) -> tuple[Tensor, Tensor]:
@@ -63,52 +73,56 @@ class TradeOff(nn.Module):
         lq_latent = self.student.start(lq)
         latent = self.student.latent(lq, lq_latent, keys)
         if self.z0_source == "reencode":
-            latent = self.student.encode(self.student.decode(latent).clamp(0.0, 1.0))
+            latent = self._reencoded(self.student.decode(latent))
         return latent, lq_latent
 
     @torch.no_grad()
-    def endpoints(self, lq: Tensor, keys: list[str] | None = None) -> tuple[Tensor, Tensor]:
-        """(z_0, v(z_0, 0, c)), which no value of t changes.
-
-        Args:
-            lq: Low-quality images in [0, 1], shape (B, 3, h, w).
-            keys: Names of the images as in `Batch.key`, for prompts by name.
-        """
+    def shared(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
+        """z_0 and v(z_0, 0, c), shape (B, 2 C, h, w)."""
         z_0, lq_latent = self.start(lq, keys)
         zero = torch.zeros(lq.shape[0], device=lq.device, dtype=z_0.dtype)
-        return z_0, self.velocity(z_0, zero, self.student.prompt(lq, keys), lq_latent)
+        return torch.cat([z_0, self.velocity(z_0, zero, self.student.prompt(lq, keys), lq_latent)], dim=1)
 
     @torch.no_grad()
-    def decode(self, z_0: Tensor, velocity: Tensor, control: float | Tensor) -> Tensor:
-        """x(t) = D(z_0 + t v), clipped to [0, 1].
-
-        Args:
-            z_0: Start of the path, shape (B, C, h, w).
-            velocity: v(z_0, 0, c).
-            control: t in [0, 1], or a map of it in pixels of the output, shape (H, W), (B, H, W) or (B, 1, H, W).
+    def latent_at(self, state: Tensor, control: float | Tensor) -> Tensor:
+        """z(t) = z_0 + t v; a map is averaged over each latent's pixels.
 
         Raises:
             ValueError: If t leaves [0, 1] or the map's size is not the output's.
         """
+        z_0, velocity = state.chunk(2, dim=1)
         if not isinstance(control, Tensor) and control == 0.0:  # z_0 itself, whatever v is
-            return self.student.decode(z_0).clamp(0.0, 1.0)
-        return self.student.decode(z_0 + self._control(control, z_0) * velocity).clamp(0.0, 1.0)
+            return z_0
+        return z_0 + self._control(control, z_0) * velocity
 
-    def restore(self, lq: Tensor, control: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor:
-        """Restore at one t (or one map of t); arguments as in `endpoints` and `decode`."""
-        return self.decode(*self.endpoints(lq, keys), control)
+    def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:
+        """The student's networks, and the velocity's UNet."""
+        self.velocity.unet = merged(self.velocity.unet)
+        return [*self.student.prepare(dtype), (self.velocity.unet, dtype)]
 
-    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
-        """Restore at several t: one pass, one decode each."""
-        z_0, velocity = self.endpoints(lq, keys)
-        return [self.decode(z_0, velocity, control) for control in controls]
+    @torch.no_grad()
+    def parts(self, lq: Tensor) -> list[Part]:
+        """The student's parts, and the velocity field's."""
+        encode, unet, decode = self.student.parts(lq)
+        z_0, lq_latent = self.start(lq)
+        zero, prompt, field = torch.zeros(len(lq), device=lq.device), self.student.prompt(lq), self.velocity
+        bare = bare_unet(field.unet, z_0, zero, prompt)
+        parts = [encode, unet]
+        if self.z0_source == "reencode":
+            parts.append(Part("decode and encode z_0", [self.codec], lambda: self._reencoded(decode.run())))
+        velocity = Part("velocity field's UNet", [field.unet], lambda: field(z_0, zero, prompt, lq_latent), bare)
+        return [*parts, velocity, decode]
+
+    def _reencoded(self, image: Tensor) -> Tensor:
+        """E(x) of the student's image x, clipped to [0, 1]."""
+        return self.student.encode(image.clamp(0.0, 1.0))
 
     def _control(self, control: float | Tensor, latent: Tensor) -> float | Tensor:
         """Check t and bring a map to the latent's grid by averaging over each latent's pixels."""
         check_range(extremes(control))
         if not isinstance(control, Tensor) or control.dim() == 0:
             return control
-        factor = self.student.codec.factor
+        factor = self.codec.factor
         expected = (latent.shape[-2] * factor, latent.shape[-1] * factor)
         batch, leading = latent.shape[0], tuple(control.shape[:-2])
         if control.shape[-2:] != expected or leading not in {(), (1,), (batch,), (1, 1), (batch, 1)}:
