@@ -14,9 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from ctsr_lightning.teachers import FlowTeacher, Teacher
 from ctsr_lightning.training import INTERRUPTED, training_cli
 from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, QUIET, Events, ctsr, train_and_use, write_base
+from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, train_and_use, write_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -92,6 +93,21 @@ def test_both_train_and_are_measured(pair: tuple[str, Path, Path]) -> None:
         float((value - start[name.replace("student.", "network.")]).abs().max()) for name, value in weights.items()
     )
     assert 0.0 < change < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["nano", "latent"], indirect=True)  # the students of CTSR work on latents
+def test_a_flow_becomes_a_teacher_of_ctsr(pair: tuple[str, Path, Path]) -> None:
+    space, _, student = pair
+    sizes = {} if space == "nano" else {"block_out_channels": WIDTHS[space], **SMALL}
+    options = [word for name, value in sizes.items() for word in (f"--network.unet.{name}", value)]
+    teacher = build(Teacher, CONFIGS / "teacher" / f"{space}_flow.yaml", *options)
+    assert isinstance(teacher, FlowTeacher)
+    lq = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert teacher.restore(lq).shape == (1, 3, 64, 64)
+    trained = load_file(student.parent / Path(PAIRS[space][0]).name / "weights.safetensors")
+    weight = teacher.frozen.network.unet.conv_out.weight
+    assert torch.equal(weight, trained["network.unet.conv_out.weight"])
 
 
 @pytest.mark.slow
