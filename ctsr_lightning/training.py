@@ -33,11 +33,14 @@ MEASURING: Final = frozenset({"validate", "test"})
 
 PLUGIN_PACKAGES: Final = (
     *("cache", "callbacks", "codecs", "data", "degradation"),
-    *("metrics", "modules", "networks", "prompts", "teachers"),
+    *("metrics", "models", "modules", "networks", "prompts", "teachers"),
 )
 """Packages whose classes a configuration may name without their path."""
 
-SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")
+SCALED_PARTS: Final = (
+    *("", "student.init_args.", "network.init_args."),
+    *("student.init_args.network.init_args.", "teacher.init_args."),
+)
 """Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
 
 INITIAL: Final = "none"

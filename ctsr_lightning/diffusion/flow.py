@@ -143,7 +143,7 @@ class GaussianFlow(NamedTuple):
             condition: c.
             mean: m.
         """
-        t, start = expand(time, x), perturb(condition, torch.zeros_like(condition), self.sigma)
+        t, start = expand(time, x), math.sqrt(1.0 - self.sigma**2) * condition
         return mean - start + self.gain(t) * (x - (1.0 - t) * start - t * mean)
 
     def mean_velocity(self, x_0: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
@@ -155,5 +155,5 @@ class GaussianFlow(NamedTuple):
             condition: c.
             mean: m.
         """
-        start = perturb(condition, torch.zeros_like(condition), self.sigma)
+        start = math.sqrt(1.0 - self.sigma**2) * condition
         return mean - start + self.mean_gain(expand(time, x_0)) * ((x_0 - start) / self.sigma)
