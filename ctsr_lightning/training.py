@@ -37,7 +37,10 @@ PLUGIN_PACKAGES: Final = (
 )
 """Packages whose classes a configuration may name without their path."""
 
-SCALED_PARTS: Final = ("", "student.init_args.", "network.init_args.")
+SCALED_PARTS: Final = (
+    *("", "student.init_args.", "network.init_args."),
+    *("student.init_args.network.init_args.", "teacher.init_args."),
+)
 """Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
 
 INITIAL: Final = "none"

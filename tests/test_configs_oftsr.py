@@ -14,9 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ctsr_lightning.training import INTERRUPTED, training_cli
+from ctsr_lightning.teachers import FlowTeacher, Teacher
+from ctsr_lightning.training import INTERRUPTED, link_scale, training_cli
 from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, QUIET, Events, ctsr, train_and_use, write_base
+from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, train_and_use, write_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -41,7 +42,7 @@ def words(space: str, student: bool, steps: int = 2) -> list[str]:
     if space == "nano":
         return [*found, "--model.scheduler.total_steps", "9", "--model.scheduler.warmup_steps", "1"]
     sizes = {"block_out_channels": WIDTHS[space], **SMALL}
-    parts = ("student", "teacher") if student else ("network",)
+    parts = ("student.network", "teacher") if student else ("network",)
     return [*found, *(w for part in parts for k, v in sizes.items() for w in (f"--model.{part}.unet.{k}", v))]
 
 
@@ -88,10 +89,23 @@ def test_both_train_and_are_measured(pair: tuple[str, Path, Path]) -> None:
     weights = load_file(student / "weights.safetensors")
     assert {name.split(".")[0] for name in weights} == {"student"}
     start = load_file(teacher / "weights.safetensors")
-    change = max(
-        float((value - start[name.replace("student.", "network.")]).abs().max()) for name, value in weights.items()
-    )
+    change = max(float((value - start[name.removeprefix("student.")]).abs().max()) for name, value in weights.items())
     assert 0.0 < change < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", ["nano", "latent"], indirect=True)  # the students of CTSR work on latents
+def test_a_flow_becomes_a_teacher_of_ctsr(pair: tuple[str, Path, Path]) -> None:
+    space, _, student = pair
+    sizes = {} if space == "nano" else {"block_out_channels": WIDTHS[space], **SMALL}
+    options = [word for name, value in sizes.items() for word in (f"--network.unet.{name}", value)]
+    teacher = build(Teacher, CONFIGS / "teacher" / f"{space}_flow.yaml", *options)
+    assert isinstance(teacher, FlowTeacher)
+    lq = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert teacher.restore(lq).shape == (1, 3, 64, 64)
+    trained = load_file(student.parent / Path(PAIRS[space][0]).name / "weights.safetensors")
+    weight = teacher.frozen.network.unet.conv_out.weight
+    assert torch.equal(weight, trained["network.unet.conv_out.weight"])
 
 
 @pytest.mark.slow
@@ -123,7 +137,8 @@ def test_a_flow_is_distilled_as_it_was_trained(teacher: str, student: str, netwo
     assert built == trained
     assert file.endswith(f"/{Path(teacher).name}/weights.safetensors")
     arguments = written(student)["model"]["init_args"]
-    assert arguments["student"] == arguments["teacher"] == f"../network/{network}.yaml"
+    assert arguments["teacher"] == f"../network/{network}.yaml"
+    assert arguments["student"] == {"class_path": "OneStepFlow", "init_args": {"network": arguments["teacher"]}}
 
 
 @pytest.mark.parametrize("space", ["pixel", "latent"])
@@ -145,6 +160,21 @@ def test_full_size_is_the_paper(space: str) -> None:
         assert one["network"]["init_args"]["sigma"] == 0.2
         assert data["crop"] == 256
         assert data["batch_size"] * teacher["trainer"]["accumulate_grad_batches"] == 128
+
+
+def test_the_data_s_scale_is_that_of_both_networks(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Any] = []
+
+    def stop(config: Any) -> None:
+        link_scale(config)
+        parsed.append(config.model.init_args)
+        raise InterruptedError
+
+    monkeypatch.setattr("ctsr_lightning.training.link_scale", stop)
+    with pytest.raises(InterruptedError):
+        training_cli(["fit", "--config", str(CONFIGS / "nano" / "tunable_flow.yaml"), "--data.scale", "2"])
+    (found,) = parsed
+    assert found.student.init_args.network.init_args.scale == found.teacher.init_args.scale == 2
 
 
 def test_the_unet_in_pixels_is_the_paper_s_at_full_size(environment: Path) -> None:

@@ -48,6 +48,22 @@ def interpolate(x_0: Tensor, x_1: Tensor, time: Tensor) -> Tensor:
     return (1.0 - t) * x_0 + t * x_1
 
 
+def paired_time(alpha_bar: Tensor, sigma: float) -> Tensor:
+    """The τ at which x_τ given c has the SNR of a variance-preserving schedule.
+
+    From τ² / ((1 - τ)² σ²) = ᾱ / (1 - ᾱ) follows τ = ρ / (1 + ρ) with ρ = σ √(ᾱ / (1 - ᾱ)).
+
+    Args:
+        alpha_bar: ᾱ_t, any shape with B elements.
+        sigma: σ of the perturbation.
+
+    Returns:
+        τ, shape (B,).
+    """
+    ratio = sigma * (alpha_bar / (1.0 - alpha_bar)).sqrt().flatten()
+    return ratio / (1.0 + ratio)
+
+
 def step_velocity(
     field: Field, x: Tensor, time: Tensor, step: Tensor, solver: Solver, first: Tensor | None = None
 ) -> Tensor:
@@ -72,7 +88,7 @@ def step_velocity(
 
 
 def integrate(field: Field, x_0: Tensor, steps: int, solver: Solver = "midpoint") -> Tensor:
-    """Solve dx/dτ = v(x, τ) from τ = 0 to 1 in equal steps, which no image shares with its batch.
+    """Solve dx/dτ = v(x, τ) from τ = 0 to 1 in equal steps, which do not depend on the batch.
 
     Args:
         field: v.
@@ -127,7 +143,7 @@ class GaussianFlow(NamedTuple):
             condition: c.
             mean: m.
         """
-        t, start = expand(time, x), perturb(condition, torch.zeros_like(condition), self.sigma)
+        t, start = expand(time, x), math.sqrt(1.0 - self.sigma**2) * condition
         return mean - start + self.gain(t) * (x - (1.0 - t) * start - t * mean)
 
     def mean_velocity(self, x_0: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
@@ -139,5 +155,5 @@ class GaussianFlow(NamedTuple):
             condition: c.
             mean: m.
         """
-        start = perturb(condition, torch.zeros_like(condition), self.sigma)
+        start = math.sqrt(1.0 - self.sigma**2) * condition
         return mean - start + self.mean_gain(expand(time, x_0)) * ((x_0 - start) / self.sigma)

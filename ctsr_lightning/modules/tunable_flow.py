@@ -26,7 +26,7 @@ class TunableFlow(RestorationModule):
     used.
 
     Args:
-        student: φ; give it the teacher's `weights`.
+        student: φ; give its network the teacher's `weights`.
         teacher: The flow, frozen; it enters no checkpoint.
         dt: Length of a step in (0, 1).
         solver: How the teacher takes the step.
@@ -48,7 +48,7 @@ class TunableFlow(RestorationModule):
 
     def __init__(
         self,
-        student: FlowNetwork,
+        student: OneStepFlow,
         teacher: FlowNetwork,
         dt: float = 0.05,
         solver: Solver = "midpoint",
@@ -64,7 +64,7 @@ class TunableFlow(RestorationModule):
         super().__init__(**kwargs)
         for name, mine, its in (
             ("scale", student.scale, teacher.scale),
-            ("sigma", student.sigma, teacher.sigma),
+            ("sigma", student.network.sigma, teacher.sigma),
             ("channels", student.codec.channels, teacher.codec.channels),
         ):
             if mine != its:
@@ -84,14 +84,9 @@ class TunableFlow(RestorationModule):
         self.norm: flow.Norm = norm
         self.symmetries = symmetries
 
-    @property
-    def model(self) -> OneStepFlow:
-        """The student as it restores."""
-        return OneStepFlow(self.student)
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The three terms: one call of the student for three times, two of the teacher."""
-        student, teacher, lq = self.student, self.teacher.network, batch.lq
+        student, teacher, lq = self.student.network, self.teacher.network, batch.lq
         if self.symmetries:
             (lq,) = random_symmetry([lq], self.draws.generator)
         c = student.degraded(lq)
@@ -115,9 +110,9 @@ class TunableFlow(RestorationModule):
         """Restore at control 0, the realistic end, τ = 1."""
         return self.sweep(lq, [0.0], keys)[0]
 
-    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:  # noqa: ARG002  # sees no prompt
+    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
         """Restore at several controls from the same noise."""
-        return self.model.sweep(lq, controls)
+        return self.student.sweep(lq, controls, keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The teacher's restoration, by its number of steps."""

@@ -71,7 +71,7 @@ class FlowNetwork(nn.Module):
         codec.requires_grad_(False)
         if weights is not None:
             distilled = any(name.startswith("student.") for name in read_state(weights))
-            load_weights(self, weights, prefix="student." if distilled else "network.", only_trainable=True)
+            load_weights(self, weights, "student.network." if distilled else "network.", only_trainable=True)
 
     @property
     def cell(self) -> int:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ctsr_lightning.diffusion.noising import Noisy
-from ctsr_lightning.diffusion.parametrization import implied_noise, signal_to_noise
 from ctsr_lightning.networks.frozen import Frozen
 from ctsr_lightning.networks.latent_resshift import LatentResShift
-from ctsr_lightning.teachers.base import Gradient, TeacherTargets, through_identity
-from ctsr_lightning.teachers.chain_teacher import ChainTeacher
+from ctsr_lightning.teachers.base import Gradient, TeacherTargets
+from ctsr_lightning.teachers.chain_teacher import ChainTeacher, clean_targets
 
 
 class ResShiftTeacher(ChainTeacher):
@@ -58,15 +57,7 @@ class ResShiftTeacher(ChainTeacher):
             raise ValueError("ResShiftTeacher needs the result of its own `condition`, found None.")
         step = self.schedule.paired_step(student.alpha_bar)
         weight = self.prior_weight(step, student.clean)
-        with torch.no_grad():
-            prior_gt = implied_noise(gt.noise, gt.clean, self._predicted(gt, step, condition), weight)
-        with torch.set_grad_enabled(gradient == "paper" and torch.is_grad_enabled()):
-            predicted = self._predicted(student, step, condition)
-            align = implied_noise(student.noise, student.clean, predicted, signal_to_noise(student.alpha_bar))
-            prior = implied_noise(student.noise, student.clean, predicted, weight)
-        if gradient == "score":
-            align, prior = (through_identity(noise, student.latent) for noise in (align, prior))
-        return TeacherTargets(align, prior, prior_gt)
+        return clean_targets(lambda noisy: self._predicted(noisy, step, condition), student, gt, weight, gradient)
 
     def _predicted(self, noisy: Noisy, step: Tensor, degraded: Tensor) -> Tensor:
         """ẑ_0."""

@@ -53,7 +53,7 @@ def trainings() -> dict[str, Any]:
     )
     patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
     one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
-    flow = TunableFlow(tiny.flow_network(), tiny.flow_network(seed=7))
+    flow = TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7))
     return {"stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
 
 

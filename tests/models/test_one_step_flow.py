@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from ctsr_lightning.diffusion.sampling import noise_by_content
 from ctsr_lightning.models.one_step_flow import OneStepFlow
 from helpers import tiny
 
 
-def model(double=True, **options):
-    network = tiny.flow_network(**options)
-    return OneStepFlow(network.double() if double else network).eval()
+def model(double=True, **options) -> OneStepFlow:
+    one = tiny.one_step_flow(**options).eval()
+    return one.double() if double else one
 
 
 def generator(seed=0):
@@ -69,9 +70,16 @@ def test_one_seed_gives_the_same_bits():
     lq = LQ.float()
     assert torch.equal(one.at(start(one, lq, 4), 0.2), one.at(start(one, lq, 4), 0.2))
     assert not torch.allclose(one.at(start(one, lq, 4), 0.2), one.at(start(one, lq, 5), 0.2))
-    swept = one.sweep(lq, [0.2, 1.0], seed=4)
-    assert torch.equal(swept[0], one.at(start(one, lq, 4), 0.2))
-    assert len(swept) == 2
+
+
+def test_a_sweep_draws_the_noise_of_each_image_by_its_content():
+    one = model()
+    noise = noise_by_content(LQ, 4)(one.shared(LQ))
+    state = torch.cat([one.network.start(one.shared(LQ), noise), one.shared(LQ)], dim=1)
+    for found, control in zip(one.sweep(LQ, [0.2, 1.0], seed=4), (0.2, 1.0), strict=True):
+        assert torch.equal(found, one.at(state, control))
+    alone = one.sweep(LQ[[1]], [0.2], seed=4)[0]
+    torch.testing.assert_close(alone, one.sweep(LQ, [0.2], seed=4)[0][[1]], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("control", [0.0, 0.5, 1.0])
@@ -104,5 +112,7 @@ def test_controls_beyond_the_ends_are_refused(control):
 
 def test_maps_are_refused_with_the_reason():
     one = model()
-    with pytest.raises(ValueError, match=r"Expected one number t, as it enters .* found a map of shape \(32, 32\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected a number t .* found a map of shape \(32, 32\): t enters the time embedding"
+    ):
         one.at(start(one, LQ), torch.zeros(32, 32))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ctsr_lightning.losses.random_views import random_symmetry
+from ctsr_lightning.models.one_step_flow import OneStepFlow
 from ctsr_lightning.modules import ConditionalFlow, TunableFlow
 from ctsr_lightning.modules.draws import Draws
 from helpers import tiny
@@ -13,7 +14,7 @@ TERMS = ("flow/distil", "flow/align", "flow/boundary")
 
 
 def tunable(student=None, teacher=None, **options) -> TunableFlow:
-    return TunableFlow(student or tiny.flow_network(), teacher or tiny.flow_network(seed=7), **options)
+    return TunableFlow(OneStepFlow(student or tiny.flow_network()), teacher or tiny.flow_network(seed=7), **options)
 
 
 def losses(module, batch, seed=0):
@@ -55,7 +56,7 @@ def test_distillation_is_three_terms(norm, solver):
     weights = {"lambda_distil": 2.0, "lambda_align": 3.0, "lambda_boundary": 5.0}
     module = tunable(dt=0.2, solver=solver, norm=norm, t_min=0.1, t_max=0.9, **weights).double()
     batch, power = tiny.batch(dtype=torch.float64), {"l1": torch.abs, "l2": torch.square}[norm]
-    student, teacher, (noise, uniform) = module.student, module.teacher.network, replayed(batch)
+    student, teacher, (noise, uniform) = module.student.network, module.teacher.network, replayed(batch)
     c = student.degraded(batch.lq)
     x_0 = 0.75**0.5 * c + 0.5 * noise
     t = 0.1 + 0.8 * uniform
@@ -89,14 +90,14 @@ def test_a_student_that_is_the_teacher_keeps_its_start(std):
 @pytest.mark.parametrize(("term", "place"), [("flow/align", 0), ("flow/distil", 1), ("flow/boundary", 2)])
 def test_each_term_trains_one_call(term, place):
     module, calls = tunable(), []
-    mean_velocity = module.student.mean_velocity
+    mean_velocity = module.student.network.mean_velocity
 
     def spied(*args):
         calls.append(mean_velocity(*args))
         calls[-1].retain_grad()
         return calls[-1]
 
-    module.student.mean_velocity = spied
+    module.student.network.mean_velocity = spied
     losses(module, tiny.batch())[term].backward()
     (output,) = calls
     assert [bool(part.any()) for part in output.grad.chunk(3)] == [index == place for index in range(3)]
@@ -114,7 +115,7 @@ class Ends(Draws):
 def test_steps_end_with_the_flow():
     module = tunable(solver="ralston").double()
     seen = {"student": [], "teacher": []}
-    for name, network in (("student", module.student), ("teacher", module.teacher.network)):
+    for name, network in (("student", module.student.network), ("teacher", module.teacher.network)):
         network.unet.register_forward_pre_hook(lambda _, args, name=name: seen[name].extend((args[1] / 999).tolist()))
     module.draws = Ends()
     module.losses(tiny.batch(dtype=torch.float64))
@@ -125,20 +126,20 @@ def test_steps_end_with_the_flow():
 
 def test_only_the_student_is_kept_and_trained():
     module = tunable()
-    own = {f"student.unet.{name}" for name, _ in module.student.unet.named_parameters()}
+    own = {f"student.network.unet.{name}" for name, _ in module.student.network.unet.named_parameters()}
     assert module.trimmed_state().keys() == own
     assert {name for name, p in module.named_parameters() if p.requires_grad} == own
     assert ConditionalFlow(tiny.flow_network()).trimmed_state().keys() == {
-        name.replace("student.", "network.") for name in own
+        name.removeprefix("student.") for name in own
     }
 
 
 def test_dropout_of_the_teacher_s_training_is_off():
     module, batch = tunable(), tiny.batch()
-    for block in module.student.unet.down_blocks:
+    for block in module.student.network.unet.down_blocks:
         block.resnets[0].dropout.p = 0.5
     noisy = losses(module, batch)
-    module = tunable(module.student)
+    module = tunable(module.student.network)
     assert losses(module, batch) != noisy
     assert losses(module, batch) == losses(module, batch)
 
@@ -164,7 +165,7 @@ def test_crops_are_turned(make):
 def test_a_slider_is_validated_beside_its_teacher():
     module, batch = tunable(teacher=tiny.flow_network(seed=7, steps=3)), tiny.batch()
     assert module.controllable
-    assert torch.equal(module.restore(batch.lq), module.model.sweep(batch.lq, [0.0])[0])
+    assert torch.equal(module.restore(batch.lq), module.student.sweep(batch.lq, [0.0])[0])
     swept = module.sweep(batch.lq, [0.0, 0.5, 1.0], batch.key)
     assert torch.equal(swept[0], module.restore(batch.lq))
     assert not torch.allclose(swept[0], swept[2])

@@ -60,7 +60,7 @@ MAKERS = {
         tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
     ),
     "flow": lambda: ConditionalFlow(tiny.flow_network(), symmetries=True),
-    "flow in one step": lambda: TunableFlow(tiny.flow_network(), tiny.flow_network(seed=7)),
+    "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
 }
 
 

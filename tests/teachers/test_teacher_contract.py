@@ -14,7 +14,7 @@ from ctsr_lightning.codecs import KLCodec
 from ctsr_lightning.diffusion import NoiseSchedule
 from ctsr_lightning.diffusion.noising import add_noise
 from ctsr_lightning.models import OneStepStudent
-from ctsr_lightning.teachers import ExpertTeacher, OneStepTeacher, ResShiftTeacher, Teacher
+from ctsr_lightning.teachers import ExpertTeacher, FlowTeacher, OneStepTeacher, ResShiftTeacher, Teacher
 from ctsr_lightning.teachers.base import through_identity
 from helpers import tiny, tiny_experts, tiny_resshift
 
@@ -32,6 +32,8 @@ MAKERS = {
     "residual shift, limited": lambda: ResShiftTeacher(tiny.shift_network(), clip=5.0),
     "residual shift, one step": lambda: ResShiftTeacher(tiny.shift_network(steps=1)),
     "residual shift from a linear estimate": lambda: ResShiftTeacher(tiny.shift_network(residual_std=0.3)),
+    "flow": lambda: FlowTeacher(tiny.flow_network()),
+    "flow, limited, from a linear one": lambda: FlowTeacher(tiny.flow_network(residual_std=0.25), clip=5.0),
     "bridge": tiny_resshift.bridged_teacher,
     "bridge, one step": lambda: tiny_resshift.bridged_teacher(version="v1", one_step=True),
 }
@@ -237,6 +239,35 @@ def test_perfect_residual_shift_predicts_the_noise_itself(lq):
     teacher.frozen.network.predict_clean = lambda shifted, step, degraded: noisy.clean
     found = ask(teacher, lq.double(), noisy, noisy)
     assert all(torch.equal(part, noisy.noise) for part in found)
+
+
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_a_flow_is_carried_over_by_its_formula(lq, clip):
+    teacher, lq, noisy = FlowTeacher(tiny.flow_network(), clip).double(), lq.double(), noised(torch.float64)
+    network, condition = teacher.frozen.network, teacher.condition(lq)
+    found = teacher.targets(noisy, noised(torch.float64, seed=1), condition, "paper", normal)
+    for k, t in enumerate((30, 500, 970)):
+        a = SCHEDULE.alpha_bars[t].item()
+        z, c, eps = (x[k : k + 1].detach() for x in (noisy.clean, condition, noisy.noise))
+        tau = 0.5 * np.sqrt(a / (1 - a)) / (1 + 0.5 * np.sqrt(a / (1 - a)))
+        assert (tau / ((1 - tau) * 0.5)) ** 2 == pytest.approx(a / (1 - a), rel=1e-12)
+        x = tau * z + (1 - tau) * (0.75**0.5 * c + 0.5 * eps)
+        time = torch.tensor([tau], dtype=torch.float64)
+        clean = x + (1 - tau) * network.unet(torch.cat([x, c], dim=1), 999 * time, None).sample
+        expected = ((noisy.latent[k : k + 1] - a**0.5 * clean) / (1 - a) ** 0.5).detach()
+        torch.testing.assert_close(found.align[k : k + 1], expected, rtol=1e-9, atol=1e-9)
+        share = 1.0 if clip is None else min(1.0, (clip * (1 - a) / a) ** 0.5)
+        torch.testing.assert_close(found.prior[k : k + 1], eps + share * (expected - eps), rtol=1e-9, atol=1e-9)
+
+
+def test_a_perfect_flow_predicts_the_noise_itself(lq):
+    teacher, noisy = FlowTeacher(tiny.flow_network()).double(), noised(torch.float64)
+    condition = teacher.condition(lq.double())
+    teacher.frozen.network.velocity = lambda x, time, c: noisy.clean - (0.75**0.5 * c + 0.5 * noisy.noise)
+    for part in teacher.targets(noisy, noisy, condition, "paper", normal):
+        torch.testing.assert_close(part, noisy.noise, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="Expected the result of this FlowTeacher's `condition`, found None"):
+        teacher.targets(noisy, noisy, None, "score", normal)
 
 
 def test_residual_shift_walks_the_whole_chain(lq):
