@@ -79,9 +79,9 @@ def tradeoff_figure(
 ) -> Figure:
     """Draw the perception-distortion plane, both axes turned so that better is up and to the right.
 
-    The first and the last point of each curve carry their label, those between where there is room. The axes show the
-    curves and what lies near them; a single method far away stands at the border with an arrow and its values. Points
-    with a value that is not finite are left out, and the legend says so.
+    The first and the last point of each solid curve carry their label, those between where there is room. The axes
+    show the curves and what lies near them; a single method far away stands at the border with an arrow and its values.
+    Points with a value that is not finite are left out, and the legend says so.
 
     Args:
         curves: Curves by name, each a series of points in the order of their parameter; looks as in `curve_looks`.
@@ -111,7 +111,8 @@ def tradeoff_figure(
         label = f"{name} ({lost} of {len(curves[name])} not finite)" if lost else name
         xs, ys = [p.x for p in points], [p.y for p in points]
         colour, dashed = looks[name]
-        axes.plot(xs, ys, "o--" if dashed else "o-", color=colour, label=label, zorder=3, markersize=4 if dashed else 5)
+        (line,) = axes.plot(xs, ys, "o--" if dashed else "o-", color=colour, label=label, zorder=3, markersize=5)
+        line.set_markerfacecolor("white" if dashed else colour)
     outside = [_draw_marker(axes, point, index, len(markers), box) for index, point in enumerate(markers)]
     axes.set_xlabel(axis_title(x))
     axes.set_ylabel(axis_title(y))
@@ -223,12 +224,14 @@ def _place_labels(axes: Axes, curves: Mapping[str, Sequence[Point]], outside: Se
     labels, looks = list(outside), curve_looks(curves)
     paths = [_trace(axes, np.asarray(line.get_xydata())) for line in axes.lines]
     for name, points in curves.items():
+        colour, dashed = looks[name]
+        if dashed:  # it would only crowd the labels of the other curve, which has the same ends
+            continue
         last = len(points) - 1
         order = sorted(range(1, last), key=lambda i: -(i & -i))  # halves before quarters before eighths
         for index in dict.fromkeys([0, last, *order] if points else []):
             point = points[index]
-            if all(label[:3] != point[:3] for label in labels):  # curves may share an end
-                labels.append(_Label(*point[:3], looks[name][0], always=index in {0, last}))
+            labels.append(_Label(point.label, point.x, point.y, colour, always=index in {0, last}))
     rings = [
         path + 12.0 * _DIRECTIONS
         for path, line in zip(paths, axes.lines, strict=True)
