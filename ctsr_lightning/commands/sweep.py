@@ -93,7 +93,7 @@ def sweep(
         precision: Type to compute in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
-            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
+            image, as ctsr tag writes it. For models, rivals and teachers that were trained with texts.
 
     Returns:
         0.
