@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ctsr_lightning.evaluation.labels import CTSR
 from ctsr_lightning.inference.devices import torch_device
 from ctsr_lightning.inference.settings import Precision, TrainingPrecision
 from recipes.chain import (
@@ -255,7 +256,7 @@ def judge_tradeoff(report: Mapping[str, Any]) -> list[Finding]:
         found = f"PSNR-Y at t = 1 is {abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} that of {text}"
         figures = f"({psnr['t=1.00']:.2f} and {psnr[other]:.2f}; at least {MARGIN} dB above are expected)."
         findings.append(Finding(f"{found} {figures}", gain >= MARGIN))
-    along = report["frontier"]["monotone"][name]
+    along = report["frontier"]["monotone"][CTSR][name]
     findings.append(Finding(along["sentence"], along["holds"] and not along["flat"]))
     for teacher, metric, values, better in (
         ("T_f", "PSNR-Y", psnr, psnr["T_f"] > psnr["T_r"]),

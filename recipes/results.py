@@ -167,8 +167,8 @@ def _measured_table(records: Sequence[Mapping[str, Any]], published: Mapping[str
 def _curve(record: Mapping[str, Any]) -> list[str]:
     """The plot of a sweep, and the sentences on its curves and on patterns."""
     frontier = record.get("frontier") or {}
-    verdicts = [*frontier.get("monotone", {}).values(), frontier.get("blend")]
-    verdicts += [record.get("grid_energy"), *record.get("lattice", {}).values()]
+    verdicts = [verdict for own in frontier.get("monotone", {}).values() for verdict in own.values()]
+    verdicts += [*frontier.get("compared", []), record.get("grid_energy"), *record.get("lattice", {}).values()]
     plot = f"![{record['name']} on {record['benchmark']}]({record['plot']})" if "plot" in record else ""
     sentences = "\n".join(f"- {record['name']}: {verdict['sentence']}" for verdict in verdicts if verdict)
     return [part for part in (plot, sentences) if part]

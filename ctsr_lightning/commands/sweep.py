@@ -20,6 +20,9 @@ def sweep(
     alphas: float | list[float] | str = "0.2,0.4,0.6,0.8",
     baselines: Baselines = "all",
     expert: str | list[str] | None = None,
+    rivals: str | list[str] | None = None,
+    rival_seeds: int = 3,
+    steps: int | list[int] | str | None = None,
     degradation: Literal["realesrgan", "light"] = "realesrgan",
     seed: int = 0,
     crop: int | None = None,
@@ -46,10 +49,15 @@ def sweep(
     stand bicubic enlargement, the teachers, and the blend α T_f + (1 - α) T_r of their images; the report says whether
     the curve is monotone, whether it dominates the blend, and whether patches or lattices of the codec show.
 
+    Rivals are further trained models: with a slider, each is measured at the same t and has a curve of its own. Beside
+    rivals, every model is compared with the blend of its own images at t = 0 and t = 1 as well, and `further` is what
+    each further t costs: CTSR two passes and then a decode per t, others a pass per t.
+
     An interrupted sweep goes on where it stopped, from OUTPUT/unfinished.
 
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
+        ctsr sweep --gt photos/ --rivals OFTSR=runs/oftsr/last.ckpt,flow=runs/flow/last.ckpt --steps 1,2,4,8
 
     Args:
         checkpoint: A checkpoint of stage 2 (of stage 1 with --control 0), a folder or a hub id; by default nano, the
@@ -59,9 +67,14 @@ def sweep(
         data: Data configuration whose test set is measured, such as data/realsr.yaml.
         output: Folder for the results.
         control: Values of t, such as 0,0.5,1.
-        alphas: Shares of T_f in the blend; the teachers themselves are its ends.
+        alphas: Shares of T_f in the blend; the teachers themselves are its ends. Beside rivals also shares of t = 1.
         baselines: all (bicubic, the model's teachers, their blend), bicubic, or none.
         expert: Weights of published networks to measure as well, any that spandrel reads; several with commas between.
+        rivals: NAME=WEIGHTS of further models, checkpoints, folders or hub ids as in --checkpoint, several with commas
+            between; NAME is that of a curve. The model's own is that of --name, CTSR by default.
+        rival_seeds: Runs of each rival with different seeds; figures are means over them, L-STD and G-STD what they
+            differ by, 0 for a rival that draws nothing.
+        steps: Numbers of steps, such as 1,2,4,8, of rivals that have steps in place of a slider.
         degradation: Degradation of ground truth without low-quality images.
         seed: Seed of the degradation.
         crop: Side of a central crop of the ground truth in pixels; whole images by default.
@@ -72,7 +85,7 @@ def sweep(
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the codec's factor.
         examples: Number of images in examples.png, evenly spread; 0 for no such picture.
         weights: Folders with weight files of metrics, searched before TORCH_HOME.
-        name: Name of the results; by default the model.
+        name: Name of the results, and of the model's curve; by default the model, and CTSR.
         rank: Which part of the images this process measures, from 0; by default what torchrun or SLURM say, else all.
         ranks: Number of parts; the process that measures the last image writes the report, see ctsr evaluate --help.
         tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.
@@ -80,12 +93,13 @@ def sweep(
         precision: Type to compute in.
         color: Correction of colours by the enlarged input: none, adain or wavelet.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
-            image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
+            image, as ctsr tag writes it. For models, rivals and teachers that were trained with texts.
 
     Returns:
         0.
     """
     _check_options(gt, lq, data, crop, repeats, limit, examples)
+    named, numbers = _named(listed(rivals)), _whole_numbers(steps)
     share = own_share(rank, ranks)
     model = load_restorer(
         checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
@@ -107,6 +121,9 @@ def sweep(
         alphas=alphas,
         baselines=baselines,
         experts=listed(expert),
+        rivals=named,
+        steps=numbers,
+        rival_seeds=rival_seeds,
         degradation=degradation,
         seed=seed,
         crop=crop,
@@ -129,6 +146,29 @@ def sweep(
         print(f"→ {output / 'examples.png'}")
     report.complete()
     return 0
+
+
+def _named(rivals: list[str]) -> dict[str, str]:
+    """Rivals by name."""
+    found: dict[str, str] = {}
+    for word in rivals:
+        name, _, weights = (part.strip() for part in word.partition("="))
+        if not name or not weights:
+            raise ValueError(f"Expected --rivals NAME=WEIGHTS, several with commas between, found '{word}'.")
+        if name in found:
+            raise ValueError(f"Expected a name of its own for each of --rivals, found '{name}' twice. Rename one.")
+        found[name] = weights
+    return found
+
+
+def _whole_numbers(steps: int | list[int] | str | None) -> list[int]:
+    """Numbers of steps, repeated ones once."""
+    several = [] if steps is None else [steps] if isinstance(steps, int) else steps
+    words = several.replace(",", " ").split() if isinstance(several, str) else several
+    try:
+        return list(dict.fromkeys(int(word) for word in words))
+    except ValueError as error:
+        raise ValueError(f"Expected numbers of steps such as 1,2,4,8 for --steps, found '{steps}'.") from error
 
 
 def _check_options(

@@ -12,7 +12,7 @@ from ctsr_lightning.data.files import ImageCache
 from ctsr_lightning.data.pairing.layouts import gt_folder
 from ctsr_lightning.data.pairing.matching import match_files
 from ctsr_lightning.evaluation import folders
-from ctsr_lightning.evaluation.labels import GRID
+from ctsr_lightning.evaluation.labels import CTSR, GRID
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.measuring import announce, collect, load_batches, load_images, measure_methods
 from ctsr_lightning.evaluation.records import open_records
@@ -26,6 +26,7 @@ from ctsr_lightning.evaluation.setup import (
     colour_note,
     image_remarks,
     load_data,
+    load_rivals,
     recorded_files,
     save_partial_on_error,
 )
@@ -165,7 +166,10 @@ def evaluate_model(
     alphas: float | Sequence[float] | str = (0.25, 0.5, 0.75),
     baselines: Baselines = "all",
     experts: Sequence[str | Path] = (),
+    rivals: Mapping[str, Restorer | str | Path] | None = None,
+    steps: Sequence[int] = (),
     seeds: int = 1,
+    rival_seeds: int = 3,
     degradation: Literal["realesrgan", "light"] = "realesrgan",
     seed: int = 0,
     crop: int | None = None,
@@ -195,10 +199,13 @@ def evaluate_model(
         metrics: Names of metrics, see `ctsr evaluate --help`; None takes PSNR and SSIM with `patterns`.
         data: Data configuration whose test set is measured.
         t: Values of t; None takes 0, 0.5 and 1, or 0 of a stage-1 model.
-        alphas: Shares of T_f in the blend of the teachers.
+        alphas: Shares of T_f in the blend of the teachers; beside rivals, of t = 1 in the blend of a model's own ends.
         baselines: `all` (bicubic, the model's teachers, their blend), `bicubic` or `none`.
         experts: Weights of published restoration networks to measure as well.
+        rivals: Further models by the names of their curves, see `Methods`.
+        steps: Numbers of steps of rivals that have steps in place of a slider.
         seeds: Runs with different seeds; from 2 on, G-STD and L-STD are measured.
+        rival_seeds: Runs of the rivals, over which their figures are means.
         degradation: How ground truth is degraded where there are no low-quality images.
         seed: Seed of that.
         crop: Side of a central crop of the ground truth in pixels; None takes whole images.
@@ -223,10 +230,12 @@ def evaluate_model(
 
     Raises:
         FileNotFoundError: If the model, images, or the weights of a metric, teacher or expert are not there.
-        ValueError: If arguments do not go together, or the model cannot restore at a value of t.
+        ValueError: If arguments do not go together, the model cannot restore at a value of t, or a rival is of another
+            scale, or has a name that is taken.
     """
     restorer = model if isinstance(model, Restorer) else Restorer.from_pretrained(model)
-    methods, notes = build_methods(restorer, t, alphas, baselines, experts)
+    others: dict[str, Any] = {"rivals": load_rivals(restorer, rivals or {}), "steps": steps, "rival_seeds": rival_seeds}
+    methods, notes = build_methods(restorer, t, alphas, baselines, experts, name=name or CTSR, seeds=seeds, **others)
     factor = restorer.model.codec.factor
     wanted = metric_names(metrics if metrics is not None else "psnr,ssim")
     own: dict[str, Metric] = {}
@@ -246,7 +255,7 @@ def evaluate_model(
     module, source = benchmark_data(restorer.scale, lq, gt, data, degradation, seed, crop, repeats)
     total = load_images(module, limit)
     notes += image_remarks(module)
-    measurements = Measurements({**chosen, **own}, restorer.device, crop_border, seeds)
+    measurements = Measurements({**chosen, **own}, restorer.device, crop_border)
     if examples is not None:
         examples.every = max(1, total // max(1, examples.count))
     settings: dict[str, Any] = {
@@ -265,16 +274,22 @@ def evaluate_model(
         "scale": restorer.scale,
         "controls": methods.controls,
     }
+    if methods.rivals:
+        described = {label: describe_model(rival.source) for label, rival in methods.rivals.items()}
+        settings |= {"rivals": described, "steps": list(steps), "rival_seeds": rival_seeds}
     if perceptual is not None:
         settings |= {"perceptual": distance.name, "perceptual_is_lpips": isinstance(distance, LPIPS)}
     compared: dict[str, Any] = {
         "baselines": ["bicubic"] * methods.bicubic + list(methods.experts),
         "alphas": methods.alphas,
         "examples": None if examples is None else examples.count,
+        "curve": methods.name,
+        "seeds": seeds,
     }
-    if restorer.source is not None:
-        compared["model"] = identify_model(restorer.source)
-    images, keep = (module.test_images, total), output if restorer.source is not None else None
+    models = [restorer, *methods.rivals.values()]
+    sources = [each.source for each in models if each.source is not None]
+    compared["model"] = " ".join(identify_model(path) for path in sources)
+    images, keep = (module.test_images, total), output if len(sources) == len(models) else None
     records = open_records(keep, measurements, {**settings, **compared}, images, share)
     numbers = records.to_measure() if records is not None else range(total)
     with progress() as bar, save_partial_on_error(output, measurements, records):

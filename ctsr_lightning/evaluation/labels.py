@@ -2,6 +2,10 @@
 
 BICUBIC, FAITHFUL, REALISTIC = "bicubic", "T_f", "T_r"
 """Baselines."""
+CTSR, BLEND = "CTSR", f"{FAITHFUL}/{REALISTIC} blend"
+"""Curves: the model's over t where it has no other name, and the blend of its teachers."""
+OWN_ENDS = "'s own ends"
+"""End of the name of a curve: the blend of a model's own images at t = 0 and t = 1."""
 GROUND_TRUTH = "ground truth"
 """The ground truth's own values."""
 GRID = "grid_energy"

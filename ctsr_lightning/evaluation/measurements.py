@@ -49,10 +49,10 @@ class Summary:
 
     Args:
         method: The method.
-        values: Means over images that have a value, NaN if none has; metrics of whole sets as they are.
+        values: Means over images (and seeds) that have a value, NaN if none has; metrics of whole sets as they are.
         spread: Standard deviation over images of the per-image metrics.
         seconds: Mean time per image.
-        further: Mean time for one more value of t.
+        further: Mean time for one more value of t, or α.
         stability: G-STD of each per-image metric, L-STD, and the numbers of images and runs; None for a single run.
     """
 
@@ -88,7 +88,6 @@ class Measurements:
         metrics: Metrics by name: `ImageMean` for values per image, others for whole sets of images.
         device: Where the metrics are computed.
         border: Pixels that are cut off every side before anything is measured.
-        runs: How often a random method restores each image; from two on, its stability is measured.
         truth: Whether the lattices of the ground truth itself are measured.
     """
 
@@ -97,12 +96,11 @@ class Measurements:
         metrics: Mapping[str, Metric],
         device: torch.device | str = "cpu",
         border: int = 0,
-        runs: int = 1,
         *,
         truth: bool = True,
     ) -> None:
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
-        self.device, self.border, self.runs = torch.device(device), border, runs
+        self.device, self.border = torch.device(device), border
         self.rows: list[Row] = []
         lattices = [name for name, metric in self.metrics.items() if truth and isinstance(metric, Lattice)]
         self._truth: dict[str, dict[str, float]] = {name: {} for name in lattices}
@@ -141,8 +139,9 @@ class Measurements:
             self.rows += part.rows
             for name, value in part.truth.items():
                 self._truth[name][part.rows[0].key] = value
+            runs = Counter(row.method.label for row in part.rows)
             for label, deviations in part.deviations.items():
-                self._stability.setdefault(label, Stability()).include(deviations, self.runs)
+                self._stability.setdefault(label, Stability()).include(deviations, runs[label])
             for place, vectors in part.features.items():
                 features.setdefault(place, []).append(vectors)
         for (label, name), pairs in features.items():
@@ -170,6 +169,11 @@ class Measurements:
         return {name: _centre(values.values())[0] for name, values in self._truth.items()}
 
     @property
+    def runs(self) -> int:
+        """Number of seeds of the method that had most."""
+        return 1 + max((row.seed for row in self.rows), default=0)
+
+    @property
     def images(self) -> int:
         """Number of images measured."""
         return len({row.key for row in self.rows})
@@ -179,19 +183,19 @@ class Measurements:
 
         Args:
             key: Name of the image.
-            restored: The image, and the method that restored it.
+            restored: The image, and the method that restored it; from two runs on, its stability is measured.
             gt: Ground truth in [0, 1], shape (1, 3, H, W).
             seed: Seed of the run; runs 0, 1, … of an image follow each other.
 
         Raises:
             ValueError: If sizes differ, or a pixel is not finite.
         """
-        method, image, seconds, further = restored
+        method, image, seconds, further, runs = restored
         (row,) = self.add_batch([key], method, image, gt, seed, seconds, further)
-        if self.runs > 1:
+        if runs > 1:
             stability = self._stability.setdefault(method.label, Stability())
             stability.add(self._prepared(image, key), {name: row.values[name] for name in self.stable})
-            if seed == self.runs - 1:
+            if seed == runs - 1:
                 stability.finish()
 
     def add_batch(
@@ -320,7 +324,7 @@ class Measurements:
                     warnings.filterwarnings("ignore", message="The ``compute`` method of metric", category=UserWarning)
                     values[name] = float(self._set(method.label, name).compute())
         times = (_mean(row.seconds for row in rows), _mean(row.further for row in rows))
-        stability = self._stability[method.label].as_dict() if self.runs > 1 else None
+        stability = self._stability[method.label].as_dict() if method.label in self._stability else None
         return Summary(method, values, spread, *times, stability)
 
 

@@ -50,7 +50,7 @@ def measure_methods(
         if examples is not None:
             examples.begin(index, batch.lq)
         one = measurements.of_one_image()
-        for seed in range(measurements.runs):
+        for seed in range(methods.runs):
             for restored in methods.restore(batch.lq, size, seed, batch.key):
                 one.add(batch.key[0], restored, batch.gt, seed)
                 if examples is not None and seed == 0:

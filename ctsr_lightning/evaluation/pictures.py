@@ -17,7 +17,7 @@ GAP, LETTERS = 4, 16
 
 
 class Examples:
-    """Images of a comparison: lq | bicubic | T_f | T_r | t = 0 … 1 | gt, a row each, without the blends.
+    """Images of a comparison: lq | bicubic | T_f | T_r | t = 0 … 1 | rivals | gt, a row each, without the blends.
 
     Args:
         count: Number of images.

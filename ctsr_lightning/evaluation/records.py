@@ -173,7 +173,6 @@ def open_records(
         "metrics": ", ".join(f"{name} ({facts['definition']})" for name, facts in metrics.items()),
         **files,
         "border crop": str(measurements.border),
-        "seeds": str(measurements.runs),
         "kind of device": measurements.device.type,
         "images": describe_files(*images),
         "versions": " ".join(f"{name} {version}" for name, version in versions().items() if name in RELEVANT),

@@ -12,6 +12,7 @@ from typing import Any
 
 from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH, PER_IMAGE
 from ctsr_lightning.evaluation.measurements import Measurements, Summary
+from ctsr_lightning.evaluation.methods import Method
 from ctsr_lightning.evaluation.protocol import protocol, versions
 from ctsr_lightning.evaluation.records import Records
 from ctsr_lightning.metrics.grid import GridCheck, GridEnergy
@@ -20,8 +21,8 @@ from ctsr_lightning.tables import markdown_table
 
 DIGITS = 8
 """Decimals in CSV files; published per-image figures have six."""
-
-
+_METHOD = ("setting", "curve", "t", "alpha", "steps")
+"""Columns of a method in CSV files."""
 SUMMARY, TABLE = "summary.json", "summary.md"
 """Files of a report beside the values per image."""
 
@@ -112,14 +113,14 @@ def write_per_image(path: Path, measurements: Measurements) -> None:
     """
     names = measurements.per_image
     plain = all(row.method.kind == "restored" for row in measurements.rows)
-    method = [] if plain else ["setting", "t", "alpha"]
+    method = [] if plain else list(_METHOD)
     run = ["seed"] if measurements.runs > 1 else []
     clock = [] if plain else ["seconds"]
 
     def lines() -> Iterable[list[Any]]:
         for row in measurements.rows:
             cells: list[Any] = [row.key]
-            cells += [] if plain else [row.method.label, *_parameters(row.method.kind, row.method.parameter)]
+            cells += [] if plain else _cells(row.method)
             cells += [row.seed] if run else []
             cells += [_decimals(row.values[name], DIGITS) for name in names]
             yield cells + ([] if plain else [_number(row.seconds)])
@@ -135,16 +136,16 @@ def write_means(path: Path, measurements: Measurements) -> None:
         measurements: The measurements.
     """
     names = list(measurements.metrics)
-    head = ["setting", "t", "alpha", *names, "seconds"]
     write_csv(
         path,
-        head,
+        [*_METHOD, *names, "l_std", "seconds", "further"],
         (
             [
-                s.method.label,
-                *_parameters(s.method.kind, s.method.parameter),
+                *_cells(s.method),
                 *(_decimals(s.values[name], DIGITS) for name in names),
+                "" if s.stability is None else _decimals(s.stability["l_std"], DIGITS),
                 _number(s.seconds),
+                _number(s.further),
             ]
             for s in measurements.summaries()
         ),
@@ -234,28 +235,34 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
         notes: Further paragraphs.
     """
     better = measurements.higher_is_better
-    timed = any(row.seconds is not None for row in measurements.rows)
-    head = ["", *(heading(name, higher) for name, higher in better.items())]
-    rows = []
     summaries = measurements.summaries()
-    for summary in summaries:
-        cells = [summary.method.label, *(_decimals(summary.values[name], 4) for name in better)]
-        cells += [f"{summary.seconds:.3f}" if summary.seconds is not None else ""] * timed
-        rows.append(cells)
+    head = ["", "curve", *(heading(name, higher) for name, higher in better.items()), "s / image", "s / further"]
+    rows = [
+        [
+            s.method.label,
+            s.method.curve,
+            *(_decimals(s.values[name], 4) for name in better),
+            *("" if seconds is None else f"{seconds:.3f}" for seconds in (s.seconds, s.further)),
+        ]
+        for s in summaries
+    ]
     truth = measurements.ground_truth
     if not all(math.isnan(value) for value in truth.values()):
-        cells = [_decimals(truth.get(name, math.nan), 4) for name in better]
-        rows.append([GROUND_TRUTH, *cells, *[""] * timed])
+        rows.append([GROUND_TRUTH, "", *(_decimals(truth.get(name, math.nan), 4) for name in better), "", ""])
+    for column in (-1, -2, 1):  # of times and curves those that there are
+        if not any(row[column] for row in rows):
+            for cells in (head, *rows):
+                del cells[column]
     border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
     lines = [
-        markdown_table([*head, *["s / image"] * timed], rows),
+        markdown_table(head, rows),
         "",
         f"{count_images(measurements)} ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
     ]
-    further = [s.further for s in summaries if s.method.kind == "ctsr" and s.further is not None]
-    if further:
-        mean = sum(further) / len(further)
-        lines.append(f"Times are those of a single setting; each further value of t costs {mean:.3f} s per image.")
+    if "s / further" in head:
+        lines.append(
+            "Times are those of a single setting; each further value of t (or α) costs what the last column says."
+        )
     if measurements.runs > 1:
         lines += ["", *_stability(measurements, summaries)]
     return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"
@@ -283,26 +290,30 @@ def _stability(measurements: Measurements, summaries: Sequence[Summary]) -> list
 
 
 def _result(summary: Summary) -> dict[str, Any]:
-    t, alpha = _parameters(summary.method.kind, summary.method.parameter)
     result: dict[str, Any] = {
         "setting": summary.method.label,
         "kind": summary.method.kind,
-        "t": None if t == "" else t,
-        "alpha": None if alpha == "" else alpha,
+        "curve": summary.method.curve or None,
+        **_parameters(summary.method),
         **{name: value if math.isfinite(value) else None for name, value in summary.values.items()},
         "spread": {name: value if math.isfinite(value) else None for name, value in summary.spread.items()},
         "seconds": summary.seconds,
-        "seconds_per_further_t": summary.further if summary.method.kind == "ctsr" else None,
+        "further": summary.further,
     }
     if summary.stability is not None:
         result |= {name: summary.stability[name] for name in ("g_std", "l_std")}
     return result
 
 
-def _parameters(kind: str, parameter: float | None) -> tuple[Any, Any]:
-    """The cells `t` and `alpha`."""
-    shown: Any = "" if parameter is None else parameter
-    return ("", shown) if kind == "blend" else (shown, "")
+def _parameters(method: Method) -> dict[str, float | None]:
+    """The values of t, α and the number of steps, of which a method has at most one."""
+    own = {"blend": "alpha", "steps": "steps"}.get(method.kind, "t")
+    return {name: method.parameter if name == own else None for name in ("t", "alpha", "steps")}
+
+
+def _cells(method: Method) -> list[Any]:
+    """The cells of `_METHOD`."""
+    return [method.label, method.curve, *("" if value is None else value for value in _parameters(method).values())]
 
 
 def _decimals(value: float, digits: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,6 +65,7 @@ def build_methods(
     alphas: float | Sequence[float] | str,
     baselines: Baselines,
     files: Sequence[str | Path] = (),
+    **options: Any,
 ) -> tuple[Methods, list[str]]:
     """Methods of a comparison, and notes on those that are absent.
 
@@ -74,6 +75,7 @@ def build_methods(
         alphas: Shares of T_f in the blend.
         baselines: What takes part.
         files: Published restoration networks that take part as well.
+        **options: Further arguments of `Methods`.
 
     Raises:
         FileNotFoundError: If the weights of a teacher or network are not there.
@@ -86,9 +88,9 @@ def build_methods(
     values = parse_controls(controls if controls is not None else "0,0.5,1" if restorer.controllable else "0")
     for value in values:
         restorer.check_control(value)
-    further = file_experts(restorer, files)
+    further, shares = file_experts(restorer, files), parse_controls(alphas)
     if baselines != "all":
-        return Methods(restorer, values, further, bicubic=baselines == "bicubic"), []
+        return Methods(restorer, values, further, shares, bicubic=baselines == "bicubic", **options), []
     if restorer.source is None:
         raise ValueError("Expected a model that was read from a checkpoint, which names its teachers; or no teachers.")
     try:
@@ -105,7 +107,33 @@ def build_methods(
     remarks = (
         [f"The checkpoint names no {' and no '.join(absent)}: no blend of the teachers is measured."] if absent else []
     )
-    return Methods(restorer, values, {**experts, **further}, parse_controls(alphas)), remarks
+    return Methods(restorer, values, {**experts, **further}, shares, **options), remarks
+
+
+def load_rivals(restorer: Restorer, rivals: Mapping[str, Restorer | str | Path]) -> dict[str, Restorer]:
+    """Rivals of a model, which restore on its device, in its precision and tiles, with its prompt if they take one.
+
+    Args:
+        restorer: The model that they are compared with.
+        rivals: Restorers, or their names as in `Restorer.from_pretrained`, by the names of their curves.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If it is damaged, or belongs to a training without a student.
+    """
+    from ctsr_lightning.inference.loading import read_configuration
+    from ctsr_lightning.inference.pretrained import find_model
+    from ctsr_lightning.inference.prompting import takes_prompt
+    from ctsr_lightning.inference.restorer import Restorer
+
+    def load(name: str | Path) -> Restorer:
+        path = find_model(name)
+        prompt = restorer.prompt if takes_prompt(read_configuration(path)) else None
+        return Restorer.from_pretrained(
+            path, restorer.device, restorer.dtype, restorer.tile, color=restorer.color, prompt=prompt
+        )
+
+    return {name: rival if isinstance(rival, Restorer) else load(rival) for name, rival in rivals.items()}
 
 
 def file_experts(restorer: Restorer, files: Sequence[str | Path]) -> dict[str, Expert]:

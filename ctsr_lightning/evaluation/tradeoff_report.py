@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctsr_lightning.evaluation.labels import FAITHFUL, REALISTIC
+from ctsr_lightning.evaluation.labels import BLEND, FAITHFUL, OWN_ENDS
 from ctsr_lightning.evaluation.measurements import Summary
 from ctsr_lightning.evaluation.report import Report, count_images, markdown, write_json, write_means, write_per_image
 from ctsr_lightning.figures.html import tradeoff_html
@@ -39,14 +39,15 @@ def write_report(
     axes = (Axis("psnr_y", better["psnr_y"]), Axis(perceptual, better[perceptual]))
     summaries = [s for s in measurements.summaries() if s.values]
     curves, markers = planes(summaries, *axes)
-    verdicts, comparison = judge(summaries, better, curves, markers, axes)
-    sentences = [verdict.sentence() for verdict in verdicts] + ([comparison.sentence()] if comparison else [])
+    verdicts, comparisons = judge(summaries, better, curves, markers, axes)
+    sentences = [verdict.sentence() for own in verdicts.values() for verdict in own]
+    sentences += [comparison.sentence() for comparison in comparisons]
     verdict_list = ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
     text = markdown(measurements, report.source, [*verdict_list, *report.notes])
     (folder / "tradeoff.md").write_text(text, encoding="utf-8", errors="backslashreplace")
     frontier = {
-        "monotone": {verdict.metric: verdict.as_dict() for verdict in verdicts},
-        "blend": comparison.as_dict() if comparison else None,
+        "monotone": {curve: {v.metric: v.as_dict() for v in own} for curve, own in verdicts.items()},
+        "compared": [comparison.as_dict() for comparison in comparisons],
     }
     write_json(folder / "tradeoff.json", report.as_dict(frontier=frontier))
     title = f"{count_images(measurements)}, {report.source}"
@@ -67,24 +68,33 @@ def planes(summaries: Sequence[Summary], x: Axis, y: Axis) -> tuple[dict[str, li
         y: The vertical metric.
 
     Returns:
-        `CTSR` over t and `blend` over α with the teachers at its ends; teachers, experts and bicubic by themselves.
+        Curves by name, the model's first, those of blends with what they blend at their ends; all other methods.
     """
 
     def point(summary: Summary) -> Point:
-        seconds = {} if summary.seconds is None else {"seconds": summary.seconds}
-        label = summary.method.label.removeprefix("blend ")  # the curve says that already
+        method = summary.method
+        further = {"seconds": summary.seconds, "further": summary.further}
+        if summary.stability is not None:
+            further["l_std"] = summary.stability["l_std"]
+        label = method.label.removeprefix(f"{method.curve} ").removeprefix("blend ")  # the curve says that already
         values = {name: value for name, value in summary.values.items() if not math.isnan(value)}
-        return Point(label, summary.values[x.name], summary.values[y.name], {**values, **seconds})
+        extra = {**values, **{name: value for name, value in further.items() if value is not None}}
+        return Point(label, summary.values[x.name], summary.values[y.name], extra)
 
-    by_label = {s.method.label: point(s) for s in summaries}
-    kinds = {
-        kind: [point(s) for s in summaries if s.method.kind == kind]
-        for kind in ("ctsr", "blend", "teacher", "expert", "bicubic")
-    }
-    curves = {"CTSR": kinds["ctsr"]} if kinds["ctsr"] else {}
-    if {FAITHFUL, REALISTIC} <= by_label.keys():
-        curves["blend"] = [by_label[REALISTIC], *kinds["blend"], by_label[FAITHFUL]]
-    return curves, kinds["teacher"] + kinds["expert"] + kinds["bicubic"]
+    points = {s.method: point(s) for s in summaries}
+    curves: dict[str, list[Point]] = {}
+    ends: dict[tuple[str, float | None], Point] = {}
+    for method, place in sorted(points.items(), key=lambda item: item[0].kind != "ctsr"):
+        if method.curve:
+            curves.setdefault(method.curve, []).append(place)
+            ends[f"{method.curve}{OWN_ENDS}", method.parameter] = place
+        elif method.kind == "teacher":
+            ends[BLEND, float(method.label == FAITHFUL)] = place
+    for name, blended in curves.items():
+        if (name, 0.0) in ends:
+            curves[name] = [ends[name, 0.0], *blended, ends[name, 1.0]]
+    markers = [place for method, place in points.items() if not method.curve]
+    return curves, markers
 
 
 def judge(
@@ -93,8 +103,8 @@ def judge(
     curves: Mapping[str, Sequence[Point]],
     markers: Sequence[Point],
     axes: tuple[Axis, Axis],
-) -> tuple[list[Monotone], Comparison | None]:
-    """Whether the curve over t is monotone in every metric, and how it stands against the blend.
+) -> tuple[dict[str, list[Monotone]], list[Comparison]]:
+    """Whether every curve over t is monotone in every metric, and how the curves stand to each other.
 
     Args:
         summaries: The methods.
@@ -102,15 +112,32 @@ def judge(
         curves: The curves of `planes`.
         markers: The single points of `planes`.
         axes: The two metrics of the plane.
+
+    Returns:
+        The verdicts on each curve over t; the model's curve against every other, and each rival's against its own ends.
     """
-    swept = [s for s in summaries if s.method.kind == "ctsr"]
-    if len(swept) < 2:
-        return [], None
-    labels = [s.method.label for s in swept]
-    verdicts = [
-        monotone(labels, [s.values[name] for s in swept], Axis(name, better[name]), IMPROVING.get(name, False))
-        for name in better
+    swept: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        if summary.method.kind in {"ctsr", "rival"} and summary.method.curve:
+            swept.setdefault(summary.method.curve, []).append(summary)
+    verdicts = {
+        name: [
+            monotone(
+                [s.method.label for s in own],
+                [s.values[metric] for s in own],
+                Axis(metric, higher),
+                IMPROVING.get(metric, False),
+            )
+            for metric, higher in better.items()
+        ]
+        for name, own in swept.items()
+        if len(own) > 1
+    }
+    if not verdicts:
+        return {}, []
+    model, *others = curves
+    pairs = [(model, name) for name in others] + [(name, f"{name}{OWN_ENDS}") for name in swept if name != model]
+    everything = [*markers, *(place for places in curves.values() for place in places)]
+    return verdicts, [
+        compare(curves[one], curves[other], everything, *axes, (one, other)) for one, other in pairs if other in curves
     ]
-    if "blend" not in curves:
-        return verdicts, None
-    return verdicts, compare(curves["CTSR"], curves["blend"], markers, *axes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ctsr_lightning.figures.plots import axis_range, axis_title, curve_colour, marker_grey
+from ctsr_lightning.figures.plots import axis_range, axis_title, curve_looks, marker_grey
 from ctsr_lightning.frontier import Axis, Point
 
 _SYMBOLS = ("square-open", "diamond-open", "triangle-up-open", "triangle-down-open", "cross-open", "x-open")
@@ -87,19 +87,22 @@ def tradeoff_html(
                 f"Expected values of {name}, found none at any point: put them into the points' `extra`, or leave it "
                 "out of `choices`."
             )
-    traces = [
-        graph_objects.Scatter(
-            name=escape(name),
-            mode="lines+markers+text",
-            line={"color": curve_colour(index), "width": 2},
-            marker={"size": 9},
-            text=[escape(p.label) if place in {0, len(points) - 1} else "" for place, p in enumerate(points)],
-            textposition="top right",
-            textfont={"color": curve_colour(index)},
-            **_data(name, points, x, y),
+    traces = []
+    for name, (colour, dashed) in curve_looks(curves).items():
+        points = curves[name]
+        named = set() if dashed else {0, len(points) - 1}  # the ends of a dashed curve are another's
+        traces.append(
+            graph_objects.Scatter(
+                name=escape(name),
+                mode="lines+markers+text",
+                line={"color": colour, "width": 2, "dash": "dash" if dashed else "solid"},
+                marker={"size": 7 if dashed else 9},
+                text=[escape(p.label) if place in named else "" for place, p in enumerate(points)],
+                textposition="top right",
+                textfont={"color": colour},
+                **_data(name, points, x, y),
+            )
         )
-        for index, (name, points) in enumerate(curves.items())
-    ]
     for index, point in enumerate(markers):
         grey = round(255 * marker_grey(index, len(markers)))
         look = {"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 14, "color": f"rgb({grey},{grey},{grey})"}

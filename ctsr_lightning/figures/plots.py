@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ctsr_lightning.frontier import Axis, Point
 
-_CURVE_COLOURS = ("#1f5fa8", "#c2571a", "#3b8f4f", "#8a4fa3")
+_CURVE_COLOURS = ("#1f5fa8", "#c2571a", "#3b8f4f", "#8a4fa3", "#0d9aa8", "#a8861f", "#c23a7a", "#5b6b7a")
 _MARKERS = ("s", "D", "^", "v", "P", "X")
 _REACH = 1.25  # markers farther from the curves than this many of their spans are drawn at the border
 _DIRECTIONS = np.array([(math.cos(eighth * math.pi / 4), math.sin(eighth * math.pi / 4)) for eighth in range(8)])
@@ -29,6 +29,16 @@ _DEGENERATE = 0.02  # curves shorter than this share of everything are no scale 
 def curve_colour(index: int) -> str:
     """Colour of a curve by its place in the order, the same in every picture."""
     return _CURVE_COLOURS[index % len(_CURVE_COLOURS)]
+
+
+def curve_looks(names: Iterable[str]) -> dict[str, tuple[str, bool]]:
+    """Colour of each curve, and whether it is dashed: `X's own ends` after a curve `X` has its colour, dashed."""
+    looks: dict[str, tuple[str, bool]] = {}
+    for name in names:
+        owner = max((other for other in looks if name.startswith(f"{other}'s ")), key=len, default=None)
+        number = sum(not dashed for _, dashed in looks.values())
+        looks[name] = (curve_colour(number), False) if owner is None else (looks[owner][0], True)
+    return looks
 
 
 def marker_grey(index: int, count: int) -> float:
@@ -69,12 +79,12 @@ def tradeoff_figure(
 ) -> Figure:
     """Draw the perception-distortion plane, both axes turned so that better is up and to the right.
 
-    The first and the last point of each curve carry their label, those between where there is room. The axes show the
-    curves and what lies near them; a single method far away stands at the border with an arrow and its values. Points
-    with a value that is not finite are left out, and the legend says so.
+    The first and the last point of each solid curve carry their label, those between where there is room. The axes
+    show the curves and what lies near them; a single method far away stands at the border with an arrow and its values.
+    Points with a value that is not finite are left out, and the legend says so.
 
     Args:
-        curves: Curves by name, each a series of points in the order of their parameter.
+        curves: Curves by name, each a series of points in the order of their parameter; looks as in `curve_looks`.
         markers: Single methods: bicubic, teachers.
         x: The horizontal metric, usually PSNR-Y.
         y: The vertical metric, usually a perceptual distance.
@@ -95,11 +105,14 @@ def tradeoff_figure(
     axes.set_xlim(*(across if x.higher_is_better else across[::-1]))
     axes.set_ylim(*(up if y.higher_is_better else up[::-1]))
     box = Bbox([(across[0], up[0]), (across[1], up[1])])
-    for index, (name, points) in enumerate(drawn.items()):
+    looks = curve_looks(drawn)
+    for name, points in drawn.items():
         lost = len(curves[name]) - len(points)
         label = f"{name} ({lost} of {len(curves[name])} not finite)" if lost else name
         xs, ys = [p.x for p in points], [p.y for p in points]
-        axes.plot(xs, ys, "o-", color=curve_colour(index), label=label, zorder=3, markersize=5)
+        colour, dashed = looks[name]
+        (line,) = axes.plot(xs, ys, "o--" if dashed else "o-", color=colour, label=label, zorder=3, markersize=5)
+        line.set_markerfacecolor("white" if dashed else colour)
     outside = [_draw_marker(axes, point, index, len(markers), box) for index, point in enumerate(markers)]
     axes.set_xlabel(axis_title(x))
     axes.set_ylabel(axis_title(y))
@@ -208,14 +221,17 @@ def _draw_marker(axes: Axes, point: Point, index: int, count: int, box: Bbox) ->
 
 def _place_labels(axes: Axes, curves: Mapping[str, Sequence[Point]], outside: Sequence[_Label]) -> None:
     """Write labels where they cover neither points nor lines nor each other; ends first, then what still fits."""
-    labels = list(outside)
+    labels, looks = list(outside), curve_looks(curves)
     paths = [_trace(axes, np.asarray(line.get_xydata())) for line in axes.lines]
-    for number, points in enumerate(curves.values()):
+    for name, points in curves.items():
+        colour, dashed = looks[name]
+        if dashed:  # it would only crowd the labels of the other curve, which has the same ends
+            continue
         last = len(points) - 1
         order = sorted(range(1, last), key=lambda i: -(i & -i))  # halves before quarters before eighths
         for index in dict.fromkeys([0, last, *order] if points else []):
             point = points[index]
-            labels.append(_Label(point.label, point.x, point.y, curve_colour(number), always=index in {0, last}))
+            labels.append(_Label(point.label, point.x, point.y, colour, always=index in {0, last}))
     rings = [
         path + 12.0 * _DIRECTIONS
         for path, line in zip(paths, axes.lines, strict=True)

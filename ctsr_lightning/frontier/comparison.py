@@ -144,21 +144,21 @@ class Comparison:
             winner, loser = (curve, other) if curve.wins(other) else (other, curve)
             if self.dominates or self.dominated:
                 verdict = (
-                    f"{winner.name} dominates {loser.name}: of {loser.name}'s {loser.points} points, {loser.dominated} "
-                    f"are dominated by {winner.name}'s curve and {loser.equalled} lie on it, while none of "
-                    f"{winner.name}'s {winner.points} points is dominated by {loser.name}'s"
+                    f"{winner.name} dominates {loser.name}: of {_of(loser)} {loser.points} points, {loser.dominated} "
+                    f"are dominated by {_of(winner)} curve and {loser.equalled} lie on it, while none of "
+                    f"{_of(winner)} {winner.points} points is dominated by {_of(loser)}"
                 )
             else:
                 verdict = (
-                    f"Not decided: no point of {winner.name} is dominated by {loser.name}'s curve, but that was "
+                    f"Not decided: no point of {winner.name} is dominated by {_of(loser)} curve, but that was "
                     f"measured at {loser.points} points only, against {winner.points}, and may bulge between them; "
                     f"measure {loser.name} at {winner.points}"
                 )
         else:
             verdict = (
-                f"Neither curve dominates the other: {other.dominated} of {other.name}'s {other.points} points are "
-                f"dominated by {curve.name}'s curve, and {curve.dominated} of {curve.name}'s {curve.points} by "
-                f"{other.name}'s"
+                f"Neither curve dominates the other: {other.dominated} of {_of(other)} {other.points} points are "
+                f"dominated by {_of(curve)} curve, and {curve.dominated} of {_of(curve)} {curve.points} by "
+                f"{_of(other)}"
             )
         for winner, loser in ((other, curve), (curve, other)):
             if winner.beats_all and loser.points > 1:
@@ -234,6 +234,11 @@ def compare(
         return Side(name, len(mine), places.count("dominated"), places.count("equalled"), across, up, volume, beats)
 
     return Comparison(x, y, side(names[0], curve, other), side(names[1], other, curve), worst, best)
+
+
+def _of(side: Side) -> str:
+    """The name of a curve as an owner's."""
+    return f"{side.name}'" if side.name.endswith("s") else f"{side.name}'s"
 
 
 def _covers(a: tuple[float, float], b: tuple[float, float]) -> bool:

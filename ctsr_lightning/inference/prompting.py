@@ -23,9 +23,9 @@ def check_prompt(config: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: If its student's prompt is none of `TEXTUAL`.
     """
-    own = config["student"].get("init_args", {}).get("prompt")
-    if _kind(own) in TEXTUAL:
+    if takes_prompt(config):
         return
+    own = config["student"].get("init_args", {}).get("prompt")
     if own is None or _kind(own) == "NoPrompt":
         raise ValueError(
             f"Expected a model that takes texts for a prompt, found one without any in '{path}': its networks have no "
@@ -35,6 +35,15 @@ def check_prompt(config: Mapping[str, Any], path: Path) -> None:
         f"Expected a model whose prompt names a text encoder ({', '.join(sorted(TEXTUAL))}) for another prompt, found "
         f"{_kind(own)} in '{path}'. Name one of those as student.prompt in its configuration."
     )
+
+
+def takes_prompt(config: Mapping[str, Any]) -> bool:
+    """Whether a training's student takes texts, so that another prompt can take the place of its own.
+
+    Args:
+        config: The plain values of the training.
+    """
+    return _kind(((config.get("student") or {}).get("init_args") or {}).get("prompt")) in TEXTUAL
 
 
 def with_prompt(config: Any, prompt: str) -> Any:

@@ -65,7 +65,8 @@ def figure(name: str, text: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """The card's entry on one sweep: name and description of the test set, and the sweep's tradeoff.json."""
     metrics = {key: value["higher_is_better"] for key, value in record["protocol"]["metrics"].items()}
     frontier, lattice = record["frontier"], record.get("lattice", {})
-    verdicts = [*frontier["monotone"].values(), frontier["blend"], record.get("grid_energy"), *lattice.values()]
+    verdicts = [verdict for own in frontier["monotone"].values() for verdict in own.values()]
+    verdicts += [*frontier["compared"], record.get("grid_energy"), *lattice.values()]
     return {
         "name": name,
         "text": text,

@@ -130,7 +130,7 @@ def test_a_sweep_reports_it_beside_its_curves(stage2: str, capsys: pytest.Captur
         r["setting"]: r["grid_energy"] for r in tradeoff["results"] if r["kind"] == "ctsr"
     }
     assert len(column()) == 2 * 3
-    assert "grid_energy" not in tradeoff["frontier"]["monotone"]
+    assert "grid_energy" not in tradeoff["frontier"]["monotone"]["CTSR"]
     out = capsys.readouterr().out
     assert tradeoff["grid_energy"]["sentence"] in out
     assert "grid_energy → 1" in out
@@ -184,7 +184,7 @@ def test_a_sweep_looks_for_lattices(stage2: str, capsys: pytest.CaptureFixture[s
         check = tradeoff["lattice"][name]
         assert check["values"] == {r["setting"]: r[name] for r in tradeoff["results"] if r["kind"] == "ctsr"}
         assert check["sentence"] in out
-        assert name not in tradeoff["frontier"]["monotone"]
+        assert name not in tradeoff["frontier"]["monotone"]["CTSR"]
     entry = figure("noise", "noise", tradeoff)
     assert tradeoff["lattice"]["lattice_4"]["sentence"] in entry["sentences"]
     assert entry["ground_truth"]["lattice_4"] == tradeoff["lattice"]["lattice_4"]["gt"]

@@ -67,9 +67,7 @@ def timeless(folder: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
     (name,) = {"summary.json", "tradeoff.json"} & names(folder)
     summary = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
     for result in summary["results"]:
-        del result["seconds"], result["seconds_per_further_t"]
-    for curve in ("curve", "other"):
-        (summary.get("frontier", {}).get("blend") or {}).pop(curve, None)
+        del result["seconds"], result["further"]
     return rows, summary
 
 

@@ -66,6 +66,13 @@ def test_points_and_colours(page: str) -> None:
     assert traces[0]["text"] == ["t=0.00", "", "t=1.00"]
 
 
+def test_blends_of_own_ends_are_dashed() -> None:
+    traces, _, _ = read_back(tradeoff_html({"CTSR": CTSR, "CTSR's own ends": CTSR}, [], PSNR, LPIPS))
+    assert [trace["line"]["dash"] for trace in traces] == ["solid", "dash"]
+    assert traces[0]["line"]["color"] == traces[1]["line"]["color"]
+    assert traces[1]["text"] == ["", "", ""]  # the ends are those of the other curve
+
+
 def test_better_is_up_and_to_the_right(page: str) -> None:
     _, layout, _ = read_back(page)
     left, right = layout["xaxis"]["range"]

@@ -10,6 +10,8 @@ from ctsr_lightning.figures.plots import (
     Axis,
     Point,
     axis_range,
+    curve_colour,
+    curve_looks,
     labelled_row,
     render,
     stack_rows,
@@ -103,6 +105,26 @@ def test_points_that_are_not_finite_are_named() -> None:
     assert legend(axes) == ["CTSR (1 of 4 not finite)", "bicubic (not finite)"]
     assert axes.lines[0].get_xydata().tolist() == [[p.x, p.y] for p in CURVE]
     assert render(tradeoff_figure({"CTSR": [broken]}, [], PSNR, DISTANCE)).shape[0] == 3
+
+
+def test_blends_of_own_ends_are_dashed_in_the_colour_of_their_curve() -> None:
+    curves = {
+        "CTSR": TRADE,
+        "blend": BLEND,
+        "CTSR's own ends": [TRADE[0], TRADE[-1]],
+        "B": CURVE,
+        "B's own ends": CURVE,
+    }
+    looks = curve_looks(curves)
+    assert {name for name, (_, dashed) in looks.items() if dashed} == {"CTSR's own ends", "B's own ends"}
+    for name in ("CTSR", "B"):
+        assert looks[name][0] == looks[f"{name}'s own ends"][0]
+    assert [looks[name][0] for name in ("CTSR", "blend", "B")] == [curve_colour(index) for index in range(3)]
+    axes = tradeoff_figure(curves, [], PSNR, DISTANCE).axes[0]
+    assert legend(axes) == list(curves)
+    for line, (colour, dashed) in zip(axes.lines, looks.values(), strict=True):
+        assert (line.get_color(), line.get_linestyle()) == (colour, "--" if dashed else "-")
+    assert len({curve_colour(index) for index in range(8)}) == 8
 
 
 def test_nothing_to_draw() -> None:

@@ -206,6 +206,8 @@ def test_a_mixed_result_says_so() -> None:
     assert "Neither curve dominates" in result.sentence()
     assert "1 of blend's 3 points" in result.sentence()
     assert "1 of CTSR's 2" in result.sentence()
+    named = compare(curve, blend, [], PSNR, LPIPS, ("A", "A's own ends"))
+    assert "1 of A's own ends' 3 points" in named.sentence()
 
 
 def test_covering_the_other_is_not_enough() -> None:

@@ -165,7 +165,7 @@ def test_wrong_options_are_refused_before_anything_is_trained(
 def report(psnr: dict[str, float], distance: dict[str, float], monotone: bool = True, flat: bool = False) -> Any:
     along = {"sentence": "lpips along t.", "holds": monotone, "flat": flat}
     rows = [{"setting": name, "psnr_y": psnr[name], "lpips": distance[name]} for name in psnr]
-    return {"settings": {"perceptual": "lpips"}, "results": rows, "frontier": {"monotone": {"lpips": along}}}
+    return {"settings": {"perceptual": "lpips"}, "results": rows, "frontier": {"monotone": {"CTSR": {"lpips": along}}}}
 
 
 GOOD = (
