@@ -1,8 +1,8 @@
 """Models that restore images: the networks of a method together, behind one interface."""
 
-from ctsr_lightning.models.one_step_flow import OneStepFlow
+from ctsr_lightning.models.flows import MultiStepFlow, OneStepFlow
 from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel
 from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.models.tradeoff import TradeOff
 
-__all__ = ("ControlKind", "OneStepFlow", "OneStepStudent", "RestorationModel", "TradeOff")
+__all__ = ("ControlKind", "MultiStepFlow", "OneStepFlow", "OneStepStudent", "RestorationModel", "TradeOff")

@@ -11,8 +11,8 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.flow import interpolate
 from ctsr_lightning.losses.flow import Norm, velocity_matching
 from ctsr_lightning.losses.random_views import random_symmetry
+from ctsr_lightning.models.flows import MultiStepFlow
 from ctsr_lightning.modules.base import RestorationModule
-from ctsr_lightning.networks.flow_network import FlowNetwork
 
 
 class ConditionalFlow(RestorationModule):
@@ -21,21 +21,21 @@ class ConditionalFlow(RestorationModule):
     x_1 is the ground truth's latent, c the enlarged input's and x_0 = √(1-σ²) c + σ ε.
 
     Args:
-        network: The flow.
+        student: The flow, as it restores by steps.
         norm: D: `l1` (the paper's choice for restoration) or `l2`, whose optimum is the posterior's own flow.
         symmetries: Mirror and turn every batch of square crops at random.
         **kwargs: Optimizer and scheduler.
     """
 
-    def __init__(self, network: FlowNetwork, norm: Norm = "l1", symmetries: bool = False, **kwargs: Any) -> None:
+    def __init__(self, student: MultiStepFlow, norm: Norm = "l1", symmetries: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.network, self.scale = network, network.scale
+        self.student, self.scale = student, student.scale
         self.norm: Norm = norm
         self.symmetries = symmetries
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The error of the velocity."""
-        network, lq, gt = self.network, batch.lq, self.ground_truth(batch)
+        network, lq, gt = self.student.network, batch.lq, self.ground_truth(batch)
         if self.symmetries:
             lq, gt = random_symmetry([lq, gt], self.draws.generator)
         x_1, condition = network.encode(gt), network.degraded(lq)
@@ -44,6 +44,6 @@ class ConditionalFlow(RestorationModule):
         return {"flow/match": velocity_matching(velocity, x_0, x_1, self.norm)}
 
     @torch.no_grad()
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002  # sees no prompt
+    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """Follow the flow; an image gets the same noise every time."""
-        return self.network.restore(lq)
+        return self.student.restore(lq, keys=keys)

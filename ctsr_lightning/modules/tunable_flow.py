@@ -12,7 +12,7 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.flow import Solver, expand, step_velocity
 from ctsr_lightning.losses import flow
 from ctsr_lightning.losses.random_views import random_symmetry
-from ctsr_lightning.models.one_step_flow import OneStepFlow
+from ctsr_lightning.models.flows import OneStepFlow
 from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.networks.flow_network import FlowNetwork
 from ctsr_lightning.networks.frozen import Frozen

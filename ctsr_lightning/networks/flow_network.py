@@ -14,7 +14,7 @@ from ctsr_lightning.diffusion.sampling import noise_by_content
 from ctsr_lightning.images import upsample
 from ctsr_lightning.networks.denoiser import run_unet
 from ctsr_lightning.networks.velocity import TIME_SCALE
-from ctsr_lightning.weights.reading import load_weights, read_state
+from ctsr_lightning.weights.reading import load_weights
 
 
 class FlowNetwork(nn.Module):
@@ -70,8 +70,7 @@ class FlowNetwork(nn.Module):
         self.register_buffer("residual_std", _per_channel(residual_std, codec.channels), persistent=False)
         codec.requires_grad_(False)
         if weights is not None:
-            distilled = any(name.startswith("student.") for name in read_state(weights))
-            load_weights(self, weights, "student.network." if distilled else "network.", only_trainable=True)
+            load_weights(self, weights, "student.network.", only_trainable=True)
 
     @property
     def cell(self) -> int:
@@ -146,7 +145,17 @@ class FlowNetwork(nn.Module):
         """
         condition = self.degraded(lq)
         x_0 = self.start(condition, noise_by_content(lq, seed)(condition))
-        return self.decode(integrate(lambda x, t: self.velocity(x, t, condition), x_0, self.steps, self.solver))
+        return self.decode(self.follow(x_0, condition))
+
+    def follow(self, x_0: Tensor, condition: Tensor, steps: int | None = None) -> Tensor:
+        """Latent x_1 where the flow leads from x_0.
+
+        Args:
+            x_0: Start, shape (B, C, h, w).
+            condition: c.
+            steps: Steps of the solver; null takes the network's.
+        """
+        return integrate(lambda x, time: self.velocity(x, time, condition), x_0, steps or self.steps, self.solver)
 
 
 def _per_channel(std: float | list[float] | None, channels: int) -> Tensor | None:

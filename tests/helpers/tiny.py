@@ -19,7 +19,7 @@ from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.models import OneStepFlow, OneStepStudent
+from ctsr_lightning.models import MultiStepFlow, OneStepFlow, OneStepStudent
 from ctsr_lightning.networks import FlowNetwork, LatentResShift, LoRA, VelocityField, nano_unet
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
@@ -144,6 +144,11 @@ def flow_network(seed: int = 0, **options: Any) -> FlowNetwork:
 def one_step_flow(seed: int = 0, **options: Any) -> OneStepFlow:
     """The flow in one step."""
     return OneStepFlow(flow_network(seed, **options))
+
+
+def multi_step_flow(seed: int = 0, **options: Any) -> MultiStepFlow:
+    """The flow in its steps."""
+    return MultiStepFlow(flow_network(seed, **options))
 
 
 def velocity(seed: int = 0, *, awake: bool = False, **options: Any) -> VelocityField:

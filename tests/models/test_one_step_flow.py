@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctsr_lightning.diffusion.sampling import noise_by_content
-from ctsr_lightning.models.one_step_flow import OneStepFlow
+from ctsr_lightning.models.flows import OneStepFlow
 from helpers import tiny
 
 

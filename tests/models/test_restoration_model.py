@@ -27,6 +27,8 @@ MODELS: dict[str, Callable[[], RestorationModel]] = {
     "OneStepStudent with adapters": tiny.adapted_student,
     "TradeOff": lambda: TradeOff(tiny.student(), tiny.velocity(3, awake=True)),
     "TradeOff of the paper": lambda: TradeOff(tiny.student(), tiny.velocity(3, awake=True), "reencode"),
+    "OneStepFlow": tiny.one_step_flow,
+    "MultiStepFlow": lambda: tiny.multi_step_flow(steps=3),
     "SmallFlow": SmallFlow,
 }
 SAMPLED_BY_TILE = {"OneStepStudent that samples"}

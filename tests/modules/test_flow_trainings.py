@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctsr_lightning.losses.random_views import random_symmetry
-from ctsr_lightning.models.one_step_flow import OneStepFlow
+from ctsr_lightning.models.flows import OneStepFlow
 from ctsr_lightning.modules import ConditionalFlow, TunableFlow
 from ctsr_lightning.modules.draws import Draws
 from helpers import tiny
@@ -39,8 +39,8 @@ def bare(network, x, time, c):
 
 @pytest.mark.parametrize(("norm", "power"), [("l1", np.abs), ("l2", np.square)])
 def test_flow_term_is_the_error_of_the_velocity(norm, power):
-    module, batch = ConditionalFlow(tiny.flow_network(), norm).double(), tiny.batch(dtype=torch.float64)
-    network, (noise, time) = module.network, replayed(batch)
+    module, batch = ConditionalFlow(tiny.multi_step_flow(), norm).double(), tiny.batch(dtype=torch.float64)
+    network, (noise, time) = module.student.network, replayed(batch)
     x_1, c = network.encode(batch.gt), network.degraded(batch.lq)
     x_0 = 0.75**0.5 * c + 0.5 * noise
     velocity = bare(network, (1 - over(time)) * x_0 + over(time) * x_1, time, c)
@@ -129,9 +129,7 @@ def test_only_the_student_is_kept_and_trained():
     own = {f"student.network.unet.{name}" for name, _ in module.student.network.unet.named_parameters()}
     assert module.trimmed_state().keys() == own
     assert {name for name, p in module.named_parameters() if p.requires_grad} == own
-    assert ConditionalFlow(tiny.flow_network()).trimmed_state().keys() == {
-        name.removeprefix("student.") for name in own
-    }
+    assert ConditionalFlow(tiny.multi_step_flow()).trimmed_state().keys() == own
 
 
 def test_dropout_of_the_teacher_s_training_is_off():
@@ -149,10 +147,10 @@ def test_distillation_needs_no_ground_truth():
     module = tunable()
     assert losses(module, batch._replace(gt=None)) == losses(module, batch)
     with pytest.raises(ValueError, match=r"Expected batches with ground truth .*found none"):
-        ConditionalFlow(tiny.flow_network()).losses(batch._replace(gt=None))
+        ConditionalFlow(tiny.multi_step_flow()).losses(batch._replace(gt=None))
 
 
-@pytest.mark.parametrize("make", [lambda **o: ConditionalFlow(tiny.flow_network(), **o), tunable])
+@pytest.mark.parametrize("make", [lambda **o: ConditionalFlow(tiny.multi_step_flow(), **o), tunable])
 def test_crops_are_turned(make):
     turning, plain, batch = make(symmetries=True), make(), tiny.batch()
     turning.draws, plain.draws = Draws(5), Draws(5)
@@ -172,14 +170,14 @@ def test_a_slider_is_validated_beside_its_teacher():
     references = module.references(batch)
     assert list(references) == ["flow 3"]
     assert torch.equal(references["flow 3"], module.teacher.network.restore(batch.lq))
-    flow = ConditionalFlow(tiny.flow_network())
-    assert torch.equal(flow.restore(batch.lq), flow.network.restore(batch.lq))
+    flow = ConditionalFlow(tiny.multi_step_flow())
+    assert torch.equal(flow.restore(batch.lq), flow.student.network.restore(batch.lq))
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ConditionalFlow(tiny.flow_network()),
+        lambda: ConditionalFlow(tiny.multi_step_flow()),
         lambda: tunable(tiny.flow_network(residual_std=0.25), tiny.flow_network(seed=7, residual_std=0.25), dt=0.2),
     ],
 )

@@ -59,7 +59,7 @@ MAKERS = {
     "stage 2, at its start": lambda: CTSRStage2(
         tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
     ),
-    "flow": lambda: ConditionalFlow(tiny.flow_network(), symmetries=True),
+    "flow": lambda: ConditionalFlow(tiny.multi_step_flow(), symmetries=True),
     "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
 }
 
