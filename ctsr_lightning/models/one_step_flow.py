@@ -17,7 +17,7 @@ from ctsr_lightning.networks.flow_network import FlowNetwork
 class OneStepFlow(nn.Module):
     """OFTSR at inference: x̂ = D(x_0 + v_φ(x_0, c, τ)), one pass per value of the control t = 1 - τ (Sec. 3.2).
 
-    The network's time τ is 1 at the realistic end, the house's control t is 1 at the faithful one.
+    The network's time τ is 1 at the realistic end, the control t at the faithful one.
 
     Args:
         network: The flow, as it predicts mean velocities once it is distilled (`FlowNetwork.mean_velocity`).
