@@ -64,7 +64,8 @@ class TradeOffCurve(Callback):
         }
         curve = [points.pop(label) for label in evaluation.control_labels]
         title = f"{stage}, step {trainer.global_step}"
-        image = render(tradeoff_figure({"CTSR": curve}, list(points.values()), x, y, title))
+        method = str(getattr(pl_module, "method", "CTSR"))
+        image = render(tradeoff_figure({method: curve}, list(points.values()), x, y, title))
         publish(trainer, f"{stage}/tradeoff", image)
         if keeps_files(trainer):
             write_image(self._folder / ("tradeoff.png" if stage == "val" else f"tradeoff_{stage}.png"), image)

@@ -71,7 +71,8 @@ def sweep(
         baselines: all (bicubic, the model's teachers, their blend), bicubic, or none.
         expert: Weights of published networks to measure as well, any that spandrel reads; several with commas between.
         rivals: NAME=WEIGHTS of further models, checkpoints, folders or hub ids as in --checkpoint, several with commas
-            between; NAME is that of a curve. The model's own is that of --name, CTSR by default.
+            between; NAME is that of a curve. The model's own is that of --name, by default its
+            method's.
         rival_seeds: Runs of each rival with different seeds; figures are means over them, L-STD and G-STD what they
             differ by, 0 for a rival that draws nothing.
         steps: Numbers of steps, such as 1,2,4,8, of rivals that have steps in place of a slider.
@@ -85,7 +86,8 @@ def sweep(
         grid_factor: Side in pixels of the patches that grid_energy looks for; by default the codec's factor.
         examples: Number of images in examples.png, evenly spread; 0 for no such picture.
         weights: Folders with weight files of metrics, searched before TORCH_HOME.
-        name: Name of the results, and of the model's curve; by default the model, and CTSR.
+        name: Name of the results, and of the model's curve; by default the model, and its method, such as
+            CTSR.
         rank: Which part of the images this process measures, from 0; by default what torchrun or SLURM say, else all.
         ranks: Number of parts; the process that measures the last image writes the report, see ctsr evaluate --help.
         tile: Side of a tile in input pixels; by default 768 output pixels, 0 never tiles.

@@ -12,7 +12,7 @@ from ctsr_lightning.data.files import ImageCache
 from ctsr_lightning.data.pairing.layouts import gt_folder
 from ctsr_lightning.data.pairing.matching import match_files
 from ctsr_lightning.evaluation import folders
-from ctsr_lightning.evaluation.labels import CTSR, GRID
+from ctsr_lightning.evaluation.labels import GRID
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.measuring import announce, collect, load_batches, load_images, measure_methods
 from ctsr_lightning.evaluation.records import open_records
@@ -235,7 +235,9 @@ def evaluate_model(
     """
     restorer = model if isinstance(model, Restorer) else Restorer.from_pretrained(model)
     others: dict[str, Any] = {"rivals": load_rivals(restorer, rivals or {}), "steps": steps, "rival_seeds": rival_seeds}
-    methods, notes = build_methods(restorer, t, alphas, baselines, experts, name=name or CTSR, seeds=seeds, **others)
+    methods, notes = build_methods(
+        restorer, t, alphas, baselines, experts, name=name or restorer.model.method, seeds=seeds, **others
+    )
     factor = restorer.model.codec.factor
     wanted = metric_names(metrics if metrics is not None else "psnr,ssim")
     own: dict[str, Metric] = {}

@@ -22,6 +22,8 @@ class _FlowModel(RestorationModel):
         network: The flow.
     """
 
+    method = "OFTSR"
+
     def __init__(self, network: FlowNetwork) -> None:
         super().__init__()
         self.network = network

@@ -37,6 +37,8 @@ class RestorationModel(nn.Module, ABC):
     `shared`, tile by tile; `begin`, on the latents of the whole image; `at`, tile by tile and for every t.
     """
 
+    method: str = "model"
+    """The method's name, for tables and plots."""
     scale: int
     """Enlargement."""
     codec: LatentCodec

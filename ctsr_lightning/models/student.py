@@ -71,6 +71,8 @@ class OneStepStudent(RestorationModel):
             is to be trained or replaced as a whole though it was loaded with `share`.
     """
 
+    method = "CTSR"
+
     def __init__(
         self,
         unet: UNet2DConditionModel,

@@ -32,6 +32,8 @@ class TradeOff(RestorationModel):
             encode; `reencode` is the paper's E(S_1(x)). Must be the same in training and inference.
     """
 
+    method = "CTSR"
+
     def __init__(self, student: OneStepStudent, velocity: VelocityField, z0_source: Z0Source = "latent") -> None:
         super().__init__()
         self.student, self.velocity = student, velocity

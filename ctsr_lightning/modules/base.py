@@ -248,6 +248,8 @@ class TrainingModule(LightningModule, ABC):
 class RestorationModule(TrainingModule):
     """A training whose product restores images, so that evaluation, pictures and prediction apply to it."""
 
+    method: str = "CTSR"
+    """The method's name, for plots."""
     controllable: bool = False
     """Whether `sweep` restores at values of t."""
     scale: int

@@ -44,6 +44,7 @@ class TunableFlow(RestorationModule):
             0 <= t_min < t_max < 1 and 0 < dt < 1.
     """
 
+    method = "OFTSR"
     controllable = True
 
     def __init__(
