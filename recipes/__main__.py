@@ -12,6 +12,7 @@ RECIPES: Final = {
     "nano": "recipes.nano.run:nano",
     "claims": "recipes.claims.run:claims",
     "tables": "recipes.tables.run:tables",
+    "oftsr": "recipes.oftsr:oftsr",
     "results": "recipes.results:results",
 }
 """Recipes, and where the function of each lives."""
