@@ -56,9 +56,9 @@ def test_trainings_pass_the_names(make):
 
 def test_names_belong_to_their_images():
     network, batch = student(), tiny.batch()
-    together = network.restore(batch.lq, ["3", "7"])
-    torch.testing.assert_close(network.restore(batch.lq[1:], ["7"]), together[1:], rtol=0, atol=1e-5)
-    assert not torch.allclose(network.restore(batch.lq[1:], ["3"]), together[1:], rtol=0, atol=1e-4)
+    together = network.restore(batch.lq, keys=["3", "7"])
+    torch.testing.assert_close(network.restore(batch.lq[1:], keys=["7"]), together[1:], rtol=0, atol=1e-5)
+    assert not torch.allclose(network.restore(batch.lq[1:], keys=["3"]), together[1:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
