@@ -134,6 +134,22 @@ class GaussianFlow(NamedTuple):
         """g_τ = σ + p_τ, the factor of ε in x_0 + (mean velocity from 0 to τ): from 0 at τ = 0 to S at 1."""
         return self.sigma + self.mean_gain(time)
 
+    def remainder(self, time: Tensor) -> float | Tensor:
+        """S σ / √Σ_τ, the standard deviation of x_1 - x_0 given x_τ."""
+        return self.std * self.sigma / self.variance(time).sqrt()
+
+    def deviation(self, x: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
+        """(x - E x_τ) / √Σ_τ, which is ε all along a path.
+
+        Args:
+            x: x_τ, shape (B, C, h, w).
+            time: τ, shape (B,).
+            condition: c.
+            mean: m.
+        """
+        t, start = expand(time, x), math.sqrt(1.0 - self.sigma**2) * condition
+        return (x - (1.0 - t) * start - t * mean) / self.variance(t).sqrt()
+
     def velocity(self, x: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
         """v(x, τ) = m - a c + k_τ (x - E x_τ).
 

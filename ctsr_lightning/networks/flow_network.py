@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit, unit_to_signed
-from ctsr_lightning.diffusion.flow import GaussianFlow, Solver, integrate, perturb
+from ctsr_lightning.diffusion.flow import GaussianFlow, Solver, expand, integrate, perturb
 from ctsr_lightning.diffusion.sampling import noise_by_content
 from ctsr_lightning.images import upsample
 from ctsr_lightning.networks.denoiser import run_unet
@@ -27,9 +27,11 @@ class FlowNetwork(nn.Module):
         codec: The autoencoder, never trained here; `PixelCodec` for the paper's pixel space.
         scale: Enlargement, an integer >= 1.
         sigma: σ in (0, 1]; a value near the standard deviation of x_1 given c spreads the change over the whole flow.
-        residual_std: Standard deviation of x_1 - c, a number or one per channel of the latent. The UNet then learns
-            what the flow lacks that would be right if x_1 - c were Gaussian, and need not learn to take the noise out,
-            which small networks leave behind as grain; null lets it predict v as it stands, as the paper does.
+        residual_std: S, the standard deviation of x_1 - c, a number or one per channel of the latent. The UNet then
+            learns what the flow lacks that would be right if x_1 - c were Gaussian: it is shown the deviation
+            (x - E x_τ) / √Σ_τ in place of x and its output is scaled by S σ / √Σ_τ, so that both are of order 1 at
+            every τ, as Karras et al. (2022) do for diffusion. Small networks else leave noise behind as grain. Null
+            lets it see x and predict v as they stand, as the paper does.
         steps: Steps of the solver when restoring.
         solver: The solver when restoring; all but `euler` take two evaluations per step.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a flow, or of a one-step model
@@ -112,8 +114,11 @@ class FlowNetwork(nn.Module):
             time: τ in [0, 1], shape (B,).
             condition: c.
         """
-        output, linear = self._output(x, time, condition), self.linear
-        return output if linear is None else output + linear.velocity(x, time, condition, condition)
+        linear = self.linear
+        if linear is None:
+            return self._output(x, time, condition)
+        output = self._output(linear.deviation(x, time, condition, condition), time, condition)
+        return linear.velocity(x, time, condition, condition) + linear.remainder(expand(time, x)) * output
 
     def mean_velocity(self, x_0: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Mean velocity (x_τ - x_0) / τ from 0 to τ, which at τ = 0 is v(x_0, c, 0), float32 or better.
@@ -125,8 +130,11 @@ class FlowNetwork(nn.Module):
             time: τ in [0, 1], shape (B,).
             condition: c.
         """
-        output, linear = self._output(x_0, time, condition), self.linear
-        return output if linear is None else output + linear.mean_velocity(x_0, time, condition, condition)
+        linear = self.linear
+        if linear is None:
+            return self._output(x_0, time, condition)
+        output = self._output(linear.deviation(x_0, torch.zeros_like(time), condition, condition), time, condition)
+        return linear.mean_velocity(x_0, time, condition, condition) + linear.std * output
 
     def _output(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         return run_unet(self.unet, torch.cat([x, condition], dim=1), TIME_SCALE * time, None)

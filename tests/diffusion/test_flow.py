@@ -196,6 +196,19 @@ def test_error_grows_by_the_amplitude():
         assert (restored - 0.4 * x_1).square().mean().item() == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("time", [0.0, 0.3, 1.0])
+def test_deviation_is_the_noise_along_a_path_and_the_remainder_what_x_leaves_open(time):
+    flow, t = GaussianFlow(0.3, 0.5), torch.tensor([time], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    c, m, noise = (torch.randn(1, 2, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    x = (1 - time) * 0.91**0.5 * c + time * m + flow.variance(t).sqrt() * noise
+    torch.testing.assert_close(flow.deviation(x, t, c, m), noise, rtol=1e-12, atol=1e-12)
+    joint = np.array([[0.09, 0.0], [0.0, 0.25]])  # of x_0 and x_1
+    change, state = np.array([-1.0, 1.0]), np.array([1 - time, time])
+    left = change @ joint @ change - (change @ joint @ state) ** 2 / (state @ joint @ state)
+    assert float(flow.remainder(t)) == pytest.approx(left**0.5, rel=1e-12)
+
+
 def test_spread_may_differ_from_channel_to_channel():
     std = torch.tensor([0.2, 0.7], dtype=torch.float64).view(2, 1, 1)
     _, _, c, m, noise = gaussian(0.3, 0.2)

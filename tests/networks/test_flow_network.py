@@ -44,11 +44,19 @@ def test_unet_sees_the_state_the_condition_and_999_tau(method):
 @pytest.mark.parametrize("method", ["velocity", "mean_velocity"])
 def test_unet_corrects_the_gaussian_flow(method, std):
     network, (x, c) = tiny.flow_network(residual_std=std).double(), latents()
-    bare = tiny.flow_network().double()
-    found = getattr(network, method)(x, TIME, c) - getattr(bare, method)(x, TIME, c)
+    shown = []
+    network.unet.register_forward_pre_hook(lambda _, args: shown.append(args[0]))
+    found, t = getattr(network, method)(x, TIME, c), TIME.view(-1, 1, 1)
+    output = network.unet(shown[0], 999 * TIME, None).sample
+    assert torch.equal(shown[0][:, 4:], c)
     for channel, one in enumerate(std if isinstance(std, list) else [std] * 4):
-        linear = getattr(GaussianFlow(0.5, one), method)(x, TIME, c, c)
-        torch.testing.assert_close(found[:, channel], linear[:, channel], rtol=1e-9, atol=1e-9)
+        linear = getattr(GaussianFlow(0.5, one), method)(x, TIME, c, c)[:, channel]
+        moment = t if method == "velocity" else 0 * t
+        spread = ((1 - moment) ** 2 * 0.25 + moment**2 * one**2) ** 0.5
+        deviation = (x - (1 - moment)[..., None] * 0.75**0.5 * c - moment[..., None] * c)[:, channel] / spread
+        torch.testing.assert_close(shown[0][:, channel], deviation, rtol=1e-9, atol=1e-9)
+        scale = one * 0.5 / spread if method == "velocity" else one
+        torch.testing.assert_close(found[:, channel], linear + scale * output[:, channel], rtol=1e-9, atol=1e-9)
 
 
 def test_both_velocities_are_one_at_the_start():
