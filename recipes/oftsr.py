@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ctsr_lightning.evaluation.labels import OWN_ENDS
+from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.devices import torch_device
 from recipes.chain import (
     WEIGHTS,
@@ -51,7 +52,7 @@ def oftsr(
 ) -> int:
     """Train OFTSR's flow and its distillation on CTSR's codec, and measure both sliders on the same plane.
 
-    The pair is trained on a chain's codec and on photographs of your own; two to three hours of a CPU core. Finished
+    The pair is trained on a chain's codec and on photographs of your own, for several hours of a CPU core. Finished
     trainings are kept: the same command after Ctrl-C goes on where it stopped. Then `ctsr sweep --rivals` measures CTSR
     over t, OFTSR over t, the blend of the teachers, the blends of both models' own ends and the flow in 1, 2, 4 and 8
     steps, and a page shows the planes and tables. The page includes oftsr_reading.md beside it, if there is one: a
@@ -64,7 +65,7 @@ def oftsr(
         output: Folder for the trainings and sweeps.
         photos: Folder of photographs to train on. Without it, the photographs that come with scikit-image.
         test: Folders of photographs to degrade and measure on, or data configurations (.yaml), several with commas
-            between. Without it, the sample photographs.
+            between. Without it, the held-out sample photographs.
         chain: Folder of a finished chain, such as `make nano` leaves, with codec and stage 2. Without it, the
             package's.
         expert: A published network to measure as well, see `ctsr sweep`.
@@ -179,7 +180,8 @@ def write_page(path: Path, output: Path, names: list[str], seeds: int) -> None:
         shutil.copyfile(folder / "tradeoff.png", path.parent / picture)
         text = (folder / "tradeoff.md").read_text(encoding="utf-8").strip()
         sections += [f"## {name}", f"![The plane of {name}]({picture})", text]
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    with written_aside(path) as aside:
+        aside.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def _length(folder: Path) -> str:

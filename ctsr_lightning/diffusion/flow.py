@@ -147,8 +147,8 @@ class GaussianFlow(NamedTuple):
             condition: c.
             mean: m.
         """
-        t, start = expand(time, x), math.sqrt(1.0 - self.sigma**2) * condition
-        return (x - (1.0 - t) * start - t * mean) / self.variance(t).sqrt()
+        t = expand(time, x)
+        return self._offset(x, t, condition, mean) / self.variance(t).sqrt()
 
     def velocity(self, x: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
         """v(x, τ) = m - a c + k_τ (x - E x_τ).
@@ -160,7 +160,11 @@ class GaussianFlow(NamedTuple):
             mean: m.
         """
         t, start = expand(time, x), math.sqrt(1.0 - self.sigma**2) * condition
-        return mean - start + self.gain(t) * (x - (1.0 - t) * start - t * mean)
+        return mean - start + self.gain(t) * self._offset(x, t, condition, mean)
+
+    def _offset(self, x: Tensor, t: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
+        """X - E x_τ, for τ that broadcasts."""
+        return x - (1.0 - t) * math.sqrt(1.0 - self.sigma**2) * condition - t * mean
 
     def mean_velocity(self, x_0: Tensor, time: Tensor, condition: Tensor, mean: Tensor) -> Tensor:
         """(x_τ - x_0) / τ = m - a c + p_τ ε, which tends to v(x_0, 0) as τ does to 0.

@@ -30,8 +30,8 @@ class FlowNetwork(nn.Module):
         residual_std: S, the standard deviation of x_1 - c, a number or one per channel of the latent. The UNet then
             learns what the flow lacks that would be right if x_1 - c were Gaussian: it is shown the deviation
             (x - E x_τ) / √Σ_τ in place of x and its output is scaled by S σ / √Σ_τ, so that both are of order 1 at
-            every τ, as Karras et al. (2022) do for diffusion. Small networks else leave noise behind as grain. Null
-            lets it see x and predict v as they stand, as the paper does.
+            every τ, as Karras et al. (2022) do for diffusion. Null lets it see x and predict v as they stand, as the
+            paper does.
         steps: Steps of the solver when restoring.
         solver: The solver when restoring; all but `euler` take two evaluations per step.
         weights: Trained weights to start from: a `weights.safetensors` or checkpoint of a flow, or of a one-step model
