@@ -100,7 +100,7 @@ def save_model(source: Path, folder: Path) -> None:
 
 
 def _collected(value: Any, folder: Path, copies: dict[Path, str]) -> Any:
-    """A configuration whose `weights` and `decoder` are copies inside a folder; `copies` tells which file went where."""
+    """A configuration whose weight files are copies inside a folder; `copies` tells which file went where."""
     if isinstance(value, list):
         return [_collected(item, folder, copies) for item in value]
     if not isinstance(value, Mapping):

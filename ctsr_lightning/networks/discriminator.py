@@ -41,7 +41,7 @@ class SpectralConv2d(nn.Conv2d):
     vectors are buffers: a checkpoint of parameters alone then resumes bit for bit.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """Convolve."""
         largest = torch.linalg.matrix_norm(self.weight.flatten(1), 2)
         return self._conv_forward(input, self.weight / largest, self.bias)
