@@ -211,8 +211,7 @@ class NanoCodec(LatentCodec):
 
     def last_layer(self) -> nn.Parameter:
         """The last convolution at the image's size."""
-        weight: nn.Parameter = self.decoder.fine[-1].weight
-        return weight
+        return self.decoder.get_parameter(f"fine.{len(self.decoder.fine) - 1}.weight")
 
 
 def in_its_type(network: nn.Module, tensor: Tensor) -> Tensor:

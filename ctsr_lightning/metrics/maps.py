@@ -35,11 +35,12 @@ class SqueezeMaps(FeatureMaps):
         MissingWeightsError: If SqueezeNet's weights are not on disk.
     """
 
+    channels = (64, 128, 256, 384, 384, 512, 512)
+
     def __init__(self) -> None:
         super().__init__()
         lpips = LPIPS("squeeze").distance
-        self.scaling, self.network = lpips.scaling_layer, lpips.net
-        self.channels = tuple(int(channels) for channels in lpips.chns)
+        self.scaling, self.network = lpips.get_submodule("scaling_layer"), lpips.get_submodule("net")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps, H / 2 to H / 16."""
