@@ -39,7 +39,7 @@ PLUGIN_PACKAGES: Final = (
 
 SCALED_PARTS: Final = (
     *("", "student.init_args.", "network.init_args."),
-    *("student.init_args.network.init_args.", "teacher.init_args."),
+    *("student.init_args.network.init_args.", "student.init_args.student.init_args.", "teacher.init_args."),
 )
 """Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctsr_lightning.codecs.nano_codec import LappedDecoder, PatchEncoder
 from ctsr_lightning.diffusion.parametrization import at_least_float32
-from ctsr_lightning.weights.reading import load_weights
+from ctsr_lightning.weights.reading import give_own_weights, load_strictly, load_weights, read_state
 
 
 class LatentCodec(nn.Module, ABC):
@@ -24,6 +24,8 @@ class LatentCodec(nn.Module, ABC):
     """Pixels per latent along each side."""
     channels: int
     """Channels of a latent."""
+    tuned: bool = False
+    """Whether D was trained by itself since and no longer undoes E."""
 
     @abstractmethod
     def encode(self, image: Tensor, sample: bool = False) -> Tensor:
@@ -56,19 +58,69 @@ class LatentCodec(nn.Module, ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass, where the codec is large enough for that to pay."""
 
+    def last_layer(self) -> nn.Parameter | None:
+        """Weight of D's last convolution; None where D cannot be trained by itself."""
+        return None
+
+    def tune_decoder(self) -> list[nn.Parameter]:
+        """Make D trainable and E frozen; weights of D that other networks shared become its own.
+
+        Returns:
+            D's parameters.
+
+        Raises:
+            ValueError: If D cannot be trained by itself.
+        """
+        if self.last_layer() is None:
+            raise ValueError(
+                f"Expected a codec whose decoder can be trained, found {type(self).__name__}. Use KLCodec or NanoCodec."
+            )
+        self.requires_grad_(False)
+        for part in self.halves()[1]:
+            give_own_weights(part.requires_grad_(True))
+        self.tuned = True
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def load_decoder(self, path: str | Path) -> None:
+        """Load D from the file of a `DetailTraining`, and leave E as it is.
+
+        Args:
+            path: A `weights.safetensors` or checkpoint.
+
+        Raises:
+            MissingWeightsError: If there is no such file.
+            ValueError: If it holds other weights.
+        """
+        parts = self.halves()[1]
+        for part in parts:
+            give_own_weights(part)
+        wanted = {id(parameter) for part in parts for parameter in part.parameters()}
+        load_strictly(
+            self,
+            {k.removeprefix("codec."): v for k, v in read_state(path).items() if k.startswith("codec.")},
+            path,
+            names={name: name for name, parameter in self.named_parameters() if id(parameter) in wanted},
+            expected=f"the decoder of {type(self).__name__}, names below 'codec.',",
+            remedy="Name what a DetailTraining of this codec wrote.",
+        )
+        self.tuned = True
+
 
 class KLCodec(LatentCodec):
     """The autoencoder of latent diffusion models (Stable Diffusion: f = 8, 4 channels, scaling 0.18215).
 
     Args:
         autoencoder: diffusers' AutoencoderKL; its configuration carries the scaling factor.
+        decoder: What a `DetailTraining` wrote, whose decoder takes the place of the autoencoder's; null for none.
     """
 
-    def __init__(self, autoencoder: AutoencoderKL) -> None:
+    def __init__(self, autoencoder: AutoencoderKL, decoder: Path | None = None) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
         self.channels = autoencoder.config.latent_channels
+        if decoder is not None:
+            self.load_decoder(decoder)
 
     def encode(self, image: Tensor, sample: bool = False) -> Tensor:
         """Mode (or a sample) of the posterior times the scaling factor."""
@@ -98,6 +150,11 @@ class KLCodec(LatentCodec):
         """Checkpoint the blocks of encoder and decoder, which dominate memory at 512 pixels."""
         self.autoencoder.enable_gradient_checkpointing()
 
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's `conv_out`."""
+        weight: nn.Parameter = self.autoencoder.decoder.conv_out.weight
+        return weight
+
 
 class NanoCodec(LatentCodec):
     """A small autoencoder at f = 4 that starts as a discrete cosine transform and needs next to no training.
@@ -111,6 +168,7 @@ class NanoCodec(LatentCodec):
         width: Channels of the encoder's convolutions.
         decoder_widths: Channels of the decoder's, at one, two and four times the latent's size.
         weights: A `weights.safetensors` or checkpoint of a codec training; None starts from the transform alone.
+        decoder: What a `DetailTraining` wrote, whose decoder takes the place of this one; null for none.
     """
 
     factor = 4
@@ -121,6 +179,7 @@ class NanoCodec(LatentCodec):
         width: int = 64,
         decoder_widths: tuple[int, int, int] = (48, 32, 16),
         weights: Path | None = None,
+        decoder: Path | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -128,6 +187,8 @@ class NanoCodec(LatentCodec):
         self.decoder = LappedDecoder(channels, decoder_widths)
         if weights is not None:
             load_weights(self, weights, prefix="codec.")
+        if decoder is not None:
+            self.load_decoder(decoder)
 
     def encode(self, image: Tensor, sample: bool = False) -> Tensor:
         """Encode; there is no posterior to sample from, so `sample` is refused."""
@@ -147,6 +208,10 @@ class NanoCodec(LatentCodec):
     def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """Encoder and decoder."""
         return [self.encoder], [self.decoder]
+
+    def last_layer(self) -> nn.Parameter:
+        """The last convolution at the image's size."""
+        return self.decoder.get_parameter(f"fine.{len(self.decoder.fine) - 1}.weight")
 
 
 def in_its_type(network: nn.Module, tensor: Tensor) -> Tensor:

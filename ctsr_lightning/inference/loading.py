@@ -15,7 +15,7 @@ from ctsr_lightning.models import OneStepStudent, RestorationModel, TradeOff
 from ctsr_lightning.models.tradeoff import Z0Source
 from ctsr_lightning.networks.velocity import VelocityField, VelocityStart
 from ctsr_lightning.teachers.base import Teacher
-from ctsr_lightning.weights.reading import load_weights, read_checkpoint
+from ctsr_lightning.weights.reading import load_weights, read_checkpoint, read_state
 from ctsr_lightning.weights.search import find_weights, weight_search_path
 
 _DENIED: Final = re.compile(r"Importing '([^']+)' is not allowed")
@@ -63,7 +63,10 @@ def load_model(path: Path, prompt: str | None = None) -> RestorationModel:
         built = _build(types, {key: config[key] for key in types}, path)
         student: RestorationModel = built.student
         if "velocity" not in types:
-            load_weights(student, path, prefix="student.", only_trainable=True)
+            if any(name.startswith("codec.") for name in read_state(path)):  # the student is what was not trained
+                student.codec.load_decoder(path)
+            else:
+                load_weights(student, path, prefix="student.", only_trainable=True)
             return student
         velocity: VelocityField = built.velocity
         if built.velocity_start == "student":

@@ -89,7 +89,7 @@ def save_model(source: Path, folder: Path) -> None:
         raise ValueError(f"Expected a new or empty folder at '{folder}', found {', '.join(other[:3])} in it.")
     configuration = read_configuration(source)
     kept = {key: configuration[key] for key in KEPT if configuration.get(key) is not None}
-    own = ("student.", "velocity.") if "velocity" in kept else ("student.",)
+    own = ("student.", "velocity.") if "velocity" in kept else ("student.", "codec.")
     state = {name: tensor.contiguous() for name, tensor in read_state(source).items() if name.startswith(own)}
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
     with weight_search_path(*source.expanduser().resolve().parents):
@@ -100,14 +100,14 @@ def save_model(source: Path, folder: Path) -> None:
 
 
 def _collected(value: Any, folder: Path, copies: dict[Path, str]) -> Any:
-    """A configuration whose `weights` are copies inside a folder; `copies` tells which file went where."""
+    """A configuration whose weight files are copies inside a folder; `copies` tells which file went where."""
     if isinstance(value, list):
         return [_collected(item, folder, copies) for item in value]
     if not isinstance(value, Mapping):
         return value
     return {
         key: _copied(item, folder, copies)
-        if key == "weights" and isinstance(item, str | Path)
+        if key in {"weights", "decoder"} and isinstance(item, str | Path)
         else _collected(item, folder, copies)
         for key, item in value.items()
     }

@@ -25,7 +25,7 @@ def check_prompt(config: Mapping[str, Any], path: Path) -> None:
     """
     if takes_prompt(config):
         return
-    own = config["student"].get("init_args", {}).get("prompt")
+    own = _own_prompt(config)
     if own is None or _kind(own) == "NoPrompt":
         raise ValueError(
             f"Expected a model that takes texts for a prompt, found one without any in '{path}': its networks have no "
@@ -43,7 +43,7 @@ def takes_prompt(config: Mapping[str, Any]) -> bool:
     Args:
         config: The plain values of the training.
     """
-    return _kind(((config.get("student") or {}).get("init_args") or {}).get("prompt")) in TEXTUAL
+    return _kind(_own_prompt(config)) in TEXTUAL
 
 
 def with_prompt(config: Any, prompt: str) -> Any:
@@ -66,6 +66,12 @@ def with_prompt(config: Any, prompt: str) -> Any:
         else with_prompt(value, prompt)
         for key, value in config.items()
     }
+
+
+def _own_prompt(config: Mapping[str, Any]) -> Any:
+    """Plain values of the student's prompt; a `TradeOff` has a student of its own."""
+    arguments = (config.get("student") or {}).get("init_args") or {}
+    return _own_prompt(arguments) if "student" in arguments else arguments.get("prompt")
 
 
 def _kind(prompt: Any) -> str:

@@ -26,10 +26,10 @@ from ctsr_lightning.networks.lora import (
     merged,
     without_adapters,
 )
-from ctsr_lightning.networks.sharing import give_own_weights, refuse_shared, shared_weights
+from ctsr_lightning.networks.sharing import refuse_shared, shared_weights
 from ctsr_lightning.prompts.base import NoPrompt, Prompt
 from ctsr_lightning.weights.one_step_files import find_format, load_one_step_weights, wrong_entries_error
-from ctsr_lightning.weights.reading import load_weights, read_file
+from ctsr_lightning.weights.reading import give_own_weights, load_weights, read_file
 from ctsr_lightning.weights.search import find_weights
 
 EXPECTED = (

@@ -30,12 +30,20 @@ class TradeOff(RestorationModel):
         velocity: v.
         z0_source: `latent` takes ẑ before decoding, which makes t = 0 identical to stage 1 and saves a decode and an
             encode; `reencode` is the paper's E(S_1(x)). Must be the same in training and inference.
+
+    Raises:
+        ValueError: If `reencode` is to encode what a tuned decoder made.
     """
 
     method = "CTSR"
 
     def __init__(self, student: OneStepStudent, velocity: VelocityField, z0_source: Z0Source = "latent") -> None:
         super().__init__()
+        if z0_source == "reencode" and student.codec.tuned:
+            raise ValueError(
+                "Expected the codec's own decoder for `z0_source: reencode`, found a tuned one, which the encoder does "
+                "not undo. Leave `decoder` out of the codec, or use `z0_source: latent`."
+            )
         self.student, self.velocity = student, velocity
         self.z0_source: Z0Source = z0_source
 

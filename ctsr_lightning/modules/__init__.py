@@ -3,6 +3,7 @@
 from ctsr_lightning.modules.base import RestorationModule, TrainingModule
 from ctsr_lightning.modules.codec_training import CodecTraining
 from ctsr_lightning.modules.conditional_flow import ConditionalFlow
+from ctsr_lightning.modules.detail_training import DetailTraining
 from ctsr_lightning.modules.one_step_training import OneStepTraining
 from ctsr_lightning.modules.prior_training import PriorTraining
 from ctsr_lightning.modules.resshift_training import ResShiftTraining
@@ -15,6 +16,7 @@ __all__ = (
     "CTSRStage2",
     "CodecTraining",
     "ConditionalFlow",
+    "DetailTraining",
     "OneStepTraining",
     "PriorTraining",
     "ResShiftTraining",

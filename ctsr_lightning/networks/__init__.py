@@ -1,5 +1,7 @@
 """Networks: denoisers, their adapters, the velocity field, the networks of the teachers."""
 
+from ctsr_lightning.networks.dino import DinoMaps
+from ctsr_lightning.networks.discriminator import Discriminator, FeatureMaps
 from ctsr_lightning.networks.expert_network import ExpertNetwork, read_expert
 from ctsr_lightning.networks.flow_network import FlowNetwork
 from ctsr_lightning.networks.frozen import Frozen
@@ -12,7 +14,10 @@ from ctsr_lightning.networks.swin_unet import SwinUNet
 from ctsr_lightning.networks.velocity import VelocityField
 
 __all__ = (
+    "DinoMaps",
+    "Discriminator",
     "ExpertNetwork",
+    "FeatureMaps",
     "FlowNetwork",
     "Frozen",
     "LatentResShift",

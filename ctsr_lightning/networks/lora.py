@@ -13,8 +13,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ctsr_lightning.diffusion.parametrization import at_least_float32
-from ctsr_lightning.networks.sharing import Network, give_own_weights, over_the_same_weights, part_from_original
+from ctsr_lightning.networks.sharing import Network, over_the_same_weights, part_from_original
 from ctsr_lightning.weights.one_step_files import Adapter
+from ctsr_lightning.weights.reading import give_own_weights
 
 UNET_TARGETS = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out",

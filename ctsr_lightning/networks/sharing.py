@@ -123,17 +123,6 @@ def shared_weights(module: nn.Module) -> list[str]:
     return list(names)
 
 
-def give_own_weights(module: nn.Module) -> None:
-    """Replace a module's parameters by copies, so that training or overwriting them changes nobody else.
-
-    Args:
-        module: The module, changed in place.
-    """
-    for child in module.modules():
-        for name, parameter in list(child.named_parameters(recurse=False)):
-            setattr(child, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
-
-
 def refuse_shared(network: nn.Module, setting: str) -> None:
     """Refuse to train or overwrite a whole network whose weights others use.
 

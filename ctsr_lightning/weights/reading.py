@@ -167,6 +167,17 @@ def load_strictly(
     module.load_state_dict({name: state[key] for name, key in keys.items()}, strict=names is None, assign=assign)
 
 
+def give_own_weights(module: nn.Module) -> None:
+    """Replace a module's parameters by copies, so that training or overwriting them changes nobody else.
+
+    Args:
+        module: The module, changed in place.
+    """
+    for child in module.modules():
+        for name, parameter in list(child.named_parameters(recurse=False)):
+            setattr(child, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+
+
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a safetensors file or of a Lightning checkpoint, without executing anything.
 

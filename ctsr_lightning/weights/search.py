@@ -18,6 +18,7 @@ from urllib.error import HTTPError
 
 from ctsr_lightning.files import written_aside
 from ctsr_lightning.weights.published import WeightFile
+from ctsr_lightning.weights.shipped import shipped_folder
 
 _TIMEOUT = 10.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
@@ -66,8 +67,9 @@ def find_weights(file: str | Path | WeightFile) -> Path:
     """Find a weight file, or download it where that is allowed.
 
     Args:
-        file: A path, relative ones below the folders of `weight_search_path` or the current directory; or a published
-            file, in those folders or in its default place.
+        file: A path, relative ones below the folders of `weight_search_path`, the current directory or that of the
+            shipped models, such as `nano/stage1/weights.safetensors`; or a published file, in those folders or in its
+            default place.
 
     Raises:
         MissingWeightsError: If it is in none of them, or could not be downloaded; the message names all of them.
@@ -76,7 +78,7 @@ def find_weights(file: str | Path | WeightFile) -> Path:
         return find_published(file) or _download_allowed(file)
     wanted = Path(file).expanduser()
     folders = [] if wanted.is_absolute() else list(_search_path.get().folders)
-    places = [*(folder / wanted for folder in folders), wanted]
+    places = [*(folder / wanted for folder in folders), wanted, shipped_folder().parent / wanted]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         searched = "" if wanted.is_absolute() else f" in {_listed([*folders, Path.cwd()])}"

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.modules import CTSRStage1, OneStepTraining, TrainingModule, TunableFlow
+from ctsr_lightning.metrics.maps import TextureMaps
+from ctsr_lightning.models import TradeOff
+from ctsr_lightning.modules import CTSRStage1, DetailTraining, OneStepTraining, TrainingModule, TunableFlow
+from ctsr_lightning.networks import Discriminator
 from helpers import tiny
 
 STEPS = 3
@@ -54,7 +57,9 @@ def trainings() -> dict[str, Any]:
     patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
     one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
     flow = TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7))
-    return {"stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
+    slider = TradeOff(tiny.student(seed=3), tiny.velocity(awake=True))
+    detail = DetailTraining(slider, Discriminator(TextureMaps(), 4), tiny.reconstruction(lambda_grid=0.1))
+    return {"detail": detail, "stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
 
 
 def train(rank: int, world_size: int) -> dict[str, Any]:

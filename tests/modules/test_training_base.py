@@ -9,11 +9,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ctsr_lightning.metrics.maps import TextureMaps
 from ctsr_lightning.modules import (
     CodecTraining,
     ConditionalFlow,
     CTSRStage1,
     CTSRStage2,
+    DetailTraining,
     OneStepTraining,
     PriorTraining,
     ResShiftTraining,
@@ -22,7 +24,7 @@ from ctsr_lightning.modules import (
     TunableFlow,
 )
 from ctsr_lightning.modules.lr_schedule import WarmupCosine
-from ctsr_lightning.networks import LoRA
+from ctsr_lightning.networks import Discriminator, LoRA
 from helpers import tiny
 
 
@@ -60,6 +62,15 @@ MAKERS = {
         tiny.student(), tiny.velocity(), tiny.fidelity_teacher(), t_distribution="zero", head_lr=0.03
     ),
     "flow": lambda: ConditionalFlow(tiny.multi_step_flow(), symmetries=True),
+    "detail": lambda: DetailTraining(
+        tiny.student(),
+        Discriminator(TextureMaps(), 4),
+        tiny.reconstruction(random_views=True),
+        random_views=True,
+        symmetries=True,
+        adversarial_after=1,
+        disc_lr=1e-4,
+    ),
     "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
 }
 
