@@ -3,11 +3,13 @@
 from ctsr_lightning.modules.base import RestorationModule, TrainingModule
 from ctsr_lightning.modules.codec_training import CodecTraining
 from ctsr_lightning.modules.conditional_flow import ConditionalFlow
+from ctsr_lightning.modules.guided_prior import GuidedPrior
 from ctsr_lightning.modules.one_step_training import OneStepTraining
 from ctsr_lightning.modules.prior_training import PriorTraining
 from ctsr_lightning.modules.resshift_training import ResShiftTraining
 from ctsr_lightning.modules.stage1 import CTSRStage1
 from ctsr_lightning.modules.stage2 import CTSRStage2
+from ctsr_lightning.modules.structure_refinement import StructureRefinement
 from ctsr_lightning.modules.tunable_flow import TunableFlow
 
 __all__ = (
@@ -15,10 +17,12 @@ __all__ = (
     "CTSRStage2",
     "CodecTraining",
     "ConditionalFlow",
+    "GuidedPrior",
     "OneStepTraining",
     "PriorTraining",
     "ResShiftTraining",
     "RestorationModule",
+    "StructureRefinement",
     "TrainingModule",
     "TunableFlow",
 )

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctsr_lightning.batch import Batch
-from ctsr_lightning.modules import CTSRStage1, OneStepTraining, TrainingModule, TunableFlow
+from ctsr_lightning.modules import (
+    CTSRStage1,
+    GuidedPrior,
+    OneStepTraining,
+    StructureRefinement,
+    TrainingModule,
+    TunableFlow,
+)
 from helpers import tiny
 
 STEPS = 3
@@ -42,7 +49,7 @@ class Poisoned(TrainingModule):
 
 
 def trainings() -> dict[str, Any]:
-    """Stage 1 in the full-size layout (adapters, prompts, KL codec), two networks at once, and a distillation."""
+    """Stage 1 in the full-size layout (adapters, prompts, KL codec), two networks at once, distillations and priors."""
     torch.manual_seed(0)
     stage_one = CTSRStage1(
         student=tiny.adapted_student(),
@@ -54,7 +61,9 @@ def trainings() -> dict[str, Any]:
     patterns = tiny.reconstruction(lambda_grid=0.1, random_views=True)
     one_step = OneStepTraining(tiny.student(seed=2), patterns, tiny.unet(seed=5), tiny.unet(seed=6), symmetries=True)
     flow = TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7))
-    return {"stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
+    prior, structure = GuidedPrior(tiny.few_step()), StructureRefinement(tiny.controlled_student(steps=[999, 667]))
+    guided = {"guided prior": prior, "structure": structure}
+    return {"stage 1": stage_one, "one step": one_step, "flow": flow, **guided, "poisoned": Poisoned()}
 
 
 def train(rank: int, world_size: int) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from ctsr_lightning.modules import (
     ConditionalFlow,
     CTSRStage1,
     CTSRStage2,
+    GuidedPrior,
     OneStepTraining,
     PriorTraining,
     ResShiftTraining,
     RestorationModule,
+    StructureRefinement,
     TrainingModule,
     TunableFlow,
 )
@@ -61,6 +63,11 @@ MAKERS = {
     ),
     "flow": lambda: ConditionalFlow(tiny.multi_step_flow(), symmetries=True),
     "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
+    "guided prior": lambda: GuidedPrior(tiny.few_step()),
+    "structure": lambda: StructureRefinement(tiny.few_step()),
+    "structure, full-size layout": lambda: StructureRefinement(
+        tiny.controlled_student(steps=[999, 667]), lambda_jump_noise=0.1, start="truth"
+    ),
 }
 
 
