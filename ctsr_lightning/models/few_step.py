@@ -84,7 +84,7 @@ class FewStepStudent(RestorationModel):
         self.start: FewStepStart = start
         self.between: Between = between
         self.prediction: Prediction = prediction
-        self.steps, self.refine, self.temperature = self.checked(steps), refine, temperature
+        self.timesteps, self.refine, self.temperature = self.checked(steps), refine, temperature
         self.method = "CCSR" if between == "posterior" else "AddSR"
         codec.requires_grad_(False)
         if weights is not None:
@@ -110,7 +110,7 @@ class FewStepStudent(RestorationModel):
     @property
     def control_kind(self) -> ControlKind:
         """Maps as well, as latents are mixed; none with a single step."""
-        return "map" if len(self.steps) > 1 else "none"
+        return "map" if len(self.timesteps) > 1 else "none"
 
     @property
     def random(self) -> bool:
@@ -151,7 +151,7 @@ class FewStepStudent(RestorationModel):
             prompt: Embeddings, shape (B, L, D), or None.
             steps: Timesteps; null takes the model's own.
         """
-        steps = self.steps if steps is None else self.checked(steps)
+        steps = self.timesteps if steps is None else self.checked(steps)
         drawn = iter(noise.split(self.codec.channels, dim=1))
 
         def normal(like: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class FewStepStudent(RestorationModel):
         """z_L and behind it, along the channels, the noise of all steps, shape (B, (1 + N) C, h', w')."""
         if not self.random:
             return shared
-        return torch.cat([shared, shared_noise(shared.repeat(1, len(self.steps), 1, 1), generator)], dim=1)
+        return torch.cat([shared, shared_noise(shared.repeat(1, len(self.timesteps), 1, 1), generator)], dim=1)
 
     @torch.no_grad()
     def advance(self, state: Tensor, lq: Tensor, keys: list[str] | None = None) -> Tensor:
@@ -203,7 +203,7 @@ class FewStepStudent(RestorationModel):
             keys: As in `shared`.
             seed: Seed of the noise, which depends on it and the image's own pixels alone, see `noise_by_content`.
         """
-        state = self.advance(self._seeded(lq, len(self.steps), seed), lq, keys)
+        state = self.advance(self._seeded(lq, len(self.timesteps), seed), lq, keys)
         return [self.at(state, control) for control in controls]
 
     @torch.no_grad()
@@ -215,7 +215,7 @@ class FewStepStudent(RestorationModel):
 
     def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:
         """Codec and denoiser; where a step amplifies rounding, the latter stays in float32 in place of bfloat16."""
-        coarse = dtype == torch.bfloat16 and any(self._amplifies(step) for step in self.steps)
+        coarse = dtype == torch.bfloat16 and any(self._amplifies(step) for step in self.timesteps)
         own = torch.float32 if coarse else dtype
         return [*super().prepare(dtype), *((network, own) for network in self.denoiser.for_inference())]
 
@@ -228,7 +228,7 @@ class FewStepStudent(RestorationModel):
         encode, decode = bare_codec(self.codec, unit_to_signed(upsample(lq, self.scale)), latent)
         return [
             Part("encode z_L = E(up(x))", encoder or [self.codec], lambda: self.shared(lq), encode),
-            Part(f"{len(self.steps)} steps", [self.denoiser], lambda: self.advance(state, lq)),
+            Part(f"{len(self.timesteps)} steps", [self.denoiser], lambda: self.advance(state, lq)),
             Part("decode", decoder or [self.codec], lambda: self.codec.decode(latent), decode, per_t=True),
         ]
 

@@ -55,22 +55,22 @@ class StructureRefinement(RestorationModule):
     ) -> None:
         super().__init__(**kwargs)
         self.jump = round(t_max * student.schedule.num_timesteps)
-        if not 0 < self.jump < student.steps[0]:
+        if not 0 < self.jump < student.timesteps[0]:
             raise ValueError(
-                f"Expected t_max above 0 and below the student's first timestep {student.steps[0]}, found {t_max:g}, "
-                f"timestep {self.jump}. The paper has 2/3."
+                f"Expected t_max above 0 and below the student's first timestep {student.timesteps[0]}, "
+                f"found {t_max:g}, timestep {self.jump}. The paper has 2/3."
             )
         self.student, self.scale, self.method = student, student.scale, student.method
         self.lambda_start, self.lambda_jump, self.lambda_denoise = lambda_start, lambda_jump, lambda_denoise
         self.lambda_jump_noise = lambda_jump_noise
         self.start = start
-        self.chains = [student.steps[:1], *(structure_steps(grid, t_max) for grid in grids)]
+        self.chains = [student.timesteps[:1], *(structure_steps(grid, t_max) for grid in grids)]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms: three calls of the denoiser."""
         student, draws = self.student, self.draws
         clean, lq_latent = student.encode(self.ground_truth(batch)), student.shared(batch.lq)
-        prompt, last = student.prompt(batch.lq, batch.key), student.steps[0]
+        prompt, last = student.prompt(batch.lq, batch.key), student.timesteps[0]
         start = student.noised(lq_latent if self.start == "lq" else clean, draws.normal(clean), last)
         first = student.estimate(start, last, prompt, lq_latent)
         noise = draws.normal(clean)
