@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ctsr_lightning.diffusion.schedule import ResShiftSchedule
+from ctsr_lightning.diffusion.schedule import NoiseSchedule, ResShiftSchedule
 from ctsr_lightning.images import content_key
 
 Normal = Callable[[Tensor], Tensor]
 """Draws N(0, I) in the shape, type and device of a tensor of shape (B, ...)."""
+Between = Literal["renoise", "posterior"]
+"""How the next step's input is made of an estimate ẑ_0: noised anew (AddSR), or drawn from q(z_s | z_t, ẑ_0) (DDPM)."""
 
 
 def noise_by_content(images: Tensor, seed: int | None) -> Normal:
@@ -93,3 +96,43 @@ def sample_resshift(
         mean, sigma = schedule.posterior(shifted, predict_clean(shifted, step), step)
         shifted = mean + temperature * sigma * normal(degraded)
     return predict_clean(shifted, torch.full_like(step, last))
+
+
+def sample_few_steps(
+    predict_clean: Callable[[Tensor, int, Tensor | None], Tensor],
+    start: Tensor,
+    schedule: NoiseSchedule,
+    steps: Sequence[int],
+    between: Between = "renoise",
+    normal: Normal = torch.randn_like,
+    temperature: float = 1.0,
+) -> list[Tensor]:
+    """Denoise in a few steps at any timesteps.
+
+    The first step's estimate is always noised anew: over so long a jump q is no use (CCSR, Sec. III-B).
+
+    Args:
+        predict_clean: Maps (z_t, t, the estimate before, None at the first step) to an estimate of z_0.
+        start: z_t at the first timestep, shape (B, C, h, w).
+        schedule: The schedule.
+        steps: Timesteps, descending.
+        between: How later inputs are made.
+        normal: Draws the noise, once between two steps.
+        temperature: Factor in [0, 1] on that noise; 0 is deterministic.
+
+    Returns:
+        The estimate of z_0 made at every step.
+    """
+    noisy, clean, estimates = start, None, []
+    for index, step in enumerate(steps):
+        clean = predict_clean(noisy, step, clean)
+        estimates.append(clean)
+        if index + 1 == len(steps):
+            break
+        timestep, following = (torch.full((len(start),), t, device=start.device) for t in steps[index : index + 2])
+        if index == 0 or between == "renoise":
+            noisy = schedule.add_noise(clean, temperature * normal(clean), following)
+        else:
+            mean, sigma = schedule.posterior(noisy, clean, timestep, following)
+            noisy = mean + temperature * sigma * normal(clean)
+    return estimates

@@ -78,6 +78,58 @@ class NoiseSchedule:
         alpha_bar = self.alpha_bar(timestep, clean)
         return alpha_bar.sqrt() * clean + (1.0 - alpha_bar).sqrt() * noise
 
+    def posterior(self, noisy: Tensor, clean: Tensor, timestep: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z_s | z_t, z_0) for any s < t (DDPM, Eq. 7, where s = t - 1).
+
+        With a = ᾱ_t / ᾱ_s: mean √ᾱ_s (1-a)/(1-ᾱ_t) z_0 + √a (1-ᾱ_s)/(1-ᾱ_t) z_t, variance (1-a) (1-ᾱ_s)/(1-ᾱ_t).
+
+        Args:
+            noisy: z_t, shape (B, C, h, w).
+            clean: z_0, or its estimate.
+            timestep: t, shape (B,).
+            previous: s, shape (B,).
+        """
+        now, then = self.alpha_bar(timestep, noisy), self.alpha_bar(previous, noisy)
+        ratio = now / then
+        of_clean, of_noisy = (1.0 - ratio) / (1.0 - now), (1.0 - then) / (1.0 - now)
+        mean = then.sqrt() * of_clean * clean + ratio.sqrt() * of_noisy * noisy
+        return mean, ((1.0 - ratio) * of_noisy).sqrt()
+
+
+def structure_steps(
+    grid: int,
+    t_max: float = 2 / 3,
+    t_min: float = 1 / 2,
+    spacing: Literal["nominal", "leading"] = "nominal",
+    num_timesteps: int = 1000,
+) -> list[int]:
+    """Timesteps of CCSR's non-uniform sampling: the last one, then a uniform grid from t_max down to before t_min.
+
+    They are grid * (t_max - t_min) + 1, the first one included: 2, 3 and 4 for grids of 6, 12 and 18.
+
+    Args:
+        grid: Steps T of a uniform grid over the whole schedule.
+        t_max: Where the first step leads, as a share of the schedule.
+        t_min: Where the chain is cut off; as much as `t_max` leaves the first step alone.
+        spacing: `nominal` places step k of the grid at k / T of the schedule; `leading` where diffusers' schedulers
+            have it, up to a whole step earlier: 499 in place of 667, so that CCSR's published chain never visits t_max.
+        num_timesteps: Length of the schedule.
+
+    Raises:
+        ValueError: If not 0 <= t_min <= t_max < 1, or one of them is no step of the grid.
+    """
+    ends = [round(grid * share) for share in (t_max, t_min)]
+    exact = all(math.isclose(grid * share, end, abs_tol=1e-6) for share, end in zip((t_max, t_min), ends, strict=True))
+    if not (0.0 <= t_min <= t_max < 1.0 and exact):
+        raise ValueError(
+            f"Expected 0 <= t_min <= t_max < 1, both steps of a grid of {grid}, found {t_min:g} and {t_max:g}. "
+            "Take a grid of which both are whole steps."
+        )
+    inner = range(ends[0], ends[1], -1)
+    if spacing == "leading":
+        return [num_timesteps - 1, *(num_timesteps // grid * (k - 1) + 1 for k in inner)]
+    return [num_timesteps - 1, *(round(num_timesteps * k / grid) for k in inner)]
+
 
 class ResShiftSchedule:
     r"""ResShift's schedule: a chain from the clean latent to the degraded one.

@@ -32,7 +32,7 @@ class Trajectory(NamedTuple):
     """The path over t on which every restoration of an image lies: in CTSR the straight line z_0 + t v (Eq. 6)."""
 
     state: Tensor
-    """What the model goes on from at every t (`RestorationModel.begin`), shape (B, C, H / f, W / f); in CTSR z_0 and
+    """What the model goes on from at every t (`RestorationModel.advance`), shape (B, C, H / f, W / f); in CTSR z_0 and
     v(z_0, 0, c) along the channels."""
     size: tuple[int, int]
     """Height and width of the restored image; the latents may reach beyond, as networks need certain multiples."""
@@ -214,6 +214,9 @@ class Restorer:
         with self.computing():
             shared = blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio)
             state = self._begin(shared, images)
+            if self.model.advances:
+                begun = state
+                state = blend(cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio)
         if not bool(torch.isfinite(state).all()):
             raise RestorationError(self._not_finite())
         return Trajectory(state, size, images)

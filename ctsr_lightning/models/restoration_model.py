@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ctsr_lightning.codecs.codec import LatentCodec, signed_to_unit
 from ctsr_lightning.control import check_range
@@ -30,11 +31,39 @@ def extremes(control: float | Tensor) -> tuple[float, ...]:
     return (low,) if low == high else (low, high)
 
 
+def control_on_latents(control: float | Tensor, latent: Tensor, factor: int) -> float | Tensor:
+    """Check t, and bring a map of it to the latents' grid by averaging over each latent's pixels.
+
+    Args:
+        control: t in [0, 1], or a map of it in pixels, shape (H, W), (B, H, W) or (B, 1, H, W).
+        latent: The latents, shape (B, C, h, w).
+        factor: Pixels per latent along each axis.
+
+    Returns:
+        A number as it is, a map as shape (B or 1, 1, h, w).
+
+    Raises:
+        ValueError: If t leaves [0, 1] or the map's size is not the image's.
+    """
+    check_range(extremes(control))
+    if not isinstance(control, Tensor) or control.dim() == 0:
+        return control
+    expected = (latent.shape[-2] * factor, latent.shape[-1] * factor)
+    batch, leading = latent.shape[0], tuple(control.shape[:-2])
+    if control.shape[-2:] != expected or leading not in {(), (1,), (batch,), (1, 1), (batch, 1)}:
+        raise ValueError(
+            f"Expected a map of t with the output's height and width {expected} and at most one channel, "
+            f"found shape {tuple(control.shape)}."
+        )
+    return F.avg_pool2d(control.to(latent).reshape(-1, 1, *expected), factor)
+
+
 class RestorationModel(nn.Module, ABC):
     """A model that restores images at values of t, from 0 (realness) to 1 (fidelity).
 
-    x(t) = D(z(t)), in three steps, so that large images can be computed in tiles and values of t share what they can:
-    `shared`, tile by tile; `begin`, on the latents of the whole image; `at`, tile by tile and for every t.
+    x(t) = D(z(t)), in steps, so that large images can be computed in tiles and values of t share what they can:
+    `shared`, tile by tile; `begin`, on the latents of the whole image; `advance`, tile by tile, in models whose passes
+    need what `begin` has drawn and no t; `at`, tile by tile and for every t.
     """
 
     method: str = "model"
@@ -77,7 +106,7 @@ class RestorationModel(nn.Module, ABC):
         """
 
     def begin(self, shared: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
-        """The state that `at` goes on from, with random numbers once for the whole image; here `shared` itself.
+        """The state that `advance` goes on from, with random numbers once for the whole image; here `shared` itself.
 
         Args:
             shared: From `shared`, its tiles joined.
@@ -89,12 +118,30 @@ class RestorationModel(nn.Module, ABC):
         """
         return shared
 
+    @property
+    def advances(self) -> bool:
+        """Whether `advance` does anything."""
+        return type(self).advance is not RestorationModel.advance
+
+    def advance(self, state: Tensor, lq: Tensor, keys: list[str] | None = None) -> Tensor:  # noqa: ARG002
+        """The state after all passes that no value of t changes; here `state` itself.
+
+        Args:
+            state: From `begin`, or a tile of it.
+            lq: Low-quality images as in `shared`, or the same tile of them.
+            keys: As in `shared`.
+
+        Returns:
+            Shape (B, ..., h', w').
+        """
+        return state
+
     @abstractmethod
     def latent_at(self, state: Tensor, control: float | Tensor) -> Tensor:
         """z(t).
 
         Args:
-            state: From `begin`, or a tile of it.
+            state: From `advance`, or a tile of it.
             control: t in [0, 1]; for maps, one in pixels of the tile, shape (H, W), (B, H, W) or (B, 1, H, W).
 
         Returns:
@@ -116,7 +163,7 @@ class RestorationModel(nn.Module, ABC):
     @torch.no_grad()
     def sweep(self, lq: Tensor, controls: Sequence[float | Tensor], keys: list[str] | None = None) -> list[Tensor]:
         """Restore at several t, which share what they can."""
-        state = self.begin(self.shared(lq, keys))
+        state = self.advance(self.begin(self.shared(lq, keys)), lq, keys)
         return [self.at(state, control) for control in controls]
 
     def check_control(self, control: float | Tensor) -> None:
@@ -161,7 +208,7 @@ class RestorationModel(nn.Module, ABC):
         Args:
             lq: Low-quality images as in `shared`.
         """
-        state = self.begin(self.shared(lq))
+        state = self.advance(self.begin(self.shared(lq)), lq)
         return [
             Part("shared by every t", [self], lambda: self.shared(lq)),
             Part("image at one t", [self], lambda: self.at(state, 0.0), per_t=True),

@@ -41,6 +41,18 @@ AMPLIFYING: Final = 4.0
 bfloat16's 1.3 % of ε would be a fifth of ẑ; float16, three bits finer, leaves 2 %."""
 
 
+def amplifies(alpha_bar: float, prediction: Prediction) -> bool:
+    """Whether a step at ᾱ divides rounding errors of the network by a small √ᾱ, see `AMPLIFYING`."""
+    return prediction == "epsilon" and alpha_bar < 1.0 / (1.0 + AMPLIFYING**2)
+
+
+def without_bfloat16(network: nn.Module, device: torch.device) -> AbstractContextManager[object]:
+    """Context in which a network in float32 computes in float32 also under bfloat16 autocast."""
+    coarse = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.bfloat16
+    wide = next(network.parameters()).dtype.itemsize >= torch.float32.itemsize
+    return torch.autocast(device.type, enabled=False) if coarse and wide else nullcontext()
+
+
 class OneStepStudent(RestorationModel):
     """S: a latent diffusion model that restores in one step (OSEDiff; CTSR Sec. 3.3).
 
@@ -195,15 +207,11 @@ class OneStepStudent(RestorationModel):
     @property
     def amplifies(self) -> bool:
         """Whether the one step divides rounding errors by a small √ᾱ, see `AMPLIFYING`."""
-        alpha_bar = float(self.schedule.alpha_bars[self.timestep])
-        return self.prediction == "epsilon" and not self.residual and alpha_bar < 1.0 / (1.0 + AMPLIFYING**2)
+        return not self.residual and amplifies(float(self.schedule.alpha_bars[self.timestep]), self.prediction)
 
     def _one_step(self, lq: Tensor) -> AbstractContextManager[object]:
         """Context of the one step: float32 in place of bfloat16 where it amplifies."""
-        kind = lq.device.type
-        coarse = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        wide = next(self.unet.parameters()).dtype.itemsize >= torch.float32.itemsize
-        return torch.autocast(kind, enabled=False) if coarse and self.amplifies and wide else nullcontext()
+        return without_bfloat16(self.unet, lq.device) if self.amplifies else nullcontext()
 
     def shared(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
         """ẑ."""

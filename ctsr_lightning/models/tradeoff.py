@@ -6,12 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctsr_lightning.codecs.codec import LatentCodec
-from ctsr_lightning.control import check_range
 from ctsr_lightning.models.parts import Part, bare_unet
-from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel, extremes
+from ctsr_lightning.models.restoration_model import ControlKind, RestorationModel, control_on_latents
 from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.networks.lora import merged
 from ctsr_lightning.networks.velocity import VelocityField
@@ -103,7 +101,7 @@ class TradeOff(RestorationModel):
         z_0, velocity = state.chunk(2, dim=1)
         if not isinstance(control, Tensor) and control == 0.0:  # z_0 itself, whatever v is
             return z_0
-        return z_0 + self._control(control, z_0) * velocity
+        return z_0 + control_on_latents(control, z_0, self.codec.factor) * velocity
 
     def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:
         """The student's networks, and the velocity's UNet."""
@@ -126,19 +124,3 @@ class TradeOff(RestorationModel):
     def _reencoded(self, image: Tensor) -> Tensor:
         """E(x) of the student's image x, clipped to [0, 1]."""
         return self.student.encode(image.clamp(0.0, 1.0))
-
-    def _control(self, control: float | Tensor, latent: Tensor) -> float | Tensor:
-        """Check t and bring a map to the latent's grid by averaging over each latent's pixels."""
-        check_range(extremes(control))
-        if not isinstance(control, Tensor) or control.dim() == 0:
-            return control
-        factor = self.codec.factor
-        expected = (latent.shape[-2] * factor, latent.shape[-1] * factor)
-        batch, leading = latent.shape[0], tuple(control.shape[:-2])
-        if control.shape[-2:] != expected or leading not in {(), (1,), (batch,), (1, 1), (batch, 1)}:
-            raise ValueError(
-                f"Expected a map of t with the output's height and width {expected} and at most one channel, "
-                f"found shape {tuple(control.shape)}."
-            )
-        mapped = control.to(latent).reshape(-1, 1, *expected)
-        return F.avg_pool2d(mapped, factor)

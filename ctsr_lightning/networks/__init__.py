@@ -5,6 +5,7 @@ from ctsr_lightning.networks.discriminator import Discriminator, FeatureMaps
 from ctsr_lightning.networks.expert_network import ExpertNetwork, read_expert
 from ctsr_lightning.networks.flow_network import FlowNetwork
 from ctsr_lightning.networks.frozen import Frozen
+from ctsr_lightning.networks.guided_denoiser import GuidedByControlNet, GuidedByInput, GuidedDenoiser
 from ctsr_lightning.networks.latent_resshift import LatentResShift
 from ctsr_lightning.networks.lora import LoRA
 from ctsr_lightning.networks.nano import nano_unet
@@ -20,6 +21,9 @@ __all__ = (
     "FeatureMaps",
     "FlowNetwork",
     "Frozen",
+    "GuidedByControlNet",
+    "GuidedByInput",
+    "GuidedDenoiser",
     "LatentResShift",
     "LoRA",
     "PublishedResShift",

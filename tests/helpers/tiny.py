@@ -19,8 +19,16 @@ from ctsr_lightning.diffusion import ResShiftSchedule
 from ctsr_lightning.diffusion.noising import Noisy
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.models import MultiStepFlow, OneStepFlow, OneStepStudent
-from ctsr_lightning.networks import FlowNetwork, LatentResShift, LoRA, VelocityField, nano_unet
+from ctsr_lightning.models import FewStepStudent, MultiStepFlow, OneStepFlow, OneStepStudent
+from ctsr_lightning.networks import (
+    FlowNetwork,
+    GuidedByControlNet,
+    GuidedByInput,
+    LatentResShift,
+    LoRA,
+    VelocityField,
+    nano_unet,
+)
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Gradient, OneStepTeacher, ResShiftTeacher, Teacher, TeacherTargets
 from ctsr_lightning.teachers.base import latent_space_targets
@@ -149,6 +157,21 @@ def one_step_flow(seed: int = 0, **options: Any) -> OneStepFlow:
 def multi_step_flow(seed: int = 0, **options: Any) -> MultiStepFlow:
     """The flow in its steps."""
     return MultiStepFlow(flow_network(seed, **options))
+
+
+def few_step(seed: int = 0, **options: Any) -> FewStepStudent:
+    """CCSR's student of three steps, on the nano codec, its guide awake."""
+    options = {"steps": [999, 667, 583], "between": "posterior", "prediction": "v_prediction", **options}
+    options = {"denoiser": shaken(GuidedByInput(unet(seed=seed))), "codec": nano_codec(), **options}
+    return FewStepStudent(**options)
+
+
+def controlled_student(seed: int = 0, **options: Any) -> FewStepStudent:
+    """AddSR's student in the full-size layout: a ControlNet on a prompted UNet, which predicts noise."""
+    denoiser = GuidedByControlNet(prompted_unet(seed))
+    shaken(denoiser.controlnet)
+    options = {"steps": [749, 499], "refine": 0.5, "prompt": TinyPrompt(), "denoiser": denoiser, **options}
+    return few_step(**{"between": "renoise", "prediction": "epsilon", **options})
 
 
 def velocity(seed: int = 0, *, awake: bool = False, **options: Any) -> VelocityField:

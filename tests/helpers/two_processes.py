@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader, DistributedSampler
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.metrics.maps import TextureMaps
 from ctsr_lightning.models import TradeOff
-from ctsr_lightning.modules import CTSRStage1, DetailTraining, OneStepTraining, TrainingModule, TunableFlow
+from ctsr_lightning.modules import (
+    CTSRStage1,
+    DetailTraining,
+    GuidedPrior,
+    OneStepTraining,
+    StructureRefinement,
+    TrainingModule,
+    TunableFlow,
+)
 from ctsr_lightning.networks import Discriminator
 from helpers import tiny
 
@@ -45,7 +53,7 @@ class Poisoned(TrainingModule):
 
 
 def trainings() -> dict[str, Any]:
-    """Stage 1 in the full-size layout (adapters, prompts, KL codec), two networks at once, and a distillation."""
+    """Stage 1 in the full-size layout (adapters, prompts, KL codec), two networks at once, distillations and priors."""
     torch.manual_seed(0)
     stage_one = CTSRStage1(
         student=tiny.adapted_student(),
@@ -59,7 +67,10 @@ def trainings() -> dict[str, Any]:
     flow = TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7))
     slider = TradeOff(tiny.student(seed=3), tiny.velocity(awake=True))
     detail = DetailTraining(slider, Discriminator(TextureMaps(), 4), tiny.reconstruction(lambda_grid=0.1))
-    return {"detail": detail, "stage 1": stage_one, "one step": one_step, "flow": flow, "poisoned": Poisoned()}
+    prior, structure = GuidedPrior(tiny.few_step()), StructureRefinement(tiny.controlled_student(steps=[999, 667]))
+    guided = {"guided prior": prior, "structure": structure}
+    one = {"stage 1": stage_one, "one step": one_step, "flow": flow}
+    return {**one, "detail": detail, **guided, "poisoned": Poisoned()}
 
 
 def train(rank: int, world_size: int) -> dict[str, Any]:

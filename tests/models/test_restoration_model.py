@@ -29,6 +29,11 @@ MODELS: dict[str, Callable[[], RestorationModel]] = {
     "TradeOff of the paper": lambda: TradeOff(tiny.student(), tiny.velocity(3, awake=True), "reencode"),
     "OneStepFlow": tiny.one_step_flow,
     "MultiStepFlow": lambda: tiny.multi_step_flow(steps=3),
+    "FewStepStudent": tiny.few_step,
+    "FewStepStudent of one step": lambda: tiny.few_step(steps=[999]),
+    "FewStepStudent without noise": lambda: tiny.few_step(temperature=0.0),
+    "FewStepStudent from noise": lambda: tiny.few_step(start="noise"),
+    "FewStepStudent with a ControlNet": tiny.controlled_student,
     "SmallFlow": SmallFlow,
 }
 SAMPLED_BY_TILE = {"OneStepStudent that samples"}
@@ -65,13 +70,15 @@ def test_its_description(model: RestorationModel) -> None:
     assert model.multiple % (model.codec.factor * model.cell) == 0  # so that tiles of `at` cover what is padded
 
 
-def test_three_steps_make_a_restoration(model: RestorationModel) -> None:
+def test_steps_make_a_restoration(model: RestorationModel) -> None:
     lq = photos(2, 16, 8)
     grid = (16 * model.scale // model.codec.factor, 8 * model.scale // model.codec.factor)
     shared = model.shared(lq, ["a", "b"])
-    state = model.begin(shared, torch.Generator().manual_seed(0))
-    assert shared.shape[0] == state.shape[0] == 2
-    assert shared.shape[-2:] == state.shape[-2:] == grid
+    begun = model.begin(shared, torch.Generator().manual_seed(0))
+    state = model.advance(begun, lq, ["a", "b"])
+    assert shared.shape[0] == begun.shape[0] == state.shape[0] == 2
+    assert shared.shape[-2:] == begun.shape[-2:] == state.shape[-2:] == grid
+    assert model.advances or state is begun
     for t in controls(model):
         latent, image = model.latent_at(state, t), model.at(state, t)
         assert latent.shape == (2, model.codec.channels, *grid)
@@ -90,15 +97,18 @@ def test_random_numbers_come_from_the_generator_alone(model: RestorationModel) -
     assert torch.equal(first, again)
     if not torch.equal(first, other):
         assert model.random
+    assert torch.equal(model.advance(first, photos()), model.advance(again, photos()))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_restorer_takes_the_three_steps(model: RestorationModel, name: str) -> None:
+def test_the_restorer_takes_the_steps(model: RestorationModel, name: str) -> None:
     restorer, lq = restorer_of(model, seed=3), photos()
     path = restorer.trajectory(lq)
     for t in controls(model):
         assert torch.equal(restorer.decode(path, t), restorer(lq, t))
     if name not in SAMPLED_BY_TILE:
-        state = restorer.model.begin(restorer.model.shared(lq), generator_by_content(lq[0], 3))
+        begun = restorer.model.begin(restorer.model.shared(lq), generator_by_content(lq[0], 3))
+        state = restorer.model.advance(begun, lq)
         assert torch.equal(path.state, state)
         assert torch.equal(restorer(lq, controls(model)[-1]), restorer.model.at(state, controls(model)[-1]))
 

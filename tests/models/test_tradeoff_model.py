@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ctsr_lightning.models import TradeOff
+from ctsr_lightning.models.restoration_model import control_on_latents
 from ctsr_lightning.networks import LoRA
 from helpers import tiny
 
@@ -117,7 +118,7 @@ def test_ramp_blends_from_one_end_to_the_other(lq):
     model = tradeoff()
     z_0, velocity = ends(model, lq)
     ramp = torch.linspace(0, 1, 32).expand(32, 32)
-    moved = (model._control(ramp, z_0) * velocity) / velocity
+    moved = (control_on_latents(ramp, z_0, 4) * velocity) / velocity
     assert (moved[0, 0, 0].diff() > 0).all()
 
 
@@ -178,4 +179,4 @@ def test_map_is_averaged_like_average_pooling(lq):
     control = torch.rand(32, 32)
     model = tradeoff()
     z_0, _ = ends(model, lq)
-    torch.testing.assert_close(model._control(control, z_0), F.avg_pool2d(control[None, None], 4))
+    torch.testing.assert_close(control_on_latents(control, z_0, 4), F.avg_pool2d(control[None, None], 4))

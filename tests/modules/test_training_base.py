@@ -16,10 +16,12 @@ from ctsr_lightning.modules import (
     CTSRStage1,
     CTSRStage2,
     DetailTraining,
+    GuidedPrior,
     OneStepTraining,
     PriorTraining,
     ResShiftTraining,
     RestorationModule,
+    StructureRefinement,
     TrainingModule,
     TunableFlow,
 )
@@ -72,6 +74,11 @@ MAKERS = {
         disc_lr=1e-4,
     ),
     "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
+    "guided prior": lambda: GuidedPrior(tiny.few_step()),
+    "structure": lambda: StructureRefinement(tiny.few_step()),
+    "structure, full-size layout": lambda: StructureRefinement(
+        tiny.controlled_student(steps=[999, 667]), lambda_jump_noise=0.1, start="truth"
+    ),
 }
 
 

@@ -1,0 +1,98 @@
+"""CCSR's configurations, trained, tested and used through the command line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ctsr_lightning.inference.loading import load_model
+from ctsr_lightning.models import FewStepStudent
+from ctsr_lightning.weights.shipped import shipped_folder
+from helpers.config_runs import CONFIGS, FEW, Events, ctsr, nano_words, train_and_use, write_base
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+]
+
+HERE = [*FEW, "--data.batch_size", "1", "--data.train", "null", "--data.val", "null", "--trainer.max_steps", "2"]
+HERE += ["--trainer.accumulate_grad_batches", "1"]
+WORDS = {"nano": nano_words("structure"), "ccsr": HERE}
+TERMS = {"train/loss", "train/structure/start", "train/structure/jump", "train/structure/denoise"}
+
+
+def written(name: str) -> Any:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the runs with nano's codec, a Stable Diffusion of toy size, and no LPIPS weights."""
+    folder = tmp_path_factory.mktemp("ccsr")
+    (folder / "codec").mkdir()
+    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", folder / "codec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("CTSR_RUNS", str(folder))
+        patch.setenv("CTSR_BASE", str(write_base(folder / "base")))
+        patch.setenv("CTSR_BASE_KIND", "any")
+        yield folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", WORDS)
+def test_prior_and_structure_train_and_are_measured(environment: Path, size: str) -> None:
+    ctsr("fit", CONFIGS / size / "guided_prior.yaml", *WORDS[size])
+    train_and_use(CONFIGS / size / "structure.yaml", *WORDS[size])
+    prior, structure = environment / "guided_prior", environment / "structure"
+    assert Events(prior).scalars("train/").keys() == {"train/loss", "train/prior/denoise"}
+    assert Events(prior).scalars("val/").keys() == {"val/loss", "val/prior/denoise"}
+    assert Events(structure).scalars("train/").keys() == TERMS
+    measured = Events(structure).scalars("test/").keys()
+    assert {f"test/{name}/psnr_y" for name in ("1 step", "2 steps", "3 steps", "4 steps")} < measured
+    assert {f"test/psnr_y/t={t}" for t in ("0.00", "0.50", "1.00")} < measured
+    assert "val/tradeoff" in Events(structure).images()
+    assert len(list((structure / "restored").glob("*.png"))) == 2
+    start, end = (load_file(folder / "weights.safetensors") for folder in (prior, structure))
+    assert start.keys() == end.keys()
+    change = max(float((value - start[name]).abs().max()) for name, value in end.items())
+    assert 0.0 < change < 1e-2
+    part = {"nano": "student.denoiser.unet.", "ccsr": "student.denoiser.controlnet."}[size]
+    assert all(name.startswith(part) for name in end)  # of the full size neither base nor codec
+    model = load_model(structure / "checkpoints" / "last.ckpt")
+    assert isinstance(model, FewStepStudent)
+    assert model.timesteps == (999, 667)
+    lq = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert model.restore(lq).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("size", ["nano", "ccsr"])
+def test_structure_starts_as_the_prior(size: str) -> None:
+    prior, structure = (
+        written(f"{size}/{name}")["model"]["init_args"]["student"] for name in ("guided_prior", "structure")
+    )
+    one, two = prior["init_args"], structure["init_args"]
+    assert two.pop("weights").endswith("/guided_prior/weights.safetensors")
+    for settings in (one, two):
+        settings.pop("steps")
+        settings.pop("between", None)
+    assert one == two
+
+
+def test_full_size_is_the_paper() -> None:
+    prior, structure = (written(f"ccsr/{name}") for name in ("guided_prior", "structure"))
+    model = structure["model"]["init_args"]
+    assert model["student"]["init_args"]["steps"] == [999, 667]
+    assert round(model["t_max"] * 1000) == 667
+    assert [model[f"lambda_{name}"] for name in ("start", "jump", "denoise")] == [1, 1, 1]
+    assert (prior["trainer"]["max_steps"], structure["trainer"]["max_steps"]) == (40_000, 20_000)
+    for config in (prior, structure):
+        assert config["trainer"]["accumulate_grad_batches"] == 96
+        assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 5e-5
