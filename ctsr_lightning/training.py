@@ -39,11 +39,8 @@ PLUGIN_PACKAGES: Final = (
 
 SCALED_PARTS: Final = (
     *("", "student.init_args.", "network.init_args.", "student.init_args.network.init_args."),
-    *(
-        f"{teacher}.init_args.{network}"
-        for teacher in ("teacher", "fidelity", "realness", "target")
-        for network in ("", "network.init_args.")
-    ),
+    *(f"{teacher}.init_args." for teacher in ("teacher", "fidelity", "realness", "target")),
+    *(f"{teacher}.init_args.network.init_args." for teacher in ("fidelity", "realness", "target")),
 )
 """Where a training keeps the scale that has to be the data's; a part that a training lacks is passed over."""
 
