@@ -125,10 +125,6 @@ def test_the_commands_take_it(trained: Path, environment: Path, tmp_path: Path, 
     errors = torch.stack([(low - high).square().mean() for low, high in pairs])
     assert found["input"]["psnr_rgb"] == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
     assert "psnr_rgb on RGB" in (tmp_path / "table" / "summary.md").read_text()
-    main(["sweep", "--checkpoint", str(weights), "--data", "data/lol.yaml", "--limit", "2", "--control", "0,1",
-          "--alphas", "0.5", "--output", str(tmp_path / "sweep")])  # fmt: skip
-    assert (tmp_path / "sweep" / "tradeoff.png").is_file()
-    assert "bicubic" not in (tmp_path / "sweep" / "tradeoff.md").read_text()
 
 
 def test_pairs_of_one_size_are_not_resampled(environment: Path) -> None:
