@@ -2,6 +2,7 @@
 # make nano         train the small model from nothing at full length, pack and measure it (DATA, VAL, TEST: folders of photographs; EXPERT: a file)
 # make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
 # make oftsr        train OFTSR's pair on the same codec and hold both sliders against each other (DATA, TEST, CHAIN, EXPERT)
+# make lowlight     train CTSR at scale 1 on LOL v1 and make a table as the paper's Table 5 (DATA: its folder; CHAIN)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment
 # make quick        of its tests those that are quick, which leaves recipes and other processes out
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo nano claims oftsr test check quick lint types tests install clean
+.PHONY: demo nano claims oftsr lowlight test check quick lint types tests install clean
 
 $(BIN)/ctsr-installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
@@ -36,6 +37,9 @@ claims: install
 oftsr: install
 	$(BIN)/python -m recipes oftsr --output '$(or $(OUTPUT),runs/oftsr)' $(if $(DATA),--photos '$(DATA)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)') $(if $(EXPERT),--expert '$(EXPERT)')
+
+lowlight: install
+	$(BIN)/python -m recipes lowlight --output '$(or $(OUTPUT),runs/lowlight)' $(if $(DATA),--data '$(DATA)') $(if $(CHAIN),--chain '$(CHAIN)')
 
 test: install
 	$(MAKE) -j2 check BIN='$(abspath $(BIN))'

@@ -38,10 +38,12 @@ PLUGIN_PACKAGES: Final = (
 """Packages whose classes a configuration may name without their path."""
 
 SCALED_PARTS: Final = (
-    *("", "student.init_args.", "network.init_args."),
-    *("student.init_args.network.init_args.", "student.init_args.student.init_args.", "teacher.init_args."),
+    *("", "student.init_args.", "student.init_args.student.init_args.", "network.init_args."),
+    "student.init_args.network.init_args.",
+    *(f"{teacher}.init_args." for teacher in ("teacher", "fidelity", "realness", "target")),
+    *(f"{teacher}.init_args.network.init_args." for teacher in ("fidelity", "realness", "target")),
 )
-"""Where a training keeps the enlargement that has to be the data's; a part that a training lacks is passed over."""
+"""Where a training keeps the scale that has to be the data's; a part that a training lacks is passed over."""
 
 INITIAL: Final = "none"
 """What `--ckpt_path` names the weights by that a training begins with."""
@@ -278,7 +280,7 @@ def require_figures(verb: str, trainer: Trainer) -> None:
 
 
 def link_scale(config: Namespace) -> None:
-    """Give the model the data's enlargement, wherever a training keeps it.
+    """Give model and teachers the data's scale, wherever a training keeps it.
 
     jsonargparse's own links cannot do this: in 4.53 they fail beneath a `class_path` that names a function.
 

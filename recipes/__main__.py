@@ -13,6 +13,7 @@ RECIPES: Final = {
     "claims": "recipes.claims.run:claims",
     "tables": "recipes.tables.run:tables",
     "oftsr": "recipes.oftsr:oftsr",
+    "lowlight": "recipes.lowlight:lowlight",
     "results": "recipes.results:results",
 }
 """Recipes, and where the function of each lives."""

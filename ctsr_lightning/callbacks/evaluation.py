@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from ctsr_lightning.batch import Batch, Ownership
 from ctsr_lightning.callbacks.distributed import check_finite, checked_batch, evaluation_rng
 from ctsr_lightning.control import check_range
-from ctsr_lightning.evaluation.labels import BICUBIC, GRID, control_label
+from ctsr_lightning.evaluation.labels import GRID, control_label, unrestored_label
 from ctsr_lightning.evaluation.measurements import Measurements
 from ctsr_lightning.evaluation.methods import Method
 from ctsr_lightning.images import enlarge
@@ -34,7 +34,8 @@ class Evaluation(Callback):
     An ordinary module is measured by `restore` and logged as `val/psnr_y`; a controllable one by `sweep`, once per
     control, and logged as `val/psnr_y/t=0.25`, its two ends also as `val/psnr_y/realness` (t = 0) and
     `val/psnr_y/fidelity` (t = 1), names for checkpoints to monitor. Baselines do not change during a training and are
-    measured in its first validation only: `val/bicubic/psnr_y`, and the module's `references`, `val/T_f/psnr_y`.
+    measured in its first validation only: `val/bicubic/psnr_y`, at scale 1 `val/input/psnr_y`, and the module's
+    `references`, `val/T_f/psnr_y`.
 
     Every image counts once, although distributed samplers repeat some. Images are rounded to 8 bits before any metric.
     The metrics belong to the callback: they are in no checkpoint.
@@ -181,7 +182,7 @@ class Evaluation(Callback):
             )
             images = dict(zip(self._methods(pl_module), restored, strict=True))
             if self._measures_baselines(stage):
-                images[Method(BICUBIC, "bicubic")] = enlarge(batch.lq, gt)
+                images[Method(unrestored_label(module.scale), "bicubic")] = enlarge(batch.lq, gt)
                 images |= {Method(label, "teacher"): image for label, image in module.references(batch).items()}
         return images
 

@@ -224,8 +224,7 @@ def _advice(configured: list[str], folder: str, model: Any) -> str:
     fit = ["ctsr", "fit", *configured, f"--model.cache={folder}"]
     lines = ["Train with:", f"  {shlex.join(fit)}"]
     if "fidelity" in model.frozen_networks:
-        scale = [] if model.scale == 4 else [f"--model.fidelity.scale={model.scale}"]
-        without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}", *scale]
+        without = [*fit, "--model.fidelity=CachedTeacher", f"--model.fidelity.folder={folder}"]
         if model.frozen_networks["student.prompt"].varies:
             without += ["--model.student.prompt=CachedPrompt", f"--model.student.prompt.folder={folder}"]
         lines += ["without T_f in memory:", f"  {shlex.join(without)}"]

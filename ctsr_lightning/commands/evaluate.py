@@ -55,7 +55,7 @@ def evaluate(
         ctsr evaluate --checkpoint runs/stage2/last.ckpt --data data/realsr.yaml
 
     Writes per_image.csv, summary.json (protocol, hashes, versions) and summary.md. Both sides are rounded to 8 bits;
-    PSNR and SSIM are taken on Y of BT.601. Nothing is downloaded without --download.
+    PSNR and SSIM are taken on Y of BT.601, psnr_rgb on RGB. Nothing is downloaded without --download.
 
     What was measured of an image is kept in OUTPUT/unfinished at once: an interrupted command goes on where it stopped.
     Several processes share the images, and the one that measures the last writes the report of all:
@@ -66,15 +66,16 @@ def evaluate(
         restored: Folder of restored images; of low-quality images with --checkpoint or --expert.
         gt: Folder of ground truth, or of a benchmark in a usual layout (test_LR/test_HR, LR/HR, lq/gt).
         metrics: Some of psnr, ssim, lpips (alex; lpips_vgg, lpips_squeeze), dists, niqe, musiq, maniqa, clipiqa, fid,
-            fid_inception, texture_distance, grid_energy, lattice_4, lattice_8; or all, the columns of the field's
-            tables. By default psnr,ssim, and of a model grid_energy and lattices.
+            fid_inception, texture_distance, grid_energy, lattice_4, lattice_8, psnr_rgb, psnr_rgb_gtmean (at the ground
+            truth's brightness); or all, the columns of the field's tables. By default psnr,ssim, and of a model
+            grid_energy and lattices.
         output: Folder for the results.
         checkpoint: Model to measure: a checkpoint, a folder, a hub id, or nano, which is also the default without
             RESTORED or with --expert.
         data: Data configuration whose test set is measured, such as data/realsr.yaml.
         control: Values of t, such as 0,0.5,1.
         alphas: Shares of T_f in the blend of the teachers.
-        baselines: all (bicubic, the model's teachers, their blend), bicubic, or none.
+        baselines: all (bicubic, at scale 1 the input; the model's teachers, their blend), bicubic, or none.
         expert: Weights of published networks to measure as well, any that spandrel reads; several with commas between.
         seeds: Runs of a model with different seeds; from 2 on, G-STD and L-STD are reported.
         weights: Folders with weight files of metrics, searched before TORCH_HOME.

@@ -2,6 +2,8 @@
 
 BICUBIC, FAITHFUL, REALISTIC = "bicubic", "T_f", "T_r"
 """Baselines."""
+INPUT = "input"
+"""What bicubic enlargement is called at scale 1, where it changes nothing."""
 CTSR, BLEND = "CTSR", f"{FAITHFUL}/{REALISTIC} blend"
 """Curves: the model's over t where it has no other name, and the blend of its teachers."""
 OWN_ENDS = "'s own ends"
@@ -12,6 +14,11 @@ GRID = "grid_energy"
 """The metric that depends on the model's codec."""
 PER_IMAGE = "per_image.csv"
 """Name of the file with the values of each image."""
+
+
+def unrestored_label(scale: int) -> str:
+    """How the enlarged input is called: `bicubic`, or `input` at scale 1."""
+    return BICUBIC if scale > 1 else INPUT
 
 
 def control_label(control: float) -> str:

@@ -11,7 +11,17 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from torch import Tensor
 
 from ctsr_lightning.evaluation.experts import Expert, blends
-from ctsr_lightning.evaluation.labels import BICUBIC, BLEND, CTSR, FAITHFUL, OWN_ENDS, REALISTIC, control_label
+from ctsr_lightning.evaluation.labels import (
+    BICUBIC,
+    BLEND,
+    CTSR,
+    FAITHFUL,
+    INPUT,
+    OWN_ENDS,
+    REALISTIC,
+    control_label,
+    unrestored_label,
+)
 from ctsr_lightning.images import upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import synchronize
@@ -59,7 +69,7 @@ class Methods:
         controls: Values of t.
         experts: Teachers by label, `T_f` and `T_r`, of which the blend needs both; and others of any name.
         alphas: Shares of T_f in the blend α T_f + (1 - α) T_r, and of t = 1 in that of a model's own ends.
-        bicubic: Whether bicubic enlargement takes part.
+        bicubic: Whether bicubic enlargement takes part; at scale 1, where it changes nothing, it is called `input`.
         name: Name of the model's curve.
         rivals: Rivals by name.
         steps: Numbers of steps; none for a rival's own.
@@ -88,7 +98,7 @@ class Methods:
         self.restorer, self.controls, self.experts = restorer, list(controls), dict(experts or {})
         self.alphas, self.bicubic, self.name = list(alphas), bicubic, name
         self.rivals, self.steps, self.seeds, self.rival_seeds = dict(rivals or {}), list(steps), seeds, rival_seeds
-        taken = {name, BICUBIC, FAITHFUL, REALISTIC, BLEND, *self.experts}
+        taken = {name, BICUBIC, INPUT, FAITHFUL, REALISTIC, BLEND, *self.experts}
         for label, rival in self.rivals.items():
             if label in taken or OWN_ENDS in label or not label:
                 raise ValueError(f"Expected a name of its own for each rival, found '{label}'. Give it another one.")
@@ -138,7 +148,7 @@ class Methods:
 
         if self.bicubic:
             image, seconds = self._timed(lambda: enlarge(lq, lq.new_empty(1, 3, *size)))
-            yield Restoration(Method(BICUBIC, "bicubic"), image, seconds)
+            yield Restoration(Method(unrestored_label(self.restorer.scale), "bicubic"), image, seconds)
         ends: dict[str, tuple[Tensor, float]] = {}
         for label, expert in self.experts.items():
             ends[label] = self._timed(partial(self._expertise, expert, lq, seed, keys))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ctsr_lightning.evaluation.labels import INPUT
 from ctsr_lightning.evaluation.methods import Restoration
 from ctsr_lightning.images import enlarge, image_grid, write_image
 
@@ -18,6 +19,8 @@ GAP, LETTERS = 4, 16
 
 class Examples:
     """Images of a comparison: lq | bicubic | T_f | T_r | t = 0 … 1 | rivals | gt, a row each, without the blends.
+
+    At scale 1 the low-quality image is shown once, as `input`.
 
     Args:
         count: Number of images.
@@ -58,7 +61,8 @@ class Examples:
         """
         if self._open is not None:
             lq = self._shown(enlarge(self._open.pop("lq"), gt, "nearest"))
-            self.rows[self._index] = {"lq": lq, **self._open, "gt": self._shown(gt)}
+            shown = {INPUT: lq} if INPUT in self._open else {"lq": lq}
+            self.rows[self._index] = {**shown, **self._open, "gt": self._shown(gt)}
             self._open = None
 
     def write(self, path: Path) -> bool:

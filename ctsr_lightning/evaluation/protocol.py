@@ -27,7 +27,7 @@ def protocol(measurements: Measurements) -> dict[str, Any]:
             "weights": files,
         }
     return {
-        "colour_space": "RGB files; psnr_y and ssim_y on Y of BT.601 YCbCr in studio swing",
+        "colour_space": "RGB files; psnr_y and ssim_y on Y of BT.601 YCbCr in studio swing, psnr_rgb on RGB",
         "rounding": "restored images and ground truth rounded to 8 bits",
         "border_crop": measurements.border,
         "reduction": "mean over images, each counted once",

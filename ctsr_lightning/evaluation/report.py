@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctsr_lightning.evaluation.labels import GRID, GROUND_TRUTH, PER_IMAGE
+from ctsr_lightning.evaluation.labels import BICUBIC, GRID, GROUND_TRUTH, PER_IMAGE
 from ctsr_lightning.evaluation.measurements import Measurements, Summary
 from ctsr_lightning.evaluation.methods import Method
 from ctsr_lightning.evaluation.protocol import protocol, versions
@@ -191,7 +191,7 @@ def grid_check(measurements: Measurements) -> GridCheck | None:
         return None
     summaries = measurements.summaries()
     found = {s.method.label: s.values[GRID] for s in summaries if s.method.kind in {"ctsr", "restored"}}
-    bicubic = [s.values[GRID] for s in summaries if s.method.kind == "bicubic"]
+    bicubic = [s.values[GRID] for s in summaries if s.method.label == BICUBIC]  # the input of scale 1 is not enlarged
     every = "t" if any(s.method.kind == "ctsr" for s in summaries) else ""
     return GridCheck(metric.factor, found, every, *bicubic) if found else None
 
@@ -254,10 +254,11 @@ def markdown(measurements: Measurements, source: str, notes: Sequence[str] = ())
             for cells in (head, *rows):
                 del cells[column]
     border = f"{measurements.border} pixels cut off every side" if measurements.border else "no border crop"
+    channels = "PSNR and SSIM on Y of BT.601" + ", psnr_rgb on RGB" * any(n.startswith("psnr_rgb") for n in better)
     lines = [
         markdown_table(head, rows),
         "",
-        f"{count_images(measurements)} ({source}); rounded to 8 bits, PSNR and SSIM on Y of BT.601, {border}.",
+        f"{count_images(measurements)} ({source}); rounded to 8 bits, {channels}, {border}.",
     ]
     if "s / further" in head:
         lines.append(

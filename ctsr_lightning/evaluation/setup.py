@@ -289,7 +289,9 @@ def benchmark_data(
     if data is not None:
         module = load_data(data)
         if module.scale != scale:
-            raise ValueError(f"The data of '{data}' enlarge x{module.scale}, the model x{scale}: they do not fit.")
+            raise ValueError(
+                f"Expected data of the model's scale {scale} in '{data}', found {module.scale}. Name others."
+            )
         return module, Path(data).stem
     degrade = light() if degradation == "light" else realesrgan()
     module = RealESRGANDataModule(

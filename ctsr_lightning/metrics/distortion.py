@@ -1,4 +1,4 @@
-"""PSNR and SSIM on the luma channel, as the field's tables report them."""
+"""PSNR and SSIM on luma, as tables of super-resolution report them, and PSNR on RGB, as those of low light do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ctsr_lightning.metrics.base import ImageMean
 
 _WINDOW, _SIGMA = 11, 1.5  # Wang et al. 2004, section III.C
 _C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2  # K1 = 0.01, K2 = 0.03
+_GREY = (0.299, 0.587, 0.114)  # full-swing luma of BT.601, OpenCV's grey
 _EPSILON = 1e-8  # as in the published tables' script; bounds the PSNR of equal images at 80 dB
 
 
@@ -22,8 +23,40 @@ def psnr_y(restored: Tensor, gt: Tensor) -> Tensor:
         restored: Images in [0, 1], shape (B, 3, H, W).
         gt: Ground truth of the same shape.
     """
-    difference = rgb_to_y(quantize(restored).double()) - rgb_to_y(quantize(gt).double())
-    return -10.0 * torch.log10(difference.square().mean(dim=(1, 2, 3)) + _EPSILON)
+    return _psnr(rgb_to_y(quantize(restored).double()), rgb_to_y(quantize(gt).double()))
+
+
+def psnr_rgb(restored: Tensor, gt: Tensor) -> Tensor:
+    """PSNR on all three channels of 8-bit images, no border crop, in dB, shape (B,), float64.
+
+    PSNR = -10 log10(mean((x_1 - x_2)^2) + 1e-8) over channels and pixels, x in [0, 1].
+
+    Args:
+        restored: Images in [0, 1], shape (B, 3, H, W).
+        gt: Ground truth of the same shape.
+    """
+    return _psnr(quantize(restored).double(), quantize(gt).double())
+
+
+def psnr_rgb_gtmean(restored: Tensor, gt: Tensor) -> Tensor:
+    """PSNR on RGB after the restored image was brought to the ground truth's brightness, in dB, shape (B,), float64.
+
+    `psnr_rgb` of clip(x m(x_GT) / m(x), 0, 1), where m is the mean of 0.299 R + 0.587 G + 0.114 B, of 8-bit images.
+    KinD, LLFlow and GSAD report their PSNR so (GSAD cuts the product off to 8 bits; here it is not rounded). As it
+    takes the brightness from the ground truth, it tells of noise, colours and contrast alone.
+
+    Args:
+        restored: Images in [0, 1], shape (B, 3, H, W). A black image stays black.
+        gt: Ground truth of the same shape.
+    """
+    x, y = quantize(restored).double(), quantize(gt).double()
+    found, wanted = ((image * image.new_tensor(_GREY).view(3, 1, 1)).sum(dim=1).mean(dim=(1, 2)) for image in (x, y))
+    gain = wanted / found.clamp(min=torch.finfo(torch.float64).tiny)
+    return _psnr((x * gain.view(-1, 1, 1, 1)).clamp(max=1.0), y)
+
+
+def _psnr(x: Tensor, y: Tensor) -> Tensor:
+    return -10.0 * torch.log10((x - y).square().mean(dim=(1, 2, 3)) + _EPSILON)
 
 
 def ssim_y(restored: Tensor, gt: Tensor) -> Tensor:
@@ -85,3 +118,28 @@ class SSIMY(ImageMean):
     def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
         """SSIM-Y of each image."""
         return ssim_y(restored, gt)
+
+
+class PSNRRGB(ImageMean):
+    """Mean over images of the PSNR on RGB (dB)."""
+
+    higher_is_better = True
+    definition = "PSNR in dB on the three channels of RGB, 1e-8 added to the mean squared error of [0, 1]"
+
+    def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """PSNR on RGB of each image."""
+        return psnr_rgb(restored, gt)
+
+
+class PSNRRGBGTMean(ImageMean):
+    """Mean over images of the PSNR on RGB at the ground truth's brightness (dB)."""
+
+    higher_is_better = True
+    definition = (
+        "psnr_rgb after the restored image was multiplied by the ground truth's mean of 0.299 R + 0.587 G + 0.114 B "
+        "over its own, and clipped (GT-mean of KinD, LLFlow and GSAD)"
+    )
+
+    def measure(self, restored: Tensor, gt: Tensor) -> Tensor:
+        """PSNR on RGB of each image at the ground truth's brightness."""
+        return psnr_rgb_gtmean(restored, gt)

@@ -8,7 +8,7 @@ from typing import Final
 from torchmetrics import Metric
 
 from ctsr_lightning.metrics.base import PerceptualDistance
-from ctsr_lightning.metrics.distortion import PSNRY, SSIMY
+from ctsr_lightning.metrics.distortion import PSNRRGB, PSNRY, SSIMY, PSNRRGBGTMean
 from ctsr_lightning.metrics.dists import DISTS
 from ctsr_lightning.metrics.frechet import (
     CleanInceptionFeatures,
@@ -25,6 +25,8 @@ from ctsr_lightning.metrics.texture import TextureDistance
 NAMED: Final[dict[str, Callable[[], Metric]]] = {
     "psnr_y": PSNRY,
     "ssim_y": SSIMY,
+    "psnr_rgb": PSNRRGB,
+    "psnr_rgb_gtmean": PSNRRGBGTMean,
     "lpips_alex": lambda: PerceptualMetric(LPIPS("alex")),
     "lpips_vgg": lambda: PerceptualMetric(LPIPS("vgg")),
     "lpips_squeeze": lambda: PerceptualMetric(LPIPS("squeeze")),

@@ -280,7 +280,7 @@ class RestorationModule(TrainingModule):
         super().setup(stage)
         data_scale = getattr(getattr(self.trainer, "datamodule", None), "scale", self.scale)
         if data_scale != self.scale:
-            raise ValueError(f"The data enlarges x{data_scale}, the model x{self.scale}: give both the same `scale`.")
+            raise ValueError(f"Expected data of the model's scale {self.scale}, found {data_scale}. Set both alike.")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: ARG002  # Lightning's signature
         """Restore a batch; the writer callback turns it into files."""

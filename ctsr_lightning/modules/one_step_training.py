@@ -63,7 +63,7 @@ class OneStepTraining(CacheableTraining):
         **kwargs: `cache`, with which the target is not run in training, optimizer and scheduler.
 
     Raises:
-        ValueError: If the target enlarges by another factor than the student, VSD lacks prior or critic, the critic is
+        ValueError: If the target is of another scale than the student, VSD lacks prior or critic, the critic is
             to be trained as a whole though it was loaded with `share`, there is guidance, but no prompt or no negative
             one, `vsd_samples` < 1, or there is a `cache`, but no target.
     """
@@ -89,7 +89,9 @@ class OneStepTraining(CacheableTraining):
     ) -> None:
         super().__init__(**kwargs)
         if target is not None and target.scale != student.scale:
-            raise ValueError(f"The target enlarges x{target.scale}, the student x{student.scale}.")
+            raise ValueError(
+                f"Expected a target with the student's scale {student.scale}, found {target.scale}. Set both alike."
+            )
         if target is None and self.output_cache is not None:
             raise ValueError(
                 f"Expected a `target`, whose outputs are in the cache '{self.output_cache.folder}', found none: name "

@@ -68,7 +68,10 @@ class CTSRStage1(RestorationModule):
         super().__init__(**kwargs)
         for name, teacher in (("fidelity", fidelity), ("realness", realness)):
             if teacher.scale != student.scale:
-                raise ValueError(f"The {name} teacher enlarges x{teacher.scale}, the student x{student.scale}.")
+                raise ValueError(
+                    f"Expected a {name} teacher with the student's scale {student.scale}, found {teacher.scale}. "
+                    "Set both alike."
+                )
         self.student, self.scale = student, student.scale
         self.teachers = torch.nn.ModuleDict({"fidelity": fidelity, "realness": realness})
         self.reconstruction = reconstruction

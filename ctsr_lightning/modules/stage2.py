@@ -74,7 +74,10 @@ class CTSRStage2(CacheableTraining):
     ) -> None:
         super().__init__(**kwargs)
         if fidelity.scale != student.scale:
-            raise ValueError(f"The fidelity teacher enlarges x{fidelity.scale}, the student x{student.scale}.")
+            raise ValueError(
+                f"Expected a fidelity teacher with the student's scale {student.scale}, found {fidelity.scale}. "
+                "Set both alike."
+            )
         if head_lr is not None and not head_lr > 0:
             raise ValueError(f"Expected head_lr > 0, or null for the optimizer's learning rate, found {head_lr}.")
         if velocity_start == "student":

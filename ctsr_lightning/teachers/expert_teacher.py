@@ -35,7 +35,7 @@ class ExpertTeacher(Teacher):
         network = read_expert(file)
         if network.scale != scale:
             raise ValueError(
-                f"Expected a network that enlarges x{scale} in '{network.file}', found {network.architecture} for "
+                f"Expected a network for x{scale} in '{network.file}', found {network.architecture} for "
                 f"x{network.scale}. Name its release for x{scale}, or set the teacher's `scale`, the student's and "
                 f"the data's to {network.scale}."
             )

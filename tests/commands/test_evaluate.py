@@ -356,7 +356,7 @@ class TestModels:
     def test_published_networks_that_cannot_take_part(self, stage1: str, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["lq", "gt", "--checkpoint", stage1, "--device", "cpu", "--expert"]
         tiny_experts.saved(Path("x2.pth"), tiny_experts.compact(2))
-        assert "enlarges x4 in 'x2.pth', found RealESRGAN Compact for x2" in failure(capsys, *words, "x2.pth")
+        assert "network for x4 in 'x2.pth', found RealESRGAN Compact for x2" in failure(capsys, *words, "x2.pth")
         for name in ("a/same.pth", "b/same.pth"):
             Path(name).parent.mkdir()
             tiny_experts.saved(Path(name))

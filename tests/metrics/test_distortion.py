@@ -1,13 +1,24 @@
-"""PSNR-Y and SSIM-Y against scikit-image, against published scores, and under batching."""
+"""PSNR and SSIM against scikit-image, numpy, published scores and closed forms, and under batching."""
 
 import csv
 
+import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ctsr_lightning.images import quantize, read_image, rgb_to_y
-from ctsr_lightning.metrics.distortion import PSNRY, SSIMY, psnr_y, ssim_y
+from ctsr_lightning.metrics.distortion import (
+    PSNRRGB,
+    PSNRY,
+    SSIMY,
+    PSNRRGBGTMean,
+    psnr_rgb,
+    psnr_rgb_gtmean,
+    psnr_y,
+    ssim_y,
+)
+from ctsr_lightning.metrics.named import metric_names, named_metrics
 from helpers.reference import SHARED
 
 
@@ -57,8 +68,8 @@ def test_images_are_rounded_as_in_files() -> None:
     assert torch.equal(ssim_y(restored, gt), ssim_y(quantize(restored), quantize(gt)))
 
 
-@pytest.mark.parametrize("metric", [PSNRY, SSIMY])
-def test_batched_equals_unbatched(metric: type[PSNRY | SSIMY]) -> None:
+@pytest.mark.parametrize("metric", [PSNRY, SSIMY, PSNRRGB, PSNRRGBGTMean])
+def test_batched_equals_unbatched(metric: type[PSNRY | SSIMY | PSNRRGB | PSNRRGBGTMean]) -> None:
     restored, gt = pair(3, batch=5)
     batched, single = metric(), metric()
     batched.update(restored, gt)
@@ -87,3 +98,70 @@ def test_bad_input_is_refused() -> None:
         PSNRY().update(restored * torch.nan, gt)
     with pytest.raises(ValueError, match="at least 11 x 11"):
         SSIMY().update(restored[..., :8], gt[..., :8])
+
+
+def numpy_psnr(restored: torch.Tensor, gt: torch.Tensor, *, gtmean: bool) -> float:
+    """PSNR on RGB as scripts of low-light papers take it, in numpy on (H, W, 3) arrays."""
+    x, y = (np.rint(i[0].permute(1, 2, 0).numpy() * 255).astype(float) / 255 for i in (restored, gt))
+    if gtmean:
+        found, wanted = (0.299 * i[..., 0] + 0.587 * i[..., 1] + 0.114 * i[..., 2] for i in (x, y))
+        x = np.clip(x * (wanted.mean() / found.mean()), 0, 1)
+    return float(peak_signal_noise_ratio(y, x, data_range=1))
+
+
+@pytest.mark.parametrize("dark", [1.0, 0.3, 0.02])
+def test_rgb_equals_numpy(dark: float) -> None:
+    restored, gt = pair(6)
+    restored = restored * dark
+    assert psnr_rgb(restored, gt).item() == pytest.approx(numpy_psnr(restored, gt, gtmean=False), abs=1e-4)
+    assert psnr_rgb_gtmean(restored, gt).item() == pytest.approx(numpy_psnr(restored, gt, gtmean=True), abs=1e-4)
+
+
+def test_rgb_of_a_known_error_in_one_channel() -> None:
+    gt = torch.full((1, 3, 16, 16), 100 / 255)
+    restored = gt.clone()
+    restored[:, 2] += 30 / 255
+    error = 30**2 / 3  # mean square in levels
+    assert psnr_rgb(restored, gt).item() == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+    gain = 100 / (100 + 0.114 * 30)
+    error = (2 * (100 * gain - 100) ** 2 + (130 * gain - 100) ** 2) / 3
+    assert psnr_rgb_gtmean(restored, gt).item() == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+
+
+def test_gtmean_undoes_a_factor_unless_it_clips() -> None:
+    levels = 4.0 * torch.randint(0, 64, (2, 3, 20, 20), generator=torch.Generator().manual_seed(7))
+    gt, dark = levels / 255, levels / 4 / 255
+    assert psnr_rgb_gtmean(dark, gt).tolist() == pytest.approx([80.0, 80.0])  # the bound of equal images
+    assert bool((psnr_rgb(dark, gt) < 10.0).all())
+    bright = (gt * 2).clamp(max=1.0)  # what was clipped does not come back
+    assert bool((psnr_rgb_gtmean(bright, gt) < 30.0).all())
+
+
+def test_black_stays_black() -> None:
+    _, gt = pair(8)
+    black = torch.zeros_like(gt)
+    assert psnr_rgb_gtmean(black, gt).item() == pytest.approx(psnr_rgb(black, gt).item())
+    assert psnr_rgb_gtmean(black, black).item() == pytest.approx(80.0)
+
+
+def test_rgb_metrics_have_names_of_their_own() -> None:
+    built, _ = named_metrics(metric_names("psnr,psnr_rgb,psnr_rgb_gtmean"))
+    assert {name: type(metric) for name, metric in built.items()} == {
+        "psnr_y": PSNRY,
+        "psnr_rgb": PSNRRGB,
+        "psnr_rgb_gtmean": PSNRRGBGTMean,
+    }
+    assert not {"psnr_rgb", "psnr_rgb_gtmean"} & set(metric_names("all"))  # tables of super-resolution take Y
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["22", "179"])
+def test_rgb_of_dark_photographs_equals_numpy(name: str) -> None:
+    folder = SHARED / "data" / "lol" / "eval15"
+    if not folder.is_dir():
+        pytest.skip("LOL's test pairs are not here")
+    low, high = (read_image(folder / side / f"{name}.png")[None] for side in ("low", "high"))
+    plain, scaled = psnr_rgb(low, high).item(), psnr_rgb_gtmean(low, high).item()
+    assert plain == pytest.approx(numpy_psnr(low, high, gtmean=False), abs=1e-4)
+    assert scaled == pytest.approx(numpy_psnr(low, high, gtmean=True), abs=1e-4)
+    assert scaled > plain + 5.0  # most of the error of a dark photograph is its brightness

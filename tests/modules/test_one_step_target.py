@@ -131,7 +131,7 @@ def test_an_image_that_the_cache_does_not_know(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="The target enlarges x2, the student x4"):
+    with pytest.raises(ValueError, match="target with the student's scale 4, found 2"):
         one_step(target=tiny_experts.expert_teacher(tiny_experts.compact(2), scale=2))
     with pytest.raises(ValueError, match="Expected a `target`, whose outputs are in the cache"):
         one_step(target=None, cache=tmp_path)

@@ -380,7 +380,7 @@ def test_checkpoint_holds_the_students_trainable_weights_alone():
 
 
 def test_teachers_of_another_scale_are_refused():
-    with pytest.raises(ValueError, match="fidelity teacher enlarges x2, the student x4"):
+    with pytest.raises(ValueError, match="fidelity teacher with the student's scale 4, found 2"):
         stage_one(fidelity=tiny.LinearTeacher(scale=2))
 
 

@@ -250,7 +250,7 @@ def test_a_few_steps_learn_the_way_to_the_teacher():
 
 
 def test_teacher_of_another_scale_is_refused():
-    with pytest.raises(ValueError, match="fidelity teacher enlarges x2, the student x4"):
+    with pytest.raises(ValueError, match="fidelity teacher with the student's scale 4, found 2"):
         stage_two(fidelity=tiny.LinearTeacher(scale=2))
 
 

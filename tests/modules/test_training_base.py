@@ -371,7 +371,7 @@ def test_data_of_another_scale_is_refused():
 
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, max_steps=1, limit_val_batches=0,
                       enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
-    with pytest.raises(ValueError, match="The data enlarges x2, the model x4"):
+    with pytest.raises(ValueError, match="data of the model's scale 4, found 2"):
         trainer.test(stage_one(), datamodule=Data(2))
 
 

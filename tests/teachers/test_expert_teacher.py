@@ -18,7 +18,7 @@ def test_it_answers_with_the_networks_pictures(tmp_path):
 def test_a_network_of_another_scale_is_refused(tmp_path, made_for, asked):
     path = tiny_experts.saved(tmp_path / "net.pth", tiny_experts.compact(made_for))
     with pytest.raises(
-        ValueError, match=rf"enlarges x{asked} in '.*net\.pth', found RealESRGAN Compact for x{made_for}"
+        ValueError, match=rf"network for x{asked} in '.*net\.pth', found RealESRGAN Compact for x{made_for}"
     ):
         ExpertTeacher(path, scale=asked)
 
