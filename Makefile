@@ -1,7 +1,7 @@
 # make demo         train both stages from the package's teachers on sample photographs (DATA=folder: on your own)
 # make nano         train the small model from nothing at full length, pack and measure it (DATA, VAL, TEST: folders of photographs; EXPERT: a file)
 # make claims       repeat the paper's claims in small: docs/claims.md (DATA, TEST, CHAIN: folders)
-# make oftsr        train OFTSR's pair on the same codec and hold both sliders against each other (DATA, TEST, CHAIN, EXPERT)
+# make methods      train CTSR, OFTSR, AddSR and CCSR for the same time and measure them side by side (DATA, TEST, CHAIN, EXPERT, ONLY, MINUTES)
 # make lowlight     train CTSR at scale 1 on LOL v1 and make a table as the paper's Table 5 (DATA: its folder; CHAIN)
 # make test         lint, types and tests
 # make check        the same without the installation, in the current environment
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo nano claims oftsr lowlight test check quick lint types tests install clean
+.PHONY: demo nano claims methods lowlight test check quick lint types tests install clean
 
 $(BIN)/ctsr-installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
@@ -34,9 +34,10 @@ claims: install
 	$(BIN)/python -m recipes claims --output '$(or $(OUTPUT),docs/claims.md)' $(if $(DATA),--photos '$(DATA)') \
 	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)')
 
-oftsr: install
-	$(BIN)/python -m recipes oftsr --output '$(or $(OUTPUT),runs/oftsr)' $(if $(DATA),--photos '$(DATA)') \
-	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)') $(if $(EXPERT),--expert '$(EXPERT)')
+methods: install
+	$(BIN)/python -m recipes methods --output '$(or $(OUTPUT),runs/methods)' $(if $(DATA),--photos '$(DATA)') \
+	  $(if $(TEST),--test '$(TEST)') $(if $(CHAIN),--chain '$(CHAIN)') $(if $(EXPERT),--expert '$(EXPERT)') \
+	  $(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes '$(MINUTES)')
 
 lowlight: install
 	$(BIN)/python -m recipes lowlight --output '$(or $(OUTPUT),runs/lowlight)' $(if $(DATA),--data '$(DATA)') $(if $(CHAIN),--chain '$(CHAIN)')

@@ -12,7 +12,7 @@ RECIPES: Final = {
     "nano": "recipes.nano.run:nano",
     "claims": "recipes.claims.run:claims",
     "tables": "recipes.tables.run:tables",
-    "oftsr": "recipes.oftsr:oftsr",
+    "methods": "recipes.methods.run:methods",
     "lowlight": "recipes.lowlight:lowlight",
     "results": "recipes.results:results",
 }

@@ -32,18 +32,17 @@ def written(name: str) -> Any:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Path]:
     """A folder for the runs with nano's codec, a Stable Diffusion of toy size, and no LPIPS weights."""
-    folder = tmp_path_factory.mktemp("ccsr")
-    (folder / "codec").mkdir()
-    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", folder / "codec")
+    (tmp_path / "codec").mkdir()
+    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", tmp_path / "codec")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(folder / "torch"))
-        patch.setenv("CTSR_RUNS", str(folder))
-        patch.setenv("CTSR_BASE", str(write_base(folder / "base")))
+        patch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        patch.setenv("CTSR_RUNS", str(tmp_path))
+        patch.setenv("CTSR_BASE", str(write_base(tmp_path / "base")))
         patch.setenv("CTSR_BASE_KIND", "any")
-        yield folder
+        yield tmp_path
 
 
 @pytest.mark.slow

@@ -179,8 +179,8 @@ class RestorationModel(nn.Module, ABC):
         high = check_range(extremes(control))[-1]
         if self.control_kind == "none" and high > 0.0:
             raise ValueError(
-                f"This is a stage-1 model: it restores at t = 0 only, found t = {high:g}. "
-                "Use a checkpoint of stage 2 (CTSRStage2), or t = 0."
+                f"Expected t = 0 for a model without a slider ({type(self).__name__}), found t = {high:g}. Of CTSR use "
+                "a checkpoint of stage 2 (CTSRStage2), of a student in steps more than one."
             )
         if self.control_kind == "number" and isinstance(control, Tensor) and control.dim() > 0:
             raise ValueError(

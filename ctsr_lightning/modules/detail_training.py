@@ -100,7 +100,8 @@ class DetailTraining(RestorationModule):
     def _latent(self, lq: Tensor, keys: list[str]) -> Tensor:
         student, generator = self.student.network, self.draws.generator
         control = float(torch.rand((), generator=generator, dtype=torch.float64)) if self.controllable else 0.0
-        return student.latent_at(student.begin(student.shared(lq, keys), generator), control)
+        state = student.advance(student.begin(student.shared(lq, keys), generator), lq, keys)
+        return student.latent_at(state, control)
 
     def _generator_term(self, reconstruction: Tensor, fake: list[Tensor]) -> Tensor:
         """λ_adv w L_G; 0 before it enters."""

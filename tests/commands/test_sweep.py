@@ -131,7 +131,7 @@ def test_built_in_photos_cropped_and_limited(stage2: str) -> None:
 
 def test_stage_one_has_one_point(stage1: str) -> None:
     words = {"gt": "gt", "lq": "lq", "device": "cpu", "output": "out", "baselines": "bicubic"}
-    with pytest.raises(ValueError, match="stage-1 model"):
+    with pytest.raises(ValueError, match="model without a slider"):
         sweep(stage1, **words)
     sweep(stage1, control="0", **words)
     assert [row["setting"] for row in table("out/tradeoff.csv")] == ["bicubic", "t=0.00"]

@@ -213,7 +213,7 @@ def test_the_option_knows_every_correction(capsys: pytest.CaptureFixture[str]) -
 def test_stage_one(stage1: str) -> None:
     save(Path("a.png"))
     assert upscale("a.png", "out", checkpoint=stage1, device="cpu") == 0
-    with pytest.raises(ValueError, match="stage-1 model"):
+    with pytest.raises(ValueError, match="model without a slider"):
         upscale("a.png", "other", checkpoint=stage1, control="0,0.5", device="cpu")
 
 

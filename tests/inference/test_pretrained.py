@@ -45,7 +45,7 @@ def test_a_saved_stage_1_restores_at_0_only(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "saved")
     read = Restorer.from_pretrained(tmp_path / "saved", "cpu")
     assert torch.equal(read(LQ), model(LQ))
-    with pytest.raises(ValueError, match="stage-1 model"):
+    with pytest.raises(ValueError, match="model without a slider"):
         read(LQ, t=1.0)
 
 

@@ -135,7 +135,7 @@ def test_control_out_of_range(tradeoff: TradeOff, control: object) -> None:
 def test_stage_one_knows_zero_only(student: OneStepStudent) -> None:
     restorer = Restorer(student, "cpu")
     assert not restorer.controllable
-    with pytest.raises(ValueError, match=r"stage-1 model.* found t = 0.5"):
+    with pytest.raises(ValueError, match=r"model without a slider.*found t = 0.5"):
         restorer(photo(4, 4), 0.5)
 
 

@@ -85,7 +85,7 @@ def test_metrics_by_name() -> None:
 def test_named_metrics_say_what_they_are_or_what_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     built, missing = named_metrics(list(NAMED))
-    best = {"psnr_y": True, "ssim_y": True, "texture_distance": False}
+    best = {"psnr_y": True, "psnr_rgb": True, "psnr_rgb_gtmean": True, "ssim_y": True, "texture_distance": False}
     best |= dict.fromkeys(("grid_energy", "lattice_4", "lattice_8"))
     assert set(built) == set(best)
     assert set(built) | set(missing) == set(NAMED)

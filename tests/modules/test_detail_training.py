@@ -27,6 +27,7 @@ STUDENTS = {
     "adapters and a KL codec": tiny.adapted_student,
     "a slider": lambda: TradeOff(tiny.student(), tiny.velocity(awake=True)),
     "a flow": tiny.one_step_flow,
+    "few steps": tiny.few_step,
 }
 
 
@@ -47,8 +48,9 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def latents(student: RestorationModel) -> Tensor:
-    state = student.begin(student.shared(tiny.batch().lq), torch.Generator().manual_seed(0))
-    return student.latent_at(state, 0.0)
+    lq = tiny.batch().lq
+    state = student.begin(student.shared(lq), torch.Generator().manual_seed(0))
+    return student.latent_at(student.advance(state, lq), 0.0)
 
 
 @pytest.mark.parametrize("name", STUDENTS)

@@ -1,0 +1,1 @@
+"""All methods of this package, trained and measured side by side."""
