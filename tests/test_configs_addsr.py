@@ -28,10 +28,10 @@ def written(name: str) -> Any:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[Path]:
     """A folder for the runs and what they need."""
-    with toy_environment(tmp_path_factory.mktemp("addsr")) as folder:
+    with toy_environment(tmp_path) as folder:
         yield folder
 
 

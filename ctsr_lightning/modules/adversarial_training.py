@@ -50,7 +50,7 @@ class AdversarialTraining(StudentTraining):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The generator's weights, and the discriminator's."""
-        return self.groups_beside(self.discriminator, self.disc_lr)
+        return self.groups_beside(self.discriminator.parameters(), self.disc_lr)
 
     def images(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Low-quality images and ground truth in [0, 1], mirrored and turned alike with `symmetries`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -171,14 +171,14 @@ class TrainingModule(LightningModule, ABC):
         """Parameter groups of the optimizer; gradients are clipped per group."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
-    def groups_beside(self, part: nn.Module, lr: float | None) -> list[dict[str, Any]]:
-        """Two parameter groups: all but a part of this training, and that part.
+    def groups_beside(self, part: Iterable[nn.Parameter], lr: float | None) -> list[dict[str, Any]]:
+        """Two parameter groups: all that is trained but a part, and that part.
 
         Args:
-            part: The part.
+            part: The part's parameters.
             lr: Its learning rate; null takes the optimizer's.
         """
-        known = {id(p) for p in part.parameters()}
+        known = {id(p) for p in part}
         trained = [p for p in self.parameters() if p.requires_grad]
         own: dict[str, Any] = {"params": [p for p in trained if id(p) in known], **({} if lr is None else {"lr": lr})}
         return [{"params": [p for p in trained if id(p) not in known]}, own]

@@ -121,7 +121,9 @@ class OneStepTraining(CacheableTraining):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's weights, and the critic's."""
-        return super().parameter_groups() if self.critic is None else self.groups_beside(self.critic, self.critic_lr)
+        if self.critic is None:
+            return super().parameter_groups()
+        return self.groups_beside(self.critic.parameters(), self.critic_lr)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The student's terms, and the critic's one."""
