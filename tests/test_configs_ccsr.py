@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,14 @@ from safetensors.torch import load_file
 
 from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.models import FewStepStudent
-from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, Events, ctsr, nano_words, train_and_use, write_base
+from helpers.config_runs import CONFIGS, FULL, Events, ctsr, nano_words, toy_environment, train_and_use
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
     pytest.mark.filterwarnings("ignore:Experiment logs directory"),
 ]
 
-HERE = [*FEW, "--data.batch_size", "1", "--data.train", "null", "--data.val", "null", "--trainer.max_steps", "2"]
-HERE += ["--trainer.accumulate_grad_batches", "1"]
-WORDS = {"nano": nano_words("structure"), "ccsr": HERE}
+WORDS = {"nano": nano_words("structure"), "ccsr": FULL}
 TERMS = {"train/loss", "train/structure/start", "train/structure/jump", "train/structure/denoise"}
 
 
@@ -34,15 +30,9 @@ def written(name: str) -> Any:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Iterator[Path]:
-    """A folder for the runs with nano's codec, a Stable Diffusion of toy size, and no LPIPS weights."""
-    (tmp_path / "codec").mkdir()
-    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", tmp_path / "codec")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-        patch.setenv("CTSR_RUNS", str(tmp_path))
-        patch.setenv("CTSR_BASE", str(write_base(tmp_path / "base")))
-        patch.setenv("CTSR_BASE_KIND", "any")
-        yield tmp_path
+    """A folder for the runs and what they need."""
+    with toy_environment(tmp_path) as folder:
+        yield folder
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.models import OneStepStudent, TradeOff
 from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, Events, nano_words, train_and_use, write_base
+from helpers.config_runs import CONFIGS, FEW, Events, nano_words, train_and_use, write_base, write_dino
 
 pytestmark = [
     pytest.mark.slow,
@@ -123,18 +122,12 @@ def test_the_commands_take_it(nano: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def full(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The full size over a Stable Diffusion and a DINO of toy size."""
-    from transformers import ViTConfig, ViTModel
-
     folder = tmp_path_factory.mktemp("full")
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2}
-    dino = ViTModel(ViTConfig(**sizes, intermediate_size=16, image_size=32, patch_size=8), add_pooling_layer=False)
-    dino.save_pretrained(folder / "dino")
     for name, value in {
         "CTSR_RUNS": folder,
         "CTSR_BASE": write_base(folder / "base"),
         "CTSR_BASE_KIND": "any",
-        "CTSR_DINO": folder / "dino",
+        "CTSR_DINO": write_dino(folder / "dino"),
     }.items():
         environment.setenv(name, str(value))
     words = [*FEW, "--data.train", "null", "--data.val", "null", "--trainer.max_steps", "2"]

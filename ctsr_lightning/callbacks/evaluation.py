@@ -33,9 +33,9 @@ class Evaluation(Callback):
 
     An ordinary module is measured by `restore` and logged as `val/psnr_y`; a controllable one by `sweep`, once per
     control, and logged as `val/psnr_y/t=0.25`, its two ends also as `val/psnr_y/realness` (t = 0) and
-    `val/psnr_y/fidelity` (t = 1), names for checkpoints to monitor. Baselines do not change during a training and are
-    measured in its first validation only: `val/bicubic/psnr_y`, at scale 1 `val/input/psnr_y`, and the module's
-    `references`, `val/T_f/psnr_y`.
+    `val/psnr_y/fidelity` (t = 1), names for checkpoints to monitor. Baselines are `val/bicubic/psnr_y`, at scale 1
+    `val/input/psnr_y`, and the module's `references`, `val/T_f/psnr_y`; they are measured in a training's first
+    validation only, or in each one where the references change with the module (`fixed_references`).
 
     Every image counts once, although distributed samplers repeat some. Images are rounded to 8 bits before any metric.
     The metrics belong to the callback: they are in no checkpoint.
@@ -74,6 +74,7 @@ class Evaluation(Callback):
         self._measurements = Measurements({})
         self._owned = Ownership(None)
         self._measured_baselines: dict[str, dict[str, dict[str, float]]] = {}
+        self._fixed = True
 
     @property
     def higher_is_better(self) -> dict[str, bool | None]:
@@ -103,6 +104,7 @@ class Evaluation(Callback):
                 "restores none: remove the callback."
             )
         self._measured_baselines.clear()
+        self._fixed = getattr(pl_module, "fixed_references", True)
         factor = codec_factor(pl_module)
         patterns = {GRID: GridEnergy(factor), **lattices(factor)} if self.grid and factor is not None else {}
         self._metrics = {**self._chosen, **{n: m for n, m in patterns.items() if n not in self._chosen}}
@@ -230,7 +232,7 @@ class Evaluation(Callback):
         pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True, reduce_fx="max", batch_size=1)
 
     def _measures_baselines(self, stage: str) -> bool:
-        return self.baselines and stage not in self._measured_baselines
+        return self.baselines and not (self._fixed and stage in self._measured_baselines)
 
     def _methods(self, pl_module: LightningModule) -> list[Method]:
         module: Any = pl_module

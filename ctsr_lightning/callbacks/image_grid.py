@@ -22,8 +22,8 @@ from ctsr_lightning.images import enlarge, write_image
 class ImageGrid(Callback):
     """Writes the first images of a validation or test pass to the logger: lq | T_f | T_r | t=0 … 1 | gt.
 
-    One row per image, each picture under its name. Only the first process draws, from the images that it sees. The
-    references are computed once per image, as teachers do not change.
+    One row per image, each picture under its name. Only the first process draws, from the images that it sees. A
+    module's references are computed once per image where they stay the same (`fixed_references`).
 
     Args:
         num_images: Number of images.
@@ -122,6 +122,7 @@ class ImageGrid(Callback):
         columns = {"lq": enlarge(shown.lq, gt, self.upsampling)}
         with evaluation_rng(trainer, shown.key):
             missing = any((stage, key) not in self._references for key in shown.key)
+            missing |= not getattr(module, "fixed_references", True)
             references = module.references(shown) if missing else {}
             if module.controllable:
                 labels = [control_label(control) for control in self.controls]

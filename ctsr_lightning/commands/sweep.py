@@ -58,6 +58,7 @@ def sweep(
     Example:
         ctsr sweep --checkpoint runs/stage2/last.ckpt --gt photos/ --output runs/sweep
         ctsr sweep --gt photos/ --rivals OFTSR=runs/oftsr/last.ckpt,flow=runs/flow/last.ckpt --steps 1,2,4,8
+        ctsr sweep --gt photos/ --rivals AddSR=runs/addsr/last.ckpt --steps 1,2,3,4
 
     Args:
         checkpoint: A checkpoint of stage 2 (of stage 1 with --control 0), a folder or a hub id; by default nano, the
@@ -75,7 +76,8 @@ def sweep(
             method's.
         rival_seeds: Runs of each rival with different seeds; figures are means over them, L-STD and G-STD what they
             differ by, 0 for a rival that draws nothing.
-        steps: Numbers of steps, such as 1,2,4,8, of rivals that have steps in place of a slider.
+        steps: Numbers of steps, such as 1,2,4, at which rivals that have a choice are measured, in place of t: flows in
+            so many steps, students of a few steps in the first so many of their timesteps.
         degradation: Degradation of ground truth without low-quality images.
         seed: Seed of the degradation.
         crop: Side of a central crop of the ground truth in pixels; whole images by default.

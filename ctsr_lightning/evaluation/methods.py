@@ -61,8 +61,9 @@ class Restoration(NamedTuple):
 class Methods:
     """All that restores the images of a comparison: the model at several t, teachers, their blend, experts, bicubic.
 
-    Rivals are further models: at every t where they have a slider, at numbers of steps where `Restorer.model` has an
-    attribute `steps`, else once. Beside rivals, the images at t = 0 and t = 1 of every model are blended as well.
+    Rivals are further models: at numbers of steps where these are given and `Restorer.model` has an attribute `steps`,
+    else at every t where they have a slider, else once. Beside rivals, the images at t = 0 and t = 1 of every model
+    that is measured at both are blended as well.
 
     Args:
         restorer: The model.
@@ -72,13 +73,13 @@ class Methods:
         bicubic: Whether bicubic enlargement takes part; at scale 1, where it changes nothing, it is called `input`.
         name: Name of the model's curve.
         rivals: Rivals by name.
-        steps: Numbers of steps; none for a rival's own.
+        steps: Numbers of steps, for rivals that have a choice; none for a rival's own, or for its slider.
         seeds: Runs of all methods but rivals.
         rival_seeds: Runs of rivals.
 
     Raises:
         ValueError: If a rival has another scale or a name that is taken, numbers of steps are given and no rival has
-            steps, or a number is less than 1.
+            steps or has so many, or a number is less than 1.
     """
 
     def __init__(
@@ -107,13 +108,16 @@ class Methods:
                     f"Expected rivals of the model's scale, x{restorer.scale}, found '{label}' of x{rival.scale}. "
                     "Leave it out."
                 )
-        if self.steps and not any(self._has_steps(rival) for rival in self.rivals.values()):
+        stepped = [rival for rival in self.rivals.values() if self._in_steps(rival)]
+        if self.steps and not stepped:
             raise ValueError(
-                "Expected a rival that restores in a number of steps, which has no slider, found none. "
+                "Expected a rival that restores in a number of steps, found none. "
                 "Leave the numbers of steps out, or name such a rival."
             )
         if low := [number for number in (seeds, rival_seeds, *self.steps) if number < 1]:
             raise ValueError(f"Expected numbers of seeds and steps of at least 1, found {low[0]}.")
+        for rival in stepped:
+            _set_steps(rival, max(self.steps))  # one that has not so many refuses them before anything is measured
 
     @property
     def runs(self) -> int:
@@ -138,7 +142,7 @@ class Methods:
                 yield restored._replace(runs=self.seeds)
         if seed < self.rival_seeds:
             for name, rival in self.rivals.items():
-                restore = self._swept if rival.controllable else self._single
+                restore = self._swept if rival.controllable and not self._in_steps(rival) else self._single
                 for restored in restore(name, rival, lq, seed, keys):
                     yield restored._replace(runs=self.rival_seeds)
 
@@ -179,15 +183,14 @@ class Methods:
     def _single(
         self, name: str, rival: Restorer, lq: Tensor, seed: int, keys: list[str] | None
     ) -> Iterator[Restoration]:
-        """A rival without a slider: at every number of steps where it has one, else once."""
+        """A rival at every number of steps, or once."""
         rival.seed = seed
-        model: Any = rival.model
         methods = {0: Method(name, "rival")}
-        if self.steps and self._has_steps(rival):
+        if self._in_steps(rival):
             methods = {n: Method(f"{name} {n} step{'s' * (n > 1)}", "steps", n, name) for n in self.steps}
         for number, method in methods.items():
             if number:
-                model.steps = number
+                _set_steps(rival, number)
             yield Restoration(method, *self._timed(lambda: rival.decode(rival.trajectory(lq, keys))))
 
     def _blended(self, curve: str, faithful: Tensor, realistic: Tensor, ends: float) -> Iterator[Restoration]:
@@ -198,8 +201,9 @@ class Methods:
             label = f"{'blend' if curve == BLEND else curve} α={control_label(alpha).removeprefix('t=')}"
             yield Restoration(Method(label, "blend", alpha, curve), image, ends + seconds, seconds)
 
-    def _has_steps(self, rival: Restorer) -> bool:
-        return not rival.controllable and hasattr(rival.model, "steps")
+    def _in_steps(self, rival: Restorer) -> bool:
+        """Whether a rival is measured at numbers of steps."""
+        return bool(self.steps) and hasattr(rival.model, "steps")
 
     def _expertise(self, expert: Expert, lq: Tensor, seed: int, keys: list[str] | None) -> Tensor:
         """A teacher's restoration, its colours corrected as the model's are."""
@@ -213,3 +217,8 @@ class Methods:
         result = work()
         synchronize(self.restorer.device)
         return result, time.perf_counter() - start
+
+
+def _set_steps(rival: Restorer, number: int) -> None:
+    model: Any = rival.model
+    model.steps = number

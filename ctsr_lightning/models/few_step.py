@@ -84,7 +84,8 @@ class FewStepStudent(RestorationModel):
         self.start: FewStepStart = start
         self.between: Between = between
         self.prediction: Prediction = prediction
-        self.timesteps, self.refine, self.temperature = self.checked(steps), refine, temperature
+        self.timesteps = self._listed = self.checked(steps)
+        self.refine, self.temperature = refine, temperature
         self.method = "CCSR" if between == "posterior" else "AddSR"
         codec.requires_grad_(False)
         if weights is not None:
@@ -96,6 +97,20 @@ class FewStepStudent(RestorationModel):
         if not steps or not all(a > b for a, b in pairwise([last + 1, *steps, -1])):
             raise ValueError(f"Expected descending timesteps from {last} to 0, found {list(steps)}.")
         return tuple(steps)
+
+    @property
+    def steps(self) -> int:
+        """N. It may be set to less than the listed timesteps, of which the first N then restore."""
+        return len(self.timesteps)
+
+    @steps.setter
+    def steps(self, number: int) -> None:
+        if not 1 <= number <= len(self._listed):
+            raise ValueError(
+                f"Expected 1 to {len(self._listed)} steps, as this student lists the timesteps {list(self._listed)}, "
+                f"found {number}. List more in its configuration."
+            )
+        self.timesteps = self._listed[:number]
 
     @property
     def cell(self) -> int:
@@ -122,23 +137,32 @@ class FewStepStudent(RestorationModel):
         with torch.no_grad():
             return self.codec.encode(unit_to_signed(image))
 
-    def estimate(self, noisy: Tensor, step: int, prompt: Tensor | None, guide: Tensor) -> Tensor:
+    def estimate(self, noisy: Tensor, step: int | Tensor, prompt: Tensor | None, guide: Tensor) -> Tensor:
         """ẑ_0 from z_t, float32 or better.
 
         Args:
             noisy: z_t, shape (B, C, h, w).
-            step: t.
+            step: t, or one for each image, shape (B,).
             prompt: Embeddings, shape (B, L, D), or None.
             guide: g, as z_t.
         """
-        timestep = torch.full((len(noisy),), step, device=noisy.device)
-        with without_bfloat16(self.denoiser, noisy.device) if self._amplifies(step) else nullcontext():
+        timestep, latest = _timesteps(step, noisy), step if isinstance(step, int) else int(step.max())
+        with without_bfloat16(self.denoiser, noisy.device) if self._amplifies(latest) else nullcontext():
             output = self.denoiser(noisy, timestep, prompt, guide)
         return to_clean(output, noisy, self.schedule.alpha_bar(timestep, noisy), self.prediction)
 
-    def noised(self, latent: Tensor, noise: Tensor, step: int) -> Tensor:
-        """z_t = √ᾱ_t z + √(1-ᾱ_t) ε."""
-        return self.schedule.add_noise(latent, noise, torch.full((len(latent),), step, device=latent.device))
+    def noised(self, latent: Tensor, noise: Tensor, step: int | Tensor) -> Tensor:
+        """z_t = √ᾱ_t z + √(1-ᾱ_t) ε; t as in `estimate`."""
+        return self.schedule.add_noise(latent, noise, _timesteps(step, latent))
+
+    def first_input(self, lq_latent: Tensor, noise: Tensor, step: int) -> Tensor:
+        """z_t at the first timestep, from z_L and ε."""
+        latent = lq_latent if self.start == "lq" else torch.zeros_like(lq_latent)
+        return self.noised(latent, self.temperature * noise, step)
+
+    def guide(self, lq_latent: Tensor, before: Tensor | None) -> Tensor:
+        """g: w ẑ + (1-w) z_L after a step that estimated ẑ, z_L at the first one."""
+        return lq_latent if before is None else self.refine * before + (1.0 - self.refine) * lq_latent
 
     def estimates(
         self, lq_latent: Tensor, noise: Tensor, prompt: Tensor | None = None, steps: Sequence[int] | None = None
@@ -158,11 +182,9 @@ class FewStepStudent(RestorationModel):
             return next(drawn) if self.temperature > 0.0 else torch.zeros_like(like)
 
         def predict(noisy: Tensor, step: int, before: Tensor | None) -> Tensor:
-            guide = lq_latent if before is None else self.refine * before + (1.0 - self.refine) * lq_latent
-            return self.estimate(noisy, step, prompt, guide)
+            return self.estimate(noisy, step, prompt, self.guide(lq_latent, before))
 
-        from_lq = lq_latent if self.start == "lq" else torch.zeros_like(lq_latent)
-        noisy = self.noised(from_lq, self.temperature * normal(lq_latent), steps[0])
+        noisy = self.first_input(lq_latent, normal(lq_latent), steps[0])
         return sample_few_steps(predict, noisy, self.schedule, steps, self.between, normal, self.temperature)
 
     @torch.no_grad()
@@ -213,6 +235,13 @@ class FewStepStudent(RestorationModel):
         latent = self.estimates(lq_latent, noise, self.prompt(lq, keys), steps)[-1]
         return signed_to_unit(self.codec.decode(latent)).clamp(0.0, 1.0)
 
+    def restore_by(
+        self, chains: Sequence[Sequence[int]], lq: Tensor, keys: list[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Restorations by several lists of timesteps, named by their numbers of steps."""
+        names = [f"{len(steps)} step{'s' * (len(steps) > 1)}" for steps in chains]
+        return {name: self.restore_in(steps, lq, keys) for name, steps in zip(names, chains, strict=True)}
+
     def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:
         """Codec and denoiser; where a step amplifies rounding, the latter stays in float32 in place of bfloat16."""
         coarse = dtype == torch.bfloat16 and any(self._amplifies(step) for step in self.timesteps)
@@ -241,3 +270,8 @@ class FewStepStudent(RestorationModel):
 
     def _amplifies(self, step: int) -> bool:
         return amplifies(float(self.schedule.alpha_bars[step]), self.prediction)
+
+
+def _timesteps(step: int | Tensor, like: Tensor) -> Tensor:
+    """Timesteps of a batch, shape (B,)."""
+    return torch.full((len(like),), step, device=like.device) if isinstance(step, int) else step

@@ -1,5 +1,6 @@
 """The trainings: both CTSR stages, and those that make the teachers."""
 
+from ctsr_lightning.modules.adversarial_distillation import AdversarialDistillation
 from ctsr_lightning.modules.base import RestorationModule, TrainingModule
 from ctsr_lightning.modules.codec_training import CodecTraining
 from ctsr_lightning.modules.conditional_flow import ConditionalFlow
@@ -14,6 +15,7 @@ from ctsr_lightning.modules.structure_refinement import StructureRefinement
 from ctsr_lightning.modules.tunable_flow import TunableFlow
 
 __all__ = (
+    "AdversarialDistillation",
     "CTSRStage1",
     "CTSRStage2",
     "CodecTraining",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ctsr_lightning.batch import Batch
@@ -171,6 +171,18 @@ class TrainingModule(LightningModule, ABC):
         """Parameter groups of the optimizer; gradients are clipped per group."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def groups_beside(self, part: Iterable[nn.Parameter], lr: float | None) -> list[dict[str, Any]]:
+        """Two parameter groups: all that is trained but a part, and that part.
+
+        Args:
+            part: The part's parameters.
+            lr: Its learning rate; null takes the optimizer's.
+        """
+        known = {id(p) for p in part}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        own: dict[str, Any] = {"params": [p for p in trained if id(p) in known], **({} if lr is None else {"lr": lr})}
+        return [{"params": [p for p in trained if id(p) not in known]}, own]
+
     def configure_optimizers(self) -> Any:
         """One optimizer, its schedule counted in steps."""
         groups = self.parameter_groups()
@@ -252,6 +264,8 @@ class RestorationModule(TrainingModule):
     """The method's name, for plots."""
     controllable: bool = False
     """Whether `sweep` restores at values of t."""
+    fixed_references: bool = True
+    """Whether `references` stay the same in training, so that callbacks compute them once."""
     scale: int
 
     @abstractmethod
@@ -267,7 +281,7 @@ class RestorationModule(TrainingModule):
         """
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
-        """Restorations to show beside this training's own, by name: those of its teachers."""
+        """Restorations to show beside this training's own, by name: those of its teachers, for one."""
         del batch
         return {}
 

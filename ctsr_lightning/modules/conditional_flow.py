@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ctsr_lightning.batch import Batch
@@ -12,10 +11,10 @@ from ctsr_lightning.diffusion.flow import interpolate
 from ctsr_lightning.losses.flow import Norm, velocity_matching
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.models.flows import MultiStepFlow
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.student_training import StudentTraining
 
 
-class ConditionalFlow(RestorationModule):
+class ConditionalFlow(StudentTraining):
     """Stage 1 of OFTSR, the teacher: E D(v((1-τ) x_0 + τ x_1, c, τ), x_1 - x_0) with τ ~ U(0, 1) (Sec. 3.1).
 
     x_1 is the ground truth's latent, c the enlarged input's and x_0 = √(1-σ²) c + σ ε.
@@ -27,9 +26,10 @@ class ConditionalFlow(RestorationModule):
         **kwargs: Optimizer and scheduler.
     """
 
+    student: MultiStepFlow
+
     def __init__(self, student: MultiStepFlow, norm: Norm = "l1", symmetries: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.student, self.scale = student, student.scale
+        super().__init__(student, **kwargs)
         self.norm: Norm = norm
         self.symmetries = symmetries
 
@@ -42,8 +42,3 @@ class ConditionalFlow(RestorationModule):
         x_0, time = network.start(condition, self.draws.normal(condition)), self.draws.uniform(condition)
         velocity = network.velocity(interpolate(x_0, x_1, time), time, condition)
         return {"flow/match": velocity_matching(velocity, x_0, x_1, self.norm)}
-
-    @torch.no_grad()
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Follow the flow; an image gets the same noise every time."""
-        return self.student.restore(lq, keys=keys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,22 +9,19 @@ from torch import Tensor
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.codecs.codec import signed_to_unit
-from ctsr_lightning.losses import adversarial
-from ctsr_lightning.losses.random_views import random_symmetry, random_view
+from ctsr_lightning.losses.adversarial import adaptive_weight
 from ctsr_lightning.losses.reconstruction import Reconstruction
 from ctsr_lightning.models.restoration_model import RestorationModel
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.adversarial_training import AdversarialTraining
 from ctsr_lightning.networks.discriminator import Discriminator
 from ctsr_lightning.networks.frozen import Frozen
 
 
-class DetailTraining(RestorationModule):
+class DetailTraining(AdversarialTraining):
     """Stage 2 of CCSR: the decoder learns, adversarially, to enhance the details of a frozen model's latents.
 
     The model may be any one that restores. Its latents z(t), at t ~ U(0, 1) where it has a slider, are decoded by the
-    decoder that learns: L_rec + λ_adv w L_G, with w = `adversarial.adaptive_weight`. The discriminator learns beside
-    it: the generator's term sees its weights detached, its own terms the image detached. One optimizer with a
-    parameter group each so takes the steps of "decoder, then discriminator on the same images" by two.
+    decoder that learns: L_rec + λ_adv w L_G, with w = `adversarial.adaptive_weight`.
 
     What it leaves is loaded by `decoder: FILE` of a codec. Such a decoder does not undo the encoder any more, so this
     training comes last.
@@ -39,14 +35,13 @@ class DetailTraining(RestorationModule):
         lambda_disc: Weight of the discriminator's hinge losses (CCSR's code: 0.5).
         adaptive: Weigh L_G by w; false for w = 1.
         adversarial_after: Optimizer steps before L_G enters; the discriminator learns from the first one.
-        random_views: Show the discriminator random views of the images, see `losses.random_views`.
-        symmetries: Mirror and turn every batch of square crops at random.
-        disc_lr: Learning rate of the discriminator; null takes the optimizer's.
-        **kwargs: Optimizer and scheduler.
+        **kwargs: As in `AdversarialTraining`.
 
     Raises:
         ValueError: If the codec's decoder cannot be trained by itself.
     """
+
+    student: Frozen[RestorationModel]
 
     def __init__(
         self,
@@ -57,44 +52,21 @@ class DetailTraining(RestorationModule):
         lambda_disc: float = 0.5,
         adaptive: bool = True,
         adversarial_after: int = 0,
-        random_views: bool = False,
-        symmetries: bool = False,
-        disc_lr: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.student, self.scale, self.method = Frozen(student), student.scale, student.method
+        super().__init__(student, discriminator, lambda_adv, lambda_disc, **kwargs)
+        self.student = Frozen(student)
         self.codec = student.codec.train()  # evaluation mode a trainer would warn of
         self.codec.tune_decoder()
-        self.controllable = student.control_kind != "none"
-        self.discriminator, self.reconstruction = discriminator, reconstruction
-        self.lambda_adv, self.lambda_disc, self.adaptive = lambda_adv, lambda_disc, adaptive
-        self.adversarial_after, self.disc_lr = adversarial_after, disc_lr
-        self.random_views, self.symmetries = random_views, symmetries
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The decoder's weights, and the discriminator's."""
-        discriminator: dict[str, Any] = {"params": list(self.discriminator.parameters())}
-        if self.disc_lr is not None:
-            discriminator["lr"] = self.disc_lr
-        return [{"params": [p for p in self.codec.parameters() if p.requires_grad]}, discriminator]
+        self.reconstruction, self.adaptive, self.adversarial_after = reconstruction, adaptive, adversarial_after
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_rec, `adv`, and the discriminator's `disc/real` and `disc/fake`."""
-        lq, gt, generator = batch.lq, self.ground_truth(batch), self.draws.generator
-        if self.symmetries:
-            lq, gt = random_symmetry([lq, gt], generator)
+        lq, gt = self.images(batch)
         restored = signed_to_unit(self.codec.decode(self._latent(lq, batch.key)))
-        terms: dict[str, Tensor] = self.reconstruction(restored, gt, self.codec.factor, generator)
-        seen, truth = random_view(restored, gt, generator) if self.random_views else (restored, gt)
-        fake = self.discriminator.maps(seen)
-        with torch.no_grad():
-            real = self.discriminator.maps(truth)
-        terms["adv"] = self._generator_term(torch.stack(list(terms.values())).sum(), fake)
-        disc = self.discriminator
-        terms["disc/real"] = self.lambda_disc * adversarial.hinge_real(disc(real))
-        terms["disc/fake"] = self.lambda_disc * adversarial.hinge_fake(disc([found.detach() for found in fake]))
-        return terms
+        terms = self.reconstruction(restored, gt, self.codec.factor, self.draws.generator)
+        reconstruction = torch.stack(list(terms.values())).sum()
+        return {**terms, **self.adversarial_terms(restored, gt, lambda term: self._weight(reconstruction, term))}
 
     @torch.no_grad()
     def _latent(self, lq: Tensor, keys: list[str]) -> Tensor:
@@ -103,19 +75,9 @@ class DetailTraining(RestorationModule):
         state = student.advance(student.begin(student.shared(lq, keys), generator), lq, keys)
         return student.latent_at(state, control)
 
-    def _generator_term(self, reconstruction: Tensor, fake: list[Tensor]) -> Tensor:
-        """λ_adv w L_G; 0 before it enters."""
+    def _weight(self, reconstruction: Tensor, term: Tensor) -> Tensor | float:
+        """w; 0 before L_G enters."""
         if self.global_step < self.adversarial_after:
-            return torch.zeros_like(reconstruction)
-        term, last = adversarial.generator(self.discriminator.detached(fake)), self.codec.last_layer()
-        if self.adaptive and last is not None:
-            term = term * adversarial.adaptive_weight(reconstruction, term, last)
-        return self.lambda_adv * term
-
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Restore at t = 0."""
-        return self.student.network.restore(lq, keys=keys)
-
-    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
-        """Restore at several values of t."""
-        return self.student.network.sweep(lq, controls, keys)
+            return 0.0
+        last = self.codec.last_layer()
+        return adaptive_weight(reconstruction, term, last) if self.adaptive and last is not None else 1.0

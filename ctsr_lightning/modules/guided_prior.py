@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.parametrization import at_least_float32, training_target
 from ctsr_lightning.models.few_step import FewStepStudent
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.student_training import StudentTraining
 
 
 def denoising_error(
@@ -32,7 +32,7 @@ def denoising_error(
     return F.mse_loss(output, at_least_float32(training_target(clean, noise, alpha_bar, student.prediction)))
 
 
-class GuidedPrior(RestorationModule):
+class GuidedPrior(StudentTraining):
     """Train a denoiser of ground truth that sees an image's latent g: E ‖f(z_t, t, g) - target‖², t uniform.
 
     g is z_L, as in ControlNet's training (CCSR), or for a share of the images the ground truth's own latent, so that
@@ -47,13 +47,13 @@ class GuidedPrior(RestorationModule):
         ValueError: If the share leaves [0, 1].
     """
 
+    student: FewStepStudent
     validates_losses = True
 
     def __init__(self, student: FewStepStudent, truth_as_guide: float = 0.5, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(student, **kwargs)
         if not 0.0 <= truth_as_guide <= 1.0:
             raise ValueError(f"Expected truth_as_guide in [0, 1], found {truth_as_guide}.")
-        self.student, self.scale, self.method = student, student.scale, student.method
         self.truth_as_guide = truth_as_guide
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -65,8 +65,3 @@ class GuidedPrior(RestorationModule):
         timestep = self.draws.integers(0, student.schedule.num_timesteps - 1, clean)
         prompt = student.prompt(batch.lq, batch.key)
         return {"prior/denoise": denoising_error(student, clean, self.draws.normal(clean), timestep, prompt, guide)}
-
-    @torch.no_grad()
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Restoration by all steps; an image gets the same noise every time."""
-        return self.student.restore(lq, keys=keys)

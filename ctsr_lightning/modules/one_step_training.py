@@ -121,13 +121,9 @@ class OneStepTraining(CacheableTraining):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The student's weights, and the critic's."""
-        student = {"params": [p for p in self.student.parameters() if p.requires_grad]}
         if self.critic is None:
-            return [student]
-        critic: dict[str, Any] = {"params": [p for p in self.critic.parameters() if p.requires_grad]}
-        if self.critic_lr is not None:
-            critic["lr"] = self.critic_lr
-        return [student, critic]
+            return super().parameter_groups()
+        return self.groups_beside(self.critic.parameters(), self.critic_lr)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The student's terms, and the critic's one."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.parametrization import at_least_float32, training_target
 from ctsr_lightning.models.student import OneStepStudent
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.student_training import StudentTraining
 
 
-class PriorTraining(RestorationModule):
+class PriorTraining(StudentTraining):
     """Train a latent diffusion model of clean photographs: E ‖f(z_t, t) - target‖² (DDPM, Eq. 14).
 
     What Stable Diffusion is to the full-size student, this is to one trained from nothing.
@@ -24,11 +23,11 @@ class PriorTraining(RestorationModule):
         **kwargs: Optimizer and scheduler.
     """
 
+    student: OneStepStudent
     validates_losses = True
 
     def __init__(self, student: OneStepStudent, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.student, self.scale = student, student.scale
+        super().__init__(student, **kwargs)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The denoising error on the latents of the ground truth."""
@@ -40,8 +39,3 @@ class PriorTraining(RestorationModule):
         output = student.unet(noisy, timestep, student.prompt(batch.lq, batch.key)).sample
         target = training_target(clean, noise, student.schedule.alpha_bar(timestep, clean), student.prediction)
         return {"prior/denoise": F.mse_loss(at_least_float32(output), target)}
-
-    @torch.no_grad()
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Restoration by the prior before any distillation."""
-        return self.student.restore(lq, keys=keys)

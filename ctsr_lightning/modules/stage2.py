@@ -99,10 +99,8 @@ class CTSRStage2(CacheableTraining):
         """The velocity's weights; those that start at zero in a group of their own if they have their own rate."""
         if self.head_lr is None:
             return super().parameter_groups()
-        head = [p for layer in self.velocity.zero_layers() for p in layer.parameters()]
-        known = {id(p) for p in head}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        return [{"params": rest}, {"params": head, "lr": self.head_lr}]
+        head = (p for layer in self.velocity.zero_layers() for p in layer.parameters())
+        return self.groups_beside(head, self.head_lr)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The velocity-matching term, which needs no ground truth, and with `lambda_grid` the one against patches."""

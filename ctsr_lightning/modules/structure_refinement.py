@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,11 +12,11 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.diffusion.parametrization import to_noise
 from ctsr_lightning.diffusion.schedule import structure_steps
 from ctsr_lightning.models.few_step import FewStepStudent
-from ctsr_lightning.modules.base import RestorationModule
 from ctsr_lightning.modules.guided_prior import denoising_error
+from ctsr_lightning.modules.student_training import StudentTraining
 
 
-class StructureRefinement(RestorationModule):
+class StructureRefinement(StudentTraining):
     """CCSR's stage 1: the first step and the one after its jump learn ẑ_0, all below learn to denoise (Eq. 2-3).
 
     z_T = √ᾱ_T z + √(1-ᾱ_T) ε gives ẑ_T, which is noised anew to t_max, without stopping gradients, and gives ẑ_m:
@@ -39,7 +38,8 @@ class StructureRefinement(RestorationModule):
         ValueError: If `t_max` is not below T, or no step of a grid.
     """
 
-    controllable = True
+    student: FewStepStudent
+    fixed_references = False
 
     def __init__(
         self,
@@ -53,14 +53,13 @@ class StructureRefinement(RestorationModule):
         grids: Sequence[int] = (6, 12, 18),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(student, **kwargs)
         self.jump = round(t_max * student.schedule.num_timesteps)
         if not 0 < self.jump < student.timesteps[0]:
             raise ValueError(
                 f"Expected t_max above 0 and below the student's first timestep {student.timesteps[0]}, "
                 f"found {t_max:g}, timestep {self.jump}. The paper has 2/3."
             )
-        self.student, self.scale, self.method = student, student.scale, student.method
         self.lambda_start, self.lambda_jump, self.lambda_denoise = lambda_start, lambda_jump, lambda_denoise
         self.lambda_jump_noise = lambda_jump_noise
         self.start = start
@@ -89,17 +88,6 @@ class StructureRefinement(RestorationModule):
             terms["structure/jump_noise"] = self.lambda_jump_noise * F.mse_loss(found, noise)
         return terms
 
-    @torch.no_grad()
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Restoration at control 0, by all of the student's steps; an image gets the same noise every time."""
-        return self.student.restore(lq, keys=keys)
-
-    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
-        """Restore at several controls from the same noise, from all steps (0) to one (1)."""
-        return self.student.sweep(lq, controls, keys)
-
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """Restorations by other numbers of steps with the same weights."""
-        names = [f"{len(steps)} step{'s' * (len(steps) > 1)}" for steps in self.chains]
-        chains = zip(names, self.chains, strict=True)
-        return {name: self.student.restore_in(steps, batch.lq, batch.key) for name, steps in chains}
+        return self.student.restore_by(self.chains, batch.lq, batch.key)

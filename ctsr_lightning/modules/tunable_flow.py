@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from ctsr_lightning.diffusion.flow import Solver, expand, step_velocity
 from ctsr_lightning.losses import flow
 from ctsr_lightning.losses.random_views import random_symmetry
 from ctsr_lightning.models.flows import OneStepFlow
-from ctsr_lightning.modules.base import RestorationModule
+from ctsr_lightning.modules.student_training import StudentTraining
 from ctsr_lightning.networks.flow_network import FlowNetwork
 from ctsr_lightning.networks.frozen import Frozen
 
 
-class TunableFlow(RestorationModule):
+class TunableFlow(StudentTraining):
     """Stage 2 of OFTSR: the student's X_τ = x_0 + τ v_φ(x_0, c, τ) follows the teacher's ODE (Sec. 3.2-3.3).
 
     With t ~ U(t_min, t_max) and s = min(t + dt, 1) the loss is the sum of `losses.flow`'s three terms: distillation
@@ -44,8 +43,7 @@ class TunableFlow(RestorationModule):
             0 <= t_min < t_max < 1 and 0 < dt < 1.
     """
 
-    method = "OFTSR"
-    controllable = True
+    student: OneStepFlow
 
     def __init__(
         self,
@@ -62,7 +60,7 @@ class TunableFlow(RestorationModule):
         symmetries: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(student, **kwargs)
         for name, mine, its in (
             ("scale", student.scale, teacher.scale),
             ("sigma", student.network.sigma, teacher.sigma),
@@ -78,7 +76,7 @@ class TunableFlow(RestorationModule):
         for module in student.modules():
             if isinstance(module, nn.Dropout):  # of the teacher's training; here it would enter the targets
                 module.p = 0.0
-        self.student, self.teacher, self.scale = student, Frozen(teacher), student.scale
+        self.teacher = Frozen(teacher)
         self.dt, self.t_min, self.t_max = dt, t_min, t_max
         self.solver: Solver = solver
         self.lambda_distil, self.lambda_align, self.lambda_boundary = lambda_distil, lambda_align, lambda_boundary
@@ -106,14 +104,6 @@ class TunableFlow(RestorationModule):
             "flow/align": self.lambda_align * flow.alignment(v_t, at_t, t, self.norm),
             "flow/boundary": self.lambda_boundary * flow.boundary(v_0, at_0, self.norm),
         }
-
-    def restore(self, lq: Tensor, keys: list[str] | None = None) -> Tensor:
-        """Restore at control 0, the realistic end, τ = 1."""
-        return self.sweep(lq, [0.0], keys)[0]
-
-    def sweep(self, lq: Tensor, controls: Sequence[float], keys: list[str] | None = None) -> list[Tensor]:
-        """Restore at several controls from the same noise."""
-        return self.student.sweep(lq, controls, keys)
 
     def references(self, batch: Batch) -> dict[str, Tensor]:
         """The teacher's restoration, by its number of steps."""

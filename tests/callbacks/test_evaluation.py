@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch.nn import functional as F
 from torchmetrics.image import PeakSignalNoiseRatio
 
@@ -49,6 +49,21 @@ def test_controllable_module(make_trainer, events) -> None:
     assert metrics["test/psnr_y/realness"] == metrics["test/psnr_y/t=0.00"] != metrics["test/psnr_y/fidelity"]
     assert metrics["test/psnr_y/fidelity"] == metrics["test/psnr_y/t=1.00"]
     assert "test/psnr_y/t=0.25" in events().Tags()["scalars"]
+
+
+def test_references_that_change_are_measured_in_every_epoch(make_trainer) -> None:
+    model, evaluation, found = Blend(), Evaluation(), []
+    model.fixed_references = False  # type: ignore[assignment]
+    model.references = lambda batch: {"again": model.restore(batch.lq)}  # type: ignore[method-assign]
+
+    class Kept(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module) -> None:
+            if not trainer.sanity_checking:
+                found.append([evaluation.results[name]["psnr_y"] for name in ("restored", "again")])
+
+    make_trainer(callbacks=[evaluation, Kept()], max_epochs=3).fit(model, PhotoData())
+    assert len({own for own, _ in found}) == 3
+    assert all(own == again for own, again in found)
 
 
 def test_fit_measures_every_epoch_and_baselines_once(make_trainer, events) -> None:

@@ -19,15 +19,17 @@ def decode(event) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
 
 
-def test_grid_of_an_ordinary_module(make_trainer, events) -> None:
+@pytest.mark.parametrize(("fixed", "calls"), [(True, 2), (False, 4)])
+def test_grid_of_an_ordinary_module(make_trainer, events, fixed: bool, calls: int) -> None:
     model = Blend()
+    model.fixed_references = fixed  # type: ignore[assignment]
     make_trainer(callbacks=[ImageGrid()], max_epochs=2).fit(model, PhotoData())
     pictures = events().Images("val/images")
     assert [picture.step for picture in pictures] == [4, 8]  # none from the sanity check
     height, width, _ = decode(pictures[0]).shape
     assert width == 5 * 24 + 4 * 4  # lq, T_f, T_r, restored, gt
     assert height == 3 * (STRIP + 24) + 2 * 8
-    assert model.reference_calls == 2  # two batches, first validation only
+    assert model.reference_calls == calls  # two batches, in the first validation only where they stay the same
 
 
 def test_grid_of_a_controllable_module_in_a_file(make_trainer, events, tmp_path) -> None:

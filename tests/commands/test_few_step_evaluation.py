@@ -82,6 +82,31 @@ def test_without_noise_it_is_exactly_stable(tmp_path: Path) -> None:
         assert set(found[t]["g_std"].values()) == {0.0}
 
 
+def test_numbers_of_steps_are_the_first_timesteps(stage2: str, tmp_path: Path, capsys: Any) -> None:
+    """`sweep --steps N` measures what a student of the first N timesteps restores; without it, every t."""
+    timesteps = [999, 749, 499]
+    whole, *shorter = (saved(tmp_path / f"first {n}", steps=timesteps[:n], between="renoise") for n in (3, 1, 2))
+    pairs = ["sweep", "--checkpoint", stage2, "--gt", "gt", "--lq", "lq", "--device", "cpu", "--examples", "0"]
+    pairs += ["--control", "0,1", "--alphas", "0.5", "--baselines", "none", "--rival_seeds", "1", "--metrics", "psnr"]
+
+    def swept(*words: str, output: str) -> dict[str, Any]:
+        main([*pairs, *words, "--output", output])
+        results = json.loads(Path(output, "tradeoff.json").read_text())["results"]
+        return {result["setting"]: result for result in results}
+
+    found = swept("--rivals", f"AddSR={whole}", "--steps", "1,2,3", output="steps")
+    names = ["AddSR 1 step", "AddSR 2 steps", "AddSR 3 steps"]
+    assert [name for name, each in found.items() if each["curve"] == "AddSR"] == names
+    single = swept("--rivals", f"a={shorter[0]},b={shorter[1]},c={whole}", output="t")
+    for name, setting in zip(names, ("a", "b t=0.00", "c t=0.00"), strict=True):
+        assert found[name]["psnr_y"] == pytest.approx(single[setting]["psnr_y"], abs=1e-6)
+    assert len({found[name]["psnr_y"] for name in names}) == 3
+    with pytest.raises(SystemExit):
+        swept("--rivals", f"AddSR={whole}", "--steps", "1,4", output="more")
+    assert "Expected 1 to 3 steps, as this student lists the timesteps [999, 749, 499]" in capsys.readouterr().err
+    assert not Path("more").exists()
+
+
 def test_a_slider_and_a_single_step(tmp_path: Path) -> None:
     weights = saved(tmp_path / "two", steps=[999, 667])
     main(["upscale", "lq", "restored", "--checkpoint", weights, "--control", "0,1", "--device", "cpu"])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from jsonargparse import ArgumentParser
@@ -16,6 +20,7 @@ from lightning.pytorch.cli import LightningCLI
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ctsr_lightning.training import import_plugins, training_cli
+from ctsr_lightning.weights.shipped import shipped_folder
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -160,3 +165,41 @@ def write_base(folder: Path, **unet: Any) -> Path:
     )
     CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     return folder
+
+
+def write_dino(folder: Path) -> Path:
+    """Write a vision transformer of toy size, random weights, in transformers' layout.
+
+    Args:
+        folder: The model's folder.
+    """
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2}
+    dino = ViTModel(ViTConfig(**sizes, intermediate_size=16, image_size=32, patch_size=8), add_pooling_layer=False)
+    dino.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def toy_environment(folder: Path) -> Iterator[Path]:
+    """Runs in a folder with nano's codec, a Stable Diffusion and a DINO of toy size, and no LPIPS weights.
+
+    Args:
+        folder: The folder.
+    """
+    (folder / "codec").mkdir()
+    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", folder / "codec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("CTSR_RUNS", str(folder))
+        patch.setenv("CTSR_BASE", str(write_base(folder / "base")))
+        patch.setenv("CTSR_BASE_KIND", "any")
+        patch.setenv("CTSR_DINO", str(write_dino(folder / "dino")))
+        yield folder
+
+
+FULL = [*FEW, "--data.batch_size", "1", "--data.train", "null", "--data.val", "null", "--trainer.max_steps", "2"]
+FULL += ["--trainer.accumulate_grad_batches", "1"]
+"""Options of a full-size training without photographs of its own."""

@@ -13,6 +13,7 @@ from ctsr_lightning.batch import Batch
 from ctsr_lightning.metrics.maps import TextureMaps
 from ctsr_lightning.models import TradeOff
 from ctsr_lightning.modules import (
+    AdversarialDistillation,
     CTSRStage1,
     DetailTraining,
     GuidedPrior,
@@ -69,6 +70,12 @@ def trainings() -> dict[str, Any]:
     detail = DetailTraining(slider, Discriminator(TextureMaps(), 4), tiny.reconstruction(lambda_grid=0.1))
     prior, structure = GuidedPrior(tiny.few_step()), StructureRefinement(tiny.controlled_student(steps=[999, 667]))
     guided = {"guided prior": prior, "structure": structure}
+    steps = {"steps": [999, 499], "between": "renoise", "refine": 0.5}
+    distillation = AdversarialDistillation(
+        tiny.few_step(seed=2, **steps), tiny.few_step(**steps), Discriminator(TextureMaps(), 4),
+        step_weights=(0.5, 1.05), teacher_draws=2, forcing="own",
+    )  # fmt: skip
+    guided["distillation"] = distillation
     one = {"stage 1": stage_one, "one step": one_step, "flow": flow}
     return {**one, "detail": detail, **guided, "poisoned": Poisoned()}
 

@@ -97,6 +97,29 @@ def test_without_noise_seeds_agree_bit_for_bit():
     assert student.random
 
 
+def test_fewer_steps_are_the_first_ones():
+    student = tiny.few_step(steps=[999, 749, 499]).double()
+    for number in (1, 2, 3):
+        student.steps = number
+        assert (student.steps, student.timesteps) == (number, (999, 749, 499)[:number])
+        fresh = tiny.few_step(steps=student.timesteps).double()
+        assert torch.equal(student.restore(LQ), fresh.restore(LQ))
+        assert student.control_kind == fresh.control_kind == ("none" if number == 1 else "map")
+    for number in (0, 4):
+        with pytest.raises(ValueError, match=rf"Expected 1 to 3 steps, .* \[999, 749, 499\], found {number}"):
+            student.steps = number
+
+
+def test_every_image_may_have_its_own_timestep():
+    student = tiny.few_step(prediction="epsilon").double()
+    z_l, noise = student.shared(LQ), noise_of(student, count=1)
+    noisy = student.noised(z_l, noise, torch.tensor([999, 3]))
+    found = student.estimate(noisy, torch.tensor([999, 3]), None, z_l)
+    for i, step in enumerate((999, 3)):
+        assert torch.equal(noisy[i], student.noised(z_l, noise, step)[i])
+        torch.testing.assert_close(found[i], student.estimate(noisy, step, None, z_l)[i])
+
+
 class Pointwise(Oracle):
     """A denoiser whose every latent is by itself, so that tiles are exact."""
 

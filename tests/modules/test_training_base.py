@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ctsr_lightning.metrics.maps import TextureMaps
 from ctsr_lightning.modules import (
+    AdversarialDistillation,
     CodecTraining,
     ConditionalFlow,
     CTSRStage1,
@@ -74,6 +75,23 @@ MAKERS = {
         disc_lr=1e-4,
     ),
     "flow in one step": lambda: TunableFlow(tiny.one_step_flow(), tiny.flow_network(seed=7)),
+    "distillation": lambda: AdversarialDistillation(
+        tiny.few_step(seed=2, steps=[999, 749, 499, 249], between="renoise", refine=0.5),
+        tiny.few_step(),
+        Discriminator(TextureMaps(), 4),
+        tiny.reconstruction(lambda_l2=0.0, lambda_lpips=0.0, lambda_grid=0.1),
+        random_views=True,
+        symmetries=True,
+        disc_lr=1e-4,
+    ),
+    "distillation, full-size layout": lambda: AdversarialDistillation(
+        tiny.controlled_student(seed=2),
+        tiny.controlled_student(),
+        Discriminator(TextureMaps(), 4),
+        step_weights=(0.7, 1.47),
+        teacher_draws=2,
+        forcing="own",
+    ),
     "guided prior": lambda: GuidedPrior(tiny.few_step()),
     "structure": lambda: StructureRefinement(tiny.few_step()),
     "structure, full-size layout": lambda: StructureRefinement(
