@@ -76,8 +76,8 @@ def sweep(
             method's.
         rival_seeds: Runs of each rival with different seeds; figures are means over them, L-STD and G-STD what they
             differ by, 0 for a rival that draws nothing.
-        steps: Numbers of steps, such as 1,2,4, at which rivals that have a choice are measured, in place of t: flows in
-            so many steps, students of a few steps in the first so many of their timesteps.
+        steps: Numbers of steps, such as 1,2,4, at which rivals that have a choice are measured, beside t where they
+            have a slider: flows in so many steps, students of a few steps in the first so many of their timesteps.
         degradation: Degradation of ground truth without low-quality images.
         seed: Seed of the degradation.
         crop: Side of a central crop of the ground truth in pixels; whole images by default.

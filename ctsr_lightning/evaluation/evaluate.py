@@ -203,7 +203,7 @@ def evaluate_model(
         baselines: `all` (bicubic, the model's teachers, their blend), `bicubic` or `none`.
         experts: Weights of published restoration networks to measure as well.
         rivals: Further models by the names of their curves, see `Methods`.
-        steps: Numbers of steps of rivals that have steps in place of a slider.
+        steps: Numbers of steps of rivals that have a choice.
         seeds: Runs with different seeds; from 2 on, G-STD and L-STD are measured.
         rival_seeds: Runs of the rivals, over which their figures are means.
         degradation: How ground truth is degraded where there are no low-quality images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from ctsr_lightning.evaluation.labels import (
     BLEND,
     CTSR,
     FAITHFUL,
+    IN_STEPS,
     INPUT,
     OWN_ENDS,
     REALISTIC,
@@ -61,9 +63,9 @@ class Restoration(NamedTuple):
 class Methods:
     """All that restores the images of a comparison: the model at several t, teachers, their blend, experts, bicubic.
 
-    Rivals are further models: at numbers of steps where these are given and `Restorer.model` has an attribute `steps`,
-    else at every t where they have a slider, else once. Beside rivals, the images at t = 0 and t = 1 of every model
-    that is measured at both are blended as well.
+    Rivals are further models: at every t where they have a slider, at numbers of steps where these are given and
+    `Restorer.model` has an attribute `steps` (and `most_steps`, if there is a largest number), else once. Beside
+    rivals, the images at t = 0 and t = 1 of every model are blended as well.
 
     Args:
         restorer: The model.
@@ -73,13 +75,13 @@ class Methods:
         bicubic: Whether bicubic enlargement takes part; at scale 1, where it changes nothing, it is called `input`.
         name: Name of the model's curve.
         rivals: Rivals by name.
-        steps: Numbers of steps, for rivals that have a choice; none for a rival's own, or for its slider.
+        steps: Numbers of steps, for rivals that have a choice, as far as each has them.
         seeds: Runs of all methods but rivals.
         rival_seeds: Runs of rivals.
 
     Raises:
         ValueError: If a rival has another scale or a name that is taken, numbers of steps are given and no rival has
-            steps or has so many, or a number is less than 1.
+            so many, or a number is less than 1.
     """
 
     def __init__(
@@ -108,16 +110,14 @@ class Methods:
                     f"Expected rivals of the model's scale, x{restorer.scale}, found '{label}' of x{rival.scale}. "
                     "Leave it out."
                 )
-        stepped = [rival for rival in self.rivals.values() if self._in_steps(rival)]
-        if self.steps and not stepped:
-            raise ValueError(
-                "Expected a rival that restores in a number of steps, found none. "
-                "Leave the numbers of steps out, or name such a rival."
-            )
+        lists = [self._numbers(rival) for rival in self.rivals.values()]
         if low := [number for number in (seeds, rival_seeds, *self.steps) if number < 1]:
             raise ValueError(f"Expected numbers of seeds and steps of at least 1, found {low[0]}.")
-        for rival in stepped:
-            _set_steps(rival, max(self.steps))  # one that has not so many refuses them before anything is measured
+        if wrong := [number for number in self.steps if not any(number in numbers for numbers in lists)]:
+            raise ValueError(
+                f"Expected numbers of steps that a rival has, found {wrong[0]}, which none has. Leave it out, or name "
+                "a rival that restores in so many steps."
+            )
 
     @property
     def runs(self) -> int:
@@ -142,8 +142,7 @@ class Methods:
                 yield restored._replace(runs=self.seeds)
         if seed < self.rival_seeds:
             for name, rival in self.rivals.items():
-                restore = self._swept if rival.controllable and not self._in_steps(rival) else self._single
-                for restored in restore(name, rival, lq, seed, keys):
+                for restored in self._rivalling(name, rival, lq, seed, keys):
                     yield restored._replace(runs=self.rival_seeds)
 
     def _baselines(self, lq: Tensor, size: tuple[int, int], seed: int, keys: list[str] | None) -> Iterator[Restoration]:
@@ -180,18 +179,24 @@ class Methods:
             (realistic, one), (faithful, other) = ends[0.0], ends[1.0]
             yield from self._blended(f"{name}{OWN_ENDS}", faithful, realistic, shared + one + other)
 
-    def _single(
+    def _rivalling(
         self, name: str, rival: Restorer, lq: Tensor, seed: int, keys: list[str] | None
     ) -> Iterator[Restoration]:
-        """A rival at every number of steps, or once."""
+        """A rival at every t, and at every number of steps; once, if it has neither."""
+        numbers = self._numbers(rival)
+        if rival.controllable:
+            yield from self._swept(name, rival, lq, seed, keys)
         rival.seed = seed
-        methods = {0: Method(name, "rival")}
-        if self._in_steps(rival):
-            methods = {n: Method(f"{name} {n} step{'s' * (n > 1)}", "steps", n, name) for n in self.steps}
-        for number, method in methods.items():
-            if number:
-                _set_steps(rival, number)
+        model: Any = rival.model
+        own, curve = getattr(model, "steps", None), f"{name}{IN_STEPS}" if rival.controllable else name
+        for number in numbers:
+            model.steps = number
+            method = Method(f"{name} {number} step{'s' * (number > 1)}", "steps", number, curve)
             yield Restoration(method, *self._timed(lambda: rival.decode(rival.trajectory(lq, keys))))
+        if numbers:
+            model.steps = own
+        elif not rival.controllable:
+            yield Restoration(Method(name, "rival"), *self._timed(lambda: rival.decode(rival.trajectory(lq, keys))))
 
     def _blended(self, curve: str, faithful: Tensor, realistic: Tensor, ends: float) -> Iterator[Restoration]:
         """Blends of two images, whose restoration took `ends` seconds."""
@@ -201,9 +206,10 @@ class Methods:
             label = f"{'blend' if curve == BLEND else curve} α={control_label(alpha).removeprefix('t=')}"
             yield Restoration(Method(label, "blend", alpha, curve), image, ends + seconds, seconds)
 
-    def _in_steps(self, rival: Restorer) -> bool:
-        """Whether a rival is measured at numbers of steps."""
-        return bool(self.steps) and hasattr(rival.model, "steps")
+    def _numbers(self, rival: Restorer) -> list[int]:
+        """The numbers of steps at which a rival is measured."""
+        most = getattr(rival.model, "most_steps", math.inf)
+        return [number for number in self.steps if number <= most] if hasattr(rival.model, "steps") else []
 
     def _expertise(self, expert: Expert, lq: Tensor, seed: int, keys: list[str] | None) -> Tensor:
         """A teacher's restoration, its colours corrected as the model's are."""
@@ -217,8 +223,3 @@ class Methods:
         result = work()
         synchronize(self.restorer.device)
         return result, time.perf_counter() - start
-
-
-def _set_steps(rival: Restorer, number: int) -> None:
-    model: Any = rival.model
-    model.steps = number

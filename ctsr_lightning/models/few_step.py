@@ -99,6 +99,11 @@ class FewStepStudent(RestorationModel):
         return tuple(steps)
 
     @property
+    def most_steps(self) -> int:
+        """How many timesteps are listed."""
+        return len(self._listed)
+
+    @property
     def steps(self) -> int:
         """N. It may be set to less than the listed timesteps, of which the first N then restore."""
         return len(self.timesteps)

@@ -70,8 +70,8 @@ PACE: Final = (2, 12)
 """Steps of the two trainings whose difference in time is that of a step."""
 BLENDS: Final = "0.5"
 """Shares of blends."""
-STEPS: Final = "1,2,3,4"
-"""Numbers of steps of methods that have them."""
+STEPS: Final = {"AddSR": 4, OFTSR: 4, "CCSR": 2, "CCSR+detail": 2}
+"""Largest number of steps that methods are measured in; of OFTSR its flow."""
 
 
 def methods(
@@ -148,18 +148,19 @@ def methods(
     for number, (link, share) in enumerate(trainings.values(), 1):
         announce(number, parts, link.text)
         words = [*options, *_over_structure(link, output)]
-        if minutes is None:
-            steps = configured_steps(configs, link)
-        else:
-            steps = _affordable(configs, output, link, words, device, 60.0 * minutes * share)
-        train_link("methods", configs, output, link, Length(steps, 1), words, device, "float32")
+        length = configured_steps(configs, link)
+        if minutes is not None:
+            length = _affordable(configs, output, link, words, device, 60.0 * minutes * share)
+        train_link("methods", configs, output, link, Length(length, 1), words, device, "float32")
     trained = {each.name: [output / link.name for link in each.links] for each in chosen}
     if minutes is None:
         trained = {CTSR: [folder / CHAIN[-1].name], **trained}
     if OFTSR in trained:
         trained[FLOW] = trained[OFTSR][:1]
     models = {name: folders[-1] for name, folders in trained.items()}
-    settings = {"control": control, "alphas": BLENDS, "steps": STEPS, "rival_seeds": seeds, "limit": limit}
+    steps = range(1, 1 + max(STEPS.get(name, 0) for name in trained))
+    settings: dict[str, Any] = {"control": control, "alphas": BLENDS, "steps": [*steps], "rival_seeds": seeds}
+    settings["limit"] = limit
     settings |= {"expert": expert, "metrics": metrics, "weights": weights, "device": torch_device(device)}
     for number, (name, place) in enumerate(sets.items(), len(trainings) + 1):
         announce(number, parts, f"measured on {name}")

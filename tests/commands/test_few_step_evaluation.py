@@ -83,7 +83,7 @@ def test_without_noise_it_is_exactly_stable(tmp_path: Path) -> None:
 
 
 def test_numbers_of_steps_are_the_first_timesteps(stage2: str, tmp_path: Path, capsys: Any) -> None:
-    """`sweep --steps N` measures what a student of the first N timesteps restores; without it, every t."""
+    """`sweep --steps N` measures what a student of the first N timesteps restores, beside every t."""
     timesteps = [999, 749, 499]
     whole, *shorter = (saved(tmp_path / f"first {n}", steps=timesteps[:n], between="renoise") for n in (3, 1, 2))
     pairs = ["sweep", "--checkpoint", stage2, "--gt", "gt", "--lq", "lq", "--device", "cpu", "--examples", "0"]
@@ -94,16 +94,20 @@ def test_numbers_of_steps_are_the_first_timesteps(stage2: str, tmp_path: Path, c
         results = json.loads(Path(output, "tradeoff.json").read_text())["results"]
         return {result["setting"]: result for result in results}
 
-    found = swept("--rivals", f"AddSR={whole}", "--steps", "1,2,3", output="steps")
+    found = swept("--rivals", f"two={shorter[1]},AddSR={whole}", "--steps", "1,2,3", output="steps")
     names = ["AddSR 1 step", "AddSR 2 steps", "AddSR 3 steps"]
-    assert [name for name, each in found.items() if each["curve"] == "AddSR"] == names
+    assert [name for name, each in found.items() if each["curve"] == "AddSR in steps"] == names
+    assert [name for name, each in found.items() if each["curve"] == "AddSR"] == ["AddSR t=0.00", "AddSR t=1.00"]
+    assert [name for name, each in found.items() if each["curve"] == "two in steps"] == ["two 1 step", "two 2 steps"]
+    for step, t in ((names[0], "AddSR t=1.00"), (names[2], "AddSR t=0.00")):  # its slider has all its steps
+        assert found[step]["psnr_y"] == pytest.approx(found[t]["psnr_y"], abs=1e-6)
     single = swept("--rivals", f"a={shorter[0]},b={shorter[1]},c={whole}", output="t")
     for name, setting in zip(names, ("a", "b t=0.00", "c t=0.00"), strict=True):
         assert found[name]["psnr_y"] == pytest.approx(single[setting]["psnr_y"], abs=1e-6)
     assert len({found[name]["psnr_y"] for name in names}) == 3
     with pytest.raises(SystemExit):
         swept("--rivals", f"AddSR={whole}", "--steps", "1,4", output="more")
-    assert "Expected 1 to 3 steps, as this student lists the timesteps [999, 749, 499]" in capsys.readouterr().err
+    assert "Expected numbers of steps that a rival has, found 4, which none has." in capsys.readouterr().err
     assert not Path("more").exists()
 
 

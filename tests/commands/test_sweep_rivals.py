@@ -144,7 +144,7 @@ def test_the_curve_has_the_name_of_the_results(stage2: str, other: str) -> None:
         (["--rivals", "a=large.ckpt"], "Expected rivals of the model's scale, x4, found 'a' of x2"),
         (["--rivals", "bicubic={other}"], "Expected a name of its own for each rival, found 'bicubic'"),
         (["--rivals", "CTSR={other}"], "Expected a name of its own for each rival, found 'CTSR'"),
-        (["--rivals", "a={other}", "--steps", "1,2"], "Expected a rival that restores in a number of steps"),
+        (["--rivals", "a={other}", "--steps", "1,2"], "Expected numbers of steps that a rival has, found 1"),
         (["--rivals", "a={other}", "--steps", "few"], "Expected numbers of steps such as 1,2,4,8"),
         (["--rivals", "a={other}", "--rival_seeds", "0"], "Expected numbers of seeds and steps of at least 1, found 0"),
     ],

@@ -52,7 +52,7 @@ def test_methods_beside_the_chains_own(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run, "configured_steps", lambda *_: 2)
-    words += ["--only", "OFTSR,CCSR,CCSR+detail", "--minutes", "null"]
+    words += ["--only", "OFTSR,AddSR,CCSR,CCSR+detail", "--minutes", "null"]
     main(["methods", *words])
     output = tmp_path / "run"
     student = yaml.safe_load((output / "detail" / "config.yaml").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def test_methods_beside_the_chains_own(
     record = json.loads((output / "sweeps" / "held" / "tradeoff.json").read_text(encoding="utf-8"))
     found = curves(record)
     assert (found["CTSR"], found["CCSR+detail"], found["CCSR's own ends"], found["T_f/T_r blend"]) == (3, 3, 1, 1)
-    assert (found["OFTSR"], found["OFTSR flow"]) == (3, 4)
+    assert (found["OFTSR"], found["OFTSR flow"], found["AddSR in steps"], found["CCSR in steps"]) == (3, 4, 4, 2)
     page = (tmp_path / "page" / "methods.md").read_text(encoding="utf-8")
     assert "A remark." in page
     assert "their configured lengths" in page
@@ -73,7 +73,7 @@ def test_methods_beside_the_chains_own(
     assert read_image(tmp_path / "page" / "methods_held_images.png").shape[-1] > 5 * 64
     capsys.readouterr()
     main(["methods", *words])  # all is there
-    assert capsys.readouterr().out.count("complete:") == 6
+    assert capsys.readouterr().out.count("complete:") == 7
 
 
 def test_the_pace_of_a_few_steps_tells_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
