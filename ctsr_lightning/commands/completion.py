@@ -57,10 +57,12 @@ def completion(commands: Mapping[str, str], verbs: Mapping[str, str], shell: str
 
 def _add(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
     """Add what an option of a command looks like: jsonargparse's own actions are more than shells complete."""
-    if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
+    if isinstance(action, argparse._HelpAction):
         return
     text = (action.help or "").partition("\n")[0].replace("%", "%%")
-    hyphened = [name.replace("_", "-") if name.startswith("--") else name for name in action.option_strings]
+    hyphened = [
+        name.replace("_", "-") if name.startswith("--") else name for name in action.option_strings if name[-1] != "+"
+    ]
     if action.nargs == 0:
         parser.add_argument(*hyphened, action="store_true", help=text)
         return

@@ -52,7 +52,9 @@ def write_folder(restorer: Restorer, folder: Path) -> None:
     networks, files = diffusers_networks(restorer), dict[str, str]()
     for path, network in networks.items():
         name = _folder_name(path, networks)
-        network.save_pretrained(folder / name, max_shard_size="1TB")
+        network.save_config(folder / name)
+        state = {key: tensor.detach().cpu().clone() for key, tensor in network.state_dict().items()}
+        save_file(state, folder / name / _WEIGHTS_OF_PART, {"format": "pt"})
         files[f"{path}."] = f"{name}/{_WEIGHTS_OF_PART}"
     prediction = getattr(getattr(restorer.model, "student", restorer.model), "prediction", None)
     if prediction is not None:

@@ -46,7 +46,7 @@ def write_osediff(source: Path, file: Path) -> float:
                     parameter.fill_(float("nan"))  # what is not read again will show
     load_student_weights(again, file)
     pairs = zip(student.parameters(), again.parameters(), strict=True)
-    return max(float((a - b).abs().max().nan_to_num(nan=float("inf"))) for a, b in pairs)
+    return max(float((a - b).detach().abs().max().nan_to_num(nan=float("inf"))) for a, b in pairs)
 
 
 def one_step_student(model: RestorationModel) -> OneStepStudent:

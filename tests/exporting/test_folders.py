@@ -18,14 +18,19 @@ from ctsr_lightning.inference.restorer import Restorer
 
 from .conftest import full_size
 
+pytestmark = pytest.mark.slow
 LQ = torch.rand(3, 10, 12, generator=torch.Generator().manual_seed(0))
 
 
+ROUNDING = 1e-5
+"""Weights that lie elsewhere in memory make other sums."""
+
+
 def same(name: str | Path, source: Path, controls: tuple[float, ...] = (0.0, 0.5, 1.0)) -> None:
-    """A model restores what another one does, bit for bit."""
+    """A model restores what another one does."""
     ours, theirs = (Restorer.from_pretrained(one, "cpu") for one in (name, source))
     for image, expected in zip(ours(LQ, controls), theirs(LQ, controls), strict=True):
-        assert torch.equal(image, expected)
+        torch.testing.assert_close(image, expected, rtol=0, atol=ROUNDING)
         assert expected.std() > 1e-3
 
 
@@ -36,7 +41,7 @@ def test_the_images_are_the_same_without_the_files_that_it_was_built_on(
 ) -> None:
     source = request.getfixturevalue(layout)
     done = export_model(source, form, tmp_path / "out" / "one")
-    assert done.difference == 0.0
+    assert done.difference < ROUNDING
     (tmp_path / "out" / "one").rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
     same("moved", source)
@@ -59,13 +64,16 @@ def test_plain_diffusers_reads_the_networks(full: Path, tmp_path: Path) -> None:
     for name, network in parts.items():
         plain = UNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder=name)
         with torch.no_grad():
-            assert torch.equal(plain(latent, time, words).sample, network(latent, time, words).sample)
+            found, expected = plain(latent, time, words).sample, network(latent, time, words).sample
+        torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+        assert all(torch.equal(value, network.state_dict()[key]) for key, value in plain.state_dict().items())
     plain = AutoencoderKL.from_pretrained(tmp_path / "out", subfolder="vae")
     with torch.no_grad():
         image = plain.decode(latent / plain.config.scaling_factor).sample
-        assert torch.equal(image, restorer.model.codec.decode(latent))
+        torch.testing.assert_close(image, restorer.model.codec.decode(latent), rtol=0, atol=ROUNDING)
         code = plain.encode(image).latent_dist.mode() * plain.config.scaling_factor
-        assert torch.equal(code, restorer.model.codec.encode(image))  # the encoder's adapters are merged
+        expected = restorer.model.codec.encode(image)  # the encoder's adapters are merged
+        torch.testing.assert_close(code, expected, rtol=0, atol=ROUNDING)
     assert DDPMScheduler.from_pretrained(tmp_path / "out", subfolder="scheduler").config.prediction_type == "epsilon"
 
 
@@ -148,7 +156,7 @@ def test_files_in_the_output_are_kept(nano: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "empty").mkdir()
     main(["export", "--checkpoint", str(nano), "--format", "safetensors", str(tmp_path / "empty")])
     out = capsys.readouterr().out
-    assert "Loaded again and compared: pixels in [0, 1] differ by 0 at most" in out
+    assert "Loaded again and compared: pixels in [0, 1] differ by " in out
     assert (tmp_path / "empty" / "weights.safetensors").is_file()
 
 
@@ -159,6 +167,6 @@ def test_what_does_not_restore_the_same_is_not_kept(
 
     kept = folders.merged_weights
     monkeypatch.setattr(folders, "merged_weights", lambda model: {k: v + 0.01 for k, v in kept(model).items()})
-    with pytest.raises(ValueError, match="to differ by 0 at most"):
+    with pytest.raises(ValueError, match=r"to differ by 0\.002 at most, found inf"):
         export_model(nano, "safetensors", tmp_path / "out")
     assert not list(tmp_path.iterdir())
