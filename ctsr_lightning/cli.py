@@ -5,8 +5,6 @@ Commands are dispatched before LightningCLI is built and import torch only when 
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import inspect
 import io
 import logging
@@ -16,14 +14,14 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from ctsr_lightning import __version__
+from ctsr_lightning.commands.completion import COMPLETION, completion
 from ctsr_lightning.commands.options import refuse_empty, trusted
+from ctsr_lightning.commands.output import Manner, printing
+from ctsr_lightning.commands.parsers import command_parser, in_order, load_command, positional
 from ctsr_lightning.training import INTERRUPTED, VERBS, training_cli
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 COMMANDS: Final = {
     "upscale": "ctsr_lightning.commands.upscale:upscale",
@@ -32,9 +30,13 @@ COMMANDS: Final = {
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
     "tag": "ctsr_lightning.commands.tag:tag",
+    "export": "ctsr_lightning.commands.export:export",
     "configs": "ctsr_lightning.commands.configs:configs",
 }
 """Commands beside the training verbs: where the function lives, imported when the command runs."""
+
+CLOSED: Final = 141
+"""Exit code where standard output was closed early: 128 + SIGPIPE."""
 
 TRACEBACK_VARIABLE: Final = "CTSR_TRACEBACK"
 
@@ -67,6 +69,8 @@ def _run(argv: list[str]) -> None:
         print(overview())
     elif argv[0] == "--version":
         print(f"ctsr {__version__}")
+    elif argv[0] == COMPLETION:
+        print(completion(COMMANDS, VERBS, argv[1] if len(argv) > 1 else ""))
     elif argv[0] in COMMANDS:
         run_command(COMMANDS[argv[0]], argv[1:], f"ctsr {argv[0]}")
     elif argv[0] in VERBS:
@@ -92,6 +96,9 @@ def report_errors(work: Callable[[], None], words: Sequence[str] = ()) -> None:
         work()
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # who read standard output has enough of it, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(CLOSED) from None
     except Exception as error:
         cause = _unset(error, words) or _apart(error) or user_error(error)
         if cause is None or os.environ.get(TRACEBACK_VARIABLE, "0") not in {"", "0"}:
@@ -115,6 +122,7 @@ def overview() -> str:
         "Options:",
         "  -h, --help     Show this text.",
         "  --version      Show the version.",
+        "  --print-completion SHELL  Print the completion of words for bash, zsh or tcsh; see the page `Use`.",
         "",
         "Examples:",
         "  ctsr fit --config nano/stage2.yaml",
@@ -129,13 +137,6 @@ def describe_commands(commands: Mapping[str, str]) -> list[str]:
     return [f"  {name:<10} {text.partition(chr(10))[0]}" for name, text in texts.items()]
 
 
-def load_command(place: str) -> Callable[..., Any]:
-    """Import the function behind a command, from `module:function`."""
-    module, _, function = place.partition(":")
-    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return command
-
-
 def run_command(place: str, args: list[str], program: str) -> None:
     """Parse the arguments of a command and call it; an integer it returns is the exit code.
 
@@ -145,96 +146,18 @@ def run_command(place: str, args: list[str], program: str) -> None:
         program: What help and errors call it, such as `ctsr upscale`.
     """
     function = load_command(place)
-    options = command_parser(function, program).parse_args(_in_order(function, args)).as_dict()
+    options = command_parser(function, program).parse_args(in_order(function, args)).as_dict()
     if "config" not in inspect.signature(function).parameters:
         options.pop("config")
     refuse_empty(function, options)
     packages = options.pop("trust", None)
-    words = [options.pop(parameter.name) for parameter in _words(function)]
-    several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in _words(function)) else []
-    with trusted(packages):
+    words = [options.pop(parameter.name) for parameter in positional(function)]
+    several = words.pop() if any(p.kind is p.VAR_POSITIONAL for p in positional(function)) else []
+    manner = Manner(options.pop("quiet", False), options.pop("json", False))
+    with trusted(packages), printing(manner):
         code = function(*words, *several, **options)
     if code:
         raise SystemExit(code)
-
-
-def command_parser(function: Callable[..., Any], program: str) -> ArgumentParser:
-    """Turn a command's signature and docstring into a parser.
-
-    `flag: bool = False` becomes a bare `--flag`, a positional-only parameter with a default an optional word, `*names`
-    one or more words. Options may be written with hyphens or underscores.
-
-    Args:
-        function: The command.
-        program: What help and errors call it.
-    """
-    import docstring_parser
-    from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is public, but not in its __all__
-        ActionConfigFile,
-        ArgumentParser,
-        DefaultHelpFormatter,
-    )
-
-    class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        """Keeps the paragraphs of a description."""
-
-    description, _, _ = (inspect.getdoc(function) or "").partition("\nArgs:")
-    parser = ArgumentParser(prog=program, description=description, formatter_class=HelpFormatter)
-    parameters = inspect.signature(function).parameters
-    if "config" not in parameters:
-        parser.add_argument("--config", action=ActionConfigFile, help="A YAML file with options of this command.")
-    if "checkpoint" in parameters:
-        text = "Packages, with commas between, whose classes a checkpoint may name: their code is imported and runs."
-        parser.add_argument("--trust", type=str | None, help=text)
-    flags = [p.name for p in parameters.values() if p.default is False]
-    words = _words(function)
-    skip: set[str | int] = {*flags, *(word.name for word in words)}
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skip)
-    texts = {p.arg_name.lstrip("*"): p.description for p in docstring_parser.parse(function.__doc__ or "").params}
-    for word in words:
-        several = word.kind is word.VAR_POSITIONAL
-        options: dict[str, Any] = {"nargs": "+"} if several else {"nargs": "?", "default": word.default}
-        parser.add_argument(word.name, type=word.annotation, help=texts.get(word.name), **options)
-    for flag in flags:
-        parser.add_argument(f"--{flag}", action="store_true", help=texts.get(flag))
-    return parser
-
-
-def _words(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters of a command that Python takes by position only: optional words, and words in a row."""
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.VAR_POSITIONAL}]
-
-
-def _in_order(function: Callable[..., Any], args: list[str]) -> list[str]:
-    """The words of a command line with options first where the command takes words in a row, which argparse wants so.
-
-    Args:
-        function: The command.
-        args: The words after its name.
-    """
-    if not any(word.kind is word.VAR_POSITIONAL for word in _words(function)):
-        return [_underscored(word) for word in args]
-    flags = {"help", *(p.name for p in inspect.signature(function).parameters.values() if p.default is False)}
-    options, words, rest = list[str](), list[str](), iter(args)
-    for word in rest:
-        if word == "--":
-            words += rest
-        elif not word.startswith("--"):
-            (options if word == "-h" else words).append(word)
-        else:
-            options.append(_underscored(word))
-            if "=" not in word and options[-1][2:] not in flags:
-                options += [value for value in [next(rest, None)] if value is not None]
-    return [*options, *(["--"] if words else []), *words]
-
-
-def _underscored(word: str) -> str:
-    """An option's name with underscores, as parsers know it; values and other words stay as they are."""
-    if not word.startswith("--"):
-        return word
-    name, separator, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{separator}{value}"
 
 
 def user_error(error: BaseException) -> BaseException | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console
@@ -20,11 +23,27 @@ TENTHS, SHORTEST, LONGEST = 10, 5.0, 30.0
 """A line is written after each tenth of the work, but not sooner than `SHORTEST` seconds after another one, and after
 `LONGEST` seconds at the latest."""
 
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def without_progress(silent: bool = True) -> Iterator[None]:
+    """Within this context no progress is shown; what is printed on its console, is.
+
+    Args:
+        silent: Whether that is so.
+    """
+    token = _silent.set(silent)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
 
 def progress() -> Progress:
     """Progress on standard error, so that results on standard output can be piped: a bar, or plain lines in a log."""
     console = Console(stderr=True)
-    if not sys.stderr.isatty():
+    if _silent.get() or not sys.stderr.isatty():
         return PlainProgress(console)
     return Progress(
         TextColumn("{task.description}"),
@@ -57,6 +76,8 @@ class PlainProgress(Progress):
             advance: How many were done.
         """
         super().advance(task_id, advance)
+        if _silent.get():
+            return
         task = next(task for task in self.tasks if task.id == task_id)
         elapsed, done, total = task.elapsed or 0.0, task.completed, task.total
         tenth = int(TENTHS * done / total) if total else 0

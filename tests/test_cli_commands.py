@@ -18,7 +18,7 @@ from recipes.__main__ import RECIPES
 @pytest.mark.processes
 def test_help_is_cheap() -> None:
     """One interpreter for all, which none makes import what is heavy."""
-    asked = [["--help"], ["--version"], [], *([name, "--help"] for name in COMMANDS)]
+    asked = [["--help"], ["--version"], [], *([name, word] for name in COMMANDS for word in ("--help", "-h"))]
     code = textwrap.dedent(f"""
         import contextlib, io, sys
         from ctsr_lightning.cli import main

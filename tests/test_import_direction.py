@@ -55,6 +55,7 @@ ALLOWED = {
     "data": BASE | {"degradation", "data"},
     "metrics": NETWORKS | {"metrics"},
     "inference": RESTORING,
+    "exporting": RESTORING | {"exporting"},
     "cache": RESTORING | {"progress", "cache"},
     "evaluation": MEASURING,
     "callbacks": MEASURING | {"callbacks"},
@@ -73,7 +74,7 @@ ALLOWED = {
         "teachers",
         "weights",
     },
-    "commands": MEASURING | {"cache", "callbacks", "progress", "training", "commands"},
+    "commands": MEASURING | {"exporting", "cache", "callbacks", "progress", "training", "commands"},
     "cli": {"training", "commands"},
 }
 """What each part of the package may import of the others; the root, for the version, is open to all."""

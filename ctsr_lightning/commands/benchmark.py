@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctsr_lightning.commands.options import load_restorer
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.inference.devices import describe_device
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.tables import markdown_row, markdown_table
@@ -93,21 +94,21 @@ def benchmark(
         "versions": versions(),
     }
     for difference in compared:
-        print(
+        tell(
             f"{precision} against float32 at t = {difference.control:g}: PSNR {difference.psnr:.1f} dB, error of the "
-            f"latent {100.0 * difference.latent:.2g} % of its spread",
-            flush=True,
+            f"latent {100.0 * difference.latent:.2g} % of its spread"
         )
-    print(markdown_table(COLUMNS, []), flush=True)
+    tell(markdown_table(COLUMNS, []))
     for cost in measure(parts(restorer, lq), restorer.device, warmup, repeats):
         record["parts"].append(cost._asdict())
-        print(row(record["parts"][-1]), flush=True)
-    print(summary(record))
+        tell(row(record["parts"][-1]))
+    tell(summary(record))
     if output is not None:
         path = Path(output).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
-        print(f"\n→ {path}")
+        tell(f"\n→ {path}")
+    result(**record)
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctsr_lightning.commands.options import listed
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.configs import find_config
 from ctsr_lightning.inference.settings import Precision
 from ctsr_lightning.share import Share, own_device, own_share
@@ -86,7 +87,7 @@ def cache(
     keep = not skip_restorations
     model, pool = fill_cache(configured, output, samples, batch_size, share, device, precision, keep=keep)
     if share.rank == 0:
-        print(_advice([*configured, *pool], str(output), model))
+        tell(_advice([*configured, *pool], str(output), model))
     return 0
 
 
@@ -131,17 +132,20 @@ def fill_cache(
     facts |= {name: getattr(data, name) for name in ("pool", "crop", "seed", "val_crop", "val_repeats")}
     cache.open({**model.cache_signature(), "precision": precision}, facts)
     if share.ranks > 1:
-        print(f"Part {share.rank} of {share.ranks}, counted from 0.")
-    filler = CacheFiller(model, own_device(device), precision, keep=keep)
+        tell(f"Part {share.rank} of {share.ranks}, counted from 0.")
+    filler, done = CacheFiller(model, own_device(device), precision, keep=keep), dict[str, Any]()
     try:
         for split, loader in loaders.items():
             if filler.names[split]:
-                print(_summary(split, filler.fill(cache, split, loader)))
+                tally = filler.fill(cache, split, loader)
+                tell(_summary(split, tally))
+                done[split] = {"images": tally.images, "computed": tally.computed, "seconds": tally.seconds}
     except KeyboardInterrupt:
         print(f"ctsr: {len(cache)} records are in '{cache.folder}'. The same command continues.", file=sys.stderr)
         raise
     size = sum(file.stat().st_size for file in cache.folder.glob("??/[!.]*.safetensors"))
-    print(f"→ {cache.folder} ({len(cache)} records, {size / 2**20:,.1f} MiB)")
+    tell(f"→ {cache.folder} ({len(cache)} records, {size / 2**20:,.1f} MiB)")
+    result(output=cache.folder, records=len(cache), bytes=size, part=[share.rank, share.ranks], splits=done)
     return model, [] if pool is not None else [f"--data.pool={data.pool}"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctsr_lightning.commands.options import listed, load_restorer
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
@@ -151,10 +152,12 @@ def evaluate(
             **shared,
         )
     if text := report.unfinished():
-        print(text)
+        tell(text)
+        result(output=output, complete=False)
         return 0
     folder = report.save(output)
-    print(f"{report.to_markdown()}\n→ {folder}/{PER_IMAGE}, {SUMMARY}, {TABLE}")
+    tell(f"{report.to_markdown()}\n→ {folder}/{PER_IMAGE}, {SUMMARY}, {TABLE}")
+    result(output=folder, complete=True, **report.as_dict())
     return 0
 
 

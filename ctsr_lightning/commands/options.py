@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ctsr_lightning.commands.output import note
 from ctsr_lightning.inference.settings import Color, Precision
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def load_restorer(
     path = find_model(SHIPPED if checkpoint is None else checkpoint)
     if checkpoint is None or str(checkpoint) == SHIPPED:
         name = describe_model(path)
-        print(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another", file=sys.stderr)
+        note(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another")
     if precision != "float32" and pick_device(device).type == "cpu" and cpu_emulates(precision):
-        print(f"note: this CPU has no instructions for {precision} and emulates it, float32 is faster", file=sys.stderr)
+        note(f"note: this CPU has no instructions for {precision} and emulates it, float32 is faster")
     return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color, prompt=prompt)
 
 

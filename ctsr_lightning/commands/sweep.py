@@ -1,10 +1,12 @@
 """`ctsr sweep`: the trade-off of a model, measured."""
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
+import json
 from pathlib import Path
 from typing import Literal
 
 from ctsr_lightning.commands.options import listed, load_restorer
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.evaluation.setup import Baselines
 from ctsr_lightning.inference.settings import Color, Precision
 from ctsr_lightning.share import own_device, own_share
@@ -143,12 +145,14 @@ def sweep(
         share=share,
     )
     if text := report.unfinished():
-        print(text)
+        tell(text)
+        result(output=output, complete=False)
         return 0
-    print(write_report(output, report, report.settings["perceptual"]))
+    tell(write_report(output, report, report.settings["perceptual"]))
     if shown.write(output / "examples.png"):
-        print(f"→ {output / 'examples.png'}")
+        tell(f"→ {output / 'examples.png'}")
     report.complete()
+    result(output=output, complete=True, **json.loads((output / "tradeoff.json").read_text(encoding="utf-8")))
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctsr_lightning.commands.jobs import summary
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.configs import find_config
 from ctsr_lightning.progress import progress
 from ctsr_lightning.share import own_device
@@ -113,7 +114,8 @@ def tag(
         finally:
             if counts["tagged"]:
                 write_captions(output, captions)
-    print(summary(counts, "tagged", seconds, output))
+    tell(summary(counts, "tagged", seconds, output))
+    result(output=output, tagged=counts["tagged"], there=counts["there"], failed=counts["failed"], seconds=seconds)
     return 1 if counts["failed"] else 0
 
 

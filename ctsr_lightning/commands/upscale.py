@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ctsr_lightning.commands.jobs import Job, plan, summary
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.settings import Color, Precision, parse_controls
@@ -117,7 +118,10 @@ def upscale(
             counts["failed" if problems else "restored"] += 1
             seconds += 0.0 if problems else time.perf_counter() - start
     each = f" at {len(controls)} values of t" if len(controls) > 1 else ""
-    print(summary(counts, "restored", seconds, output, each))
+    tell(summary(counts, "restored", seconds, output, each))
+    done = {name: counts[name] for name in ("restored", "there", "failed")}
+    files = [target for job in planned.jobs for target in job.targets if target.exists()]
+    result(output=output, control=controls, **done, seconds=seconds, files=files)
     return 1 if counts["failed"] else 0
 
 

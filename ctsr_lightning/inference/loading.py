@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from ctsr_lightning.inference.merged import MERGED, load_merged
 from ctsr_lightning.inference.prompting import check_prompt, with_prompt
 from ctsr_lightning.inference.trust import only_nameable, refuse_foreign_code, stranger_error
 from ctsr_lightning.models import OneStepStudent, RestorationModel, TradeOff
@@ -28,7 +29,7 @@ def load_model(path: Path, prompt: str | None = None) -> RestorationModel:
     The trainings store their configuration as plain values, in the checkpoint's `hyper_parameters` and in the
     `config.yaml` beside `weights.safetensors`. Of these only `student`, a restoration model of any class, is used and,
     where there is one beside it, as in stage 2, `velocity` with `velocity_start` and `z0_source`; teachers are never
-    built. Weights are strict, averages preferred.
+    built. Weights are strict, averages preferred. An exported model has all of them in its own files (`MERGED`).
 
     Args:
         path: A Lightning checkpoint of a training with a `student`, or the `weights.safetensors` of one.
@@ -62,6 +63,9 @@ def load_model(path: Path, prompt: str | None = None) -> RestorationModel:
     with weight_search_path(*path.resolve().parents):
         built = _build(types, {key: config[key] for key in types}, path)
         student: RestorationModel = built.student
+        if MERGED in config:
+            whole = TradeOff(built.student, built.velocity, built.z0_source) if "velocity" in types else student
+            return load_merged(whole, path, config[MERGED])
         if "velocity" not in types:
             if any(name.startswith("codec.") for name in read_state(path)):  # the student is what was not trained
                 student.codec.load_decoder(path)
@@ -141,5 +145,7 @@ def _read_beside(weights: Path) -> dict[str, Any]:
             f"Expected the training's config.yaml beside '{weights}', found none: a safetensors file holds weights "
             "only. Keep both together, or name a checkpoint (.ckpt), which holds both."
         )
-    model = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("model") or {}
-    return {"_class_path": model.get("class_path", ""), **model.get("init_args", {})}
+    contents = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    model = contents.get("model") or {}
+    merged = {MERGED: contents[MERGED] or {}} if MERGED in contents else {}
+    return {"_class_path": model.get("class_path", ""), **model.get("init_args", {}), **merged}

@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 
 from ctsr_lightning import __version__
 from ctsr_lightning.files import file_hash
+from ctsr_lightning.inference.card import CARD, LICENCE, write_card
 from ctsr_lightning.inference.loading import read_configuration
+from ctsr_lightning.inference.merged import MERGED
+from ctsr_lightning.models import RestorationModel
 from ctsr_lightning.weights.hub import model_folder
 from ctsr_lightning.weights.reading import read_state
 from ctsr_lightning.weights.search import find_weights, weight_search_path
@@ -26,6 +29,18 @@ PARTS: Final = "parts"
 """Folder of the weights that a saved model builds on: its codec, its base where that was trained here."""
 KEPT: Final = ("student", "velocity", "velocity_start", "z0_source")
 """Parts of a training that restore images."""
+
+USE: Final = (
+    "```python",
+    "import ctsr_lightning as ctsr",
+    "",
+    'model = ctsr.Restorer.from_pretrained("FOLDER")  # or a hub id',
+    'image = model(ctsr.read_image("photo.jpg"), t=0)',
+    "```",
+    "",
+    "or `ctsr upscale photos/ restored/ --checkpoint FOLDER`.",
+)
+"""How a folder is read, for its card."""
 
 
 def find_model(name: str | Path) -> Path:
@@ -45,7 +60,8 @@ def find_model(name: str | Path) -> Path:
     if str(name) == SHIPPED:
         return shipped_model()
     what = f"a model ({WEIGHTS} and {CONFIG})"
-    return _inside(model_folder(str(name), [CONFIG, f"{PARTS}/*.safetensors"], [WEIGHTS], what))
+    wanted = [CONFIG, CARD, LICENCE, "*/*.safetensors", "*/*config.json", "*.json", "prompt.safetensors"]
+    return _inside(model_folder(str(name), wanted, [WEIGHTS], what))
 
 
 def describe_model(source: Path | None) -> str:
@@ -74,29 +90,36 @@ def identify_model(source: Path) -> str:
     return "+".join(file_hash(file)[:12] for file in files)
 
 
-def save_model(source: Path, folder: Path) -> None:
+def save_model(source: Path, folder: Path, model: RestorationModel) -> None:
     """Write what a model needs to be read anywhere: see `Restorer.save_pretrained`.
 
     Args:
         source: The checkpoint or weight file that the model was read from.
         folder: The folder to write.
+        model: The model, for its card.
 
     Raises:
-        ValueError: If the folder holds other files.
+        ValueError: If the folder holds other files, or the model was exported, so that its folder is what to copy.
     """
     folder = folder.expanduser()
-    if folder.is_dir() and (other := sorted({p.name for p in folder.iterdir()} - {WEIGHTS, CONFIG, PARTS})):
+    own = {WEIGHTS, CONFIG, PARTS, CARD, LICENCE} if (folder / WEIGHTS).is_file() else set()
+    if folder.is_dir() and (other := sorted({p.name for p in folder.iterdir()} - own)):
         raise ValueError(f"Expected a new or empty folder at '{folder}', found {', '.join(other[:3])} in it.")
     configuration = read_configuration(source)
+    if MERGED in configuration:
+        raise ValueError(
+            f"Expected a model as a training leaves it, found an exported one. Copy its folder '{source.parent}'."
+        )
     kept = {key: configuration[key] for key in KEPT if configuration.get(key) is not None}
-    own = ("student.", "velocity.") if "velocity" in kept else ("student.", "codec.")
-    state = {name: tensor.contiguous() for name, tensor in read_state(source).items() if name.startswith(own)}
+    prefixes = ("student.", "velocity.") if "velocity" in kept else ("student.", "codec.")
+    state = {name: tensor.contiguous() for name, tensor in read_state(source).items() if name.startswith(prefixes)}
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
     with weight_search_path(*source.expanduser().resolve().parents):
         kept = _collected(kept, folder, {})
     save_file(state, folder / WEIGHTS, {"format": "pt", "ctsr_lightning": __version__})
-    model = {"class_path": configuration["_class_path"], "init_args": kept}
-    (folder / CONFIG).write_text(yaml.safe_dump({"model": model}, sort_keys=False), encoding="utf-8")
+    contents = {"model": {"class_path": configuration["_class_path"], "init_args": kept}}
+    (folder / CONFIG).write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+    write_card(folder, model, configuration, USE)
 
 
 def _collected(value: Any, folder: Path, copies: dict[Path, str]) -> Any:

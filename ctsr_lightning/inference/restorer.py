@@ -127,7 +127,7 @@ class Restorer:
         return restorer
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model so that `from_pretrained` reads it anywhere: its weights, configuration and trained parts.
+        """Write the model so that `from_pretrained` reads it anywhere, with a card and the licence.
 
         Base models that its configuration names (Stable Diffusion) stay references.
 
@@ -142,7 +142,7 @@ class Restorer:
                 "Expected a model that was read by `from_pretrained`: one that was built in "
                 "memory has no configuration to write. Save a checkpoint of its training instead."
             )
-        save_model(self.source, Path(folder))
+        save_model(self.source, Path(folder), self.model)
 
     @property
     def scale(self) -> int:

@@ -141,6 +141,24 @@ def load_autoencoder(
     return _load("autoencoder", path, subfolder, config, expect, dtype, share)
 
 
+def unet_of(config: dict[str, Any]) -> UNet2DConditionModel:
+    """A UNet of diffusers without weights (on `meta`), for models that bring all of theirs.
+
+    Args:
+        config: Its configuration, as in a config.json.
+    """
+    return _build("unet", config, "config").train()
+
+
+def autoencoder_of(config: dict[str, Any]) -> AutoencoderKL:
+    """An autoencoder of diffusers without weights (on `meta`), for models that bring all of theirs.
+
+    Args:
+        config: Its configuration, as in a config.json.
+    """
+    return _build("autoencoder", config, "config").train()
+
+
 def _load(
     part: Part, path: str, subfolder: str | None, config: str | None, expect: Base, dtype: Precision, share: bool
 ) -> Any:

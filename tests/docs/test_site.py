@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ctsr_lightning.cli import COMMANDS, load_command
+from ctsr_lightning.commands.parsers import printed
 from recipes.__main__ import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,8 @@ def test_commands_in_the_pages_have_the_options_that_they_show() -> None:
     assert {name for name, _, _ in shown} == {*COMMANDS, *RECIPES} - {"demo"}
     known = {place: set(inspect.signature(load_command(place)).parameters) for _, place, _ in shown}
     known = {
-        place: names | {"config"} | ({"trust"} if "checkpoint" in names else set()) for place, names in known.items()
+        place: names | {"config"} | printed(load_command(place)) | ({"trust"} if "checkpoint" in names else set())
+        for place, names in known.items()
     }
     unknown = [(name, option) for name, place, options in shown for option in options if option not in known[place]]
     assert unknown == []

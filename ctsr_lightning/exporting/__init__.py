@@ -1,0 +1,1 @@
+"""Trained models for other programs: merged folders and files, OSEDiff's dialect, ONNX and torch.export."""
