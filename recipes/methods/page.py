@@ -243,9 +243,7 @@ def _length(folder: Path) -> str:
     """Length of a training in words."""
     from recipes.nano.pack import weights_metadata
 
-    steps = int(weights_metadata(folder / WEIGHTS)["steps"])
-    seconds = read_training(folder).get("seconds")
-    return f"{folder.name} {steps:,} steps" + ("" if seconds is None else f" ({seconds / 60:.0f} min)")
+    return f"{folder.name} {int(weights_metadata(folder / WEIGHTS)['steps']):,} steps"
 
 
 def _device(methods: Mapping[str, Sequence[Path]]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import torch
 import yaml
 
-from ctsr_lightning.inference.devices import torch_device
+from ctsr_lightning.inference.devices import pick_device, torch_device
 from recipes.chain import (
     CHAIN,
     WEIGHTS,
@@ -231,21 +233,27 @@ def _over_structure(link: Link, output: Path) -> list[str]:
 
 
 def _affordable(configs: Path, output: Path, link: Link, words: Sequence[str], device: str, seconds: float) -> int:
-    """Optimizer steps that a training takes in a time, by the pace of a few; recorded, so that it stays the same."""
+    """Optimizer steps that a training takes in a time, by the pace of a few; recorded, so that it stays the same.
+
+    On CPUs the pace is that of the process alone, so that other work on the machine changes no method's share.
+    """
     record = output / "steps.json"
     known: dict[str, int] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if link.name not in known:
+        on_cpu = pick_device(torch_device(device)).type == "cpu"
+        clock = (lambda: time.process_time() / torch.get_num_threads()) if on_cpu else time.perf_counter
         times = []
         for steps in PACE:
             with tempfile.TemporaryDirectory() as scratch:
                 for folder in output.iterdir():
                     if (folder / WEIGHTS).is_file():
                         (Path(scratch) / folder.name).symlink_to(folder.resolve())
-                length = Length(steps, 1)
                 unseen = ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
-                times.append(
-                    train_link("methods", configs, Path(scratch), link, length, [*words, *unseen], device, "float32")
+                start = clock()
+                train_link(
+                    "methods", configs, Path(scratch), link, Length(steps, 1), [*words, *unseen], device, "float32"
                 )
+                times.append(clock() - start)
         pace = max(1e-3, (times[1] - times[0]) / (PACE[1] - PACE[0]))
         known[link.name] = max(2, round(seconds / pace))
         print(f"{pace:.2f} s a step: {known[link.name]:,} steps", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ctsr_lightning.images import read_image, write_image
@@ -66,7 +67,7 @@ def test_methods_beside_the_chains_own(
     page = (tmp_path / "page" / "methods.md").read_text(encoding="utf-8")
     assert "A remark." in page
     assert "their configured lengths" in page
-    assert "structure 2 steps (" in page
+    assert "structure 2 steps" in page
     assert "![The plane of held](methods_held.png)" in page
     assert "| CCSR+detail t=0.00 |" in page
     assert "own ends α" not in page
@@ -79,12 +80,16 @@ def test_methods_beside_the_chains_own(
 def test_the_pace_of_a_few_steps_tells_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
+    clock = [100.0]
+
     def train(command: str, configs: Path, output: Path, link: Link, length: Length, *_: object) -> float:
         seen.append(length.steps)
         assert (output / "codec" / "weights.safetensors").is_file()  # what it starts from is there, it leaves nothing
-        return 7.0 + 0.5 * length.steps
+        clock[0] += (7.0 + 0.5 * length.steps) * torch.get_num_threads()
+        return 1e6
 
     monkeypatch.setattr(run, "train_link", train)
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
     (tmp_path / "codec").mkdir()
     (tmp_path / "codec" / "weights.safetensors").write_bytes(b"")
     arguments = Path("configs/nano"), tmp_path, run.PRIOR, ["--data.x", "1"], "cpu"
