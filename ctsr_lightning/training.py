@@ -122,6 +122,7 @@ def _cli_class() -> type[LightningCLI]:
 
     from ctsr_lightning.callbacks.checkpoint_files import use_checkpoint_files
     from ctsr_lightning.callbacks.distributed import check_strategy
+    from ctsr_lightning.callbacks.progress_lines import use_plain_lines
     from ctsr_lightning.callbacks.run_folder import resume_last
     from ctsr_lightning.modules.base import configured
     from ctsr_lightning.weights.search import weight_search_path
@@ -157,7 +158,7 @@ def _cli_class() -> type[LightningCLI]:
             folder = settings.get("default_root_dir") or getattr(settings.get("logger"), "log_dir", None)
             trainer = super().instantiate_trainer(**{"default_root_dir": folder, **kwargs})
             use_checkpoint_files(trainer)
-            return trainer
+            return use_plain_lines(trainer)
 
         def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
             files = configuration_files(subcommand, self.config)

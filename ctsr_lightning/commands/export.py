@@ -28,7 +28,7 @@ def export(
         output: The folder to write, new or empty; for osediff the file, such as osediff.pkl.
         checkpoint: A checkpoint, a folder or a hub id; by default nano, the model that comes with this package.
         format: What to write. onnx needs the extra: pip install 'ctsr-lightning[export]'.
-        prompt: Text in place of the model's own prompt, for onnx and torch, which hold one embedding.
+        prompt: Text in place of the model's own prompt, kept as its embedding; for all but osediff.
 
     Returns:
         0.

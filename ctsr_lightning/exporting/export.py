@@ -64,6 +64,8 @@ def export_model(name: str | Path, form: Format, output: Path, prompt: str | Non
             restores other images.
     """
     _check_place(output, form)
+    if form == "osediff" and prompt is not None:
+        raise ValueError(f"Expected no --prompt for osediff, which holds none, found '{prompt}'. Leave it out.")
     if form == "onnx":
         require_onnx()
     restorer = Restorer.from_pretrained(name, "cpu", tile=0, prompt=prompt)

@@ -77,6 +77,17 @@ def test_plain_diffusers_reads_the_networks(full: Path, tmp_path: Path) -> None:
     assert DDPMScheduler.from_pretrained(tmp_path / "out", subfolder="scheduler").config.prediction_type == "epsilon"
 
 
+def test_a_prompt_comes_along_as_its_embedding(base: Path, tmp_path: Path) -> None:
+    source = full_size(tmp_path / "source", base, stage=1)
+    export_model(source, "safetensors", tmp_path / "own")
+    export_model(source, "safetensors", tmp_path / "other", prompt="a a")
+    same(tmp_path / "own", source, (0.0,))
+    expected = Restorer.from_pretrained(source, "cpu", prompt="a a")(LQ)
+    found = Restorer.from_pretrained(tmp_path / "other", "cpu")(LQ)
+    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+    assert not torch.allclose(found, Restorer.from_pretrained(source, "cpu")(LQ), atol=ROUNDING)
+
+
 def test_nanos_unets_are_diffusers_own(nano: Path, tmp_path: Path) -> None:
     export_model(nano, "folder", tmp_path / "out")
     plain = UNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet")

@@ -80,6 +80,8 @@ def test_reasons_are_given(nano: Path, base: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(ValueError, match="alpha of its adapters is 4"):
         export_model(source, "osediff", tmp_path / "o.pkl")
     assert not (tmp_path / "o.pkl").exists()
+    with pytest.raises(ValueError, match="no --prompt for osediff"):
+        export_model(source, "osediff", tmp_path / "o.pkl", prompt="a")
     (tmp_path / "o.pkl").write_text("mine")
     with pytest.raises(ValueError, match="new file"):
         export_model(source, "osediff", tmp_path / "o.pkl")
