@@ -74,16 +74,21 @@ def identify_model(source: Path) -> str:
     return "+".join(file_hash(file)[:12] for file in files)
 
 
-def save_model(source: Path, folder: Path) -> None:
+def save_model(source: Path | None, folder: Path) -> None:
     """Write what a model needs to be read anywhere: see `Restorer.save_pretrained`.
 
     Args:
-        source: The checkpoint or weight file that the model was read from.
+        source: The checkpoint or weight file that the model was read from; None for one that was built in memory.
         folder: The folder to write.
 
     Raises:
-        ValueError: If the folder holds other files.
+        ValueError: If there is no such file, or the folder holds other files.
     """
+    if source is None:
+        raise ValueError(
+            "Expected a model that was read by `from_pretrained`: one that was built in memory has no configuration to "
+            "write. Save a checkpoint of its training instead."
+        )
     folder = folder.expanduser()
     if folder.is_dir() and (other := sorted({p.name for p in folder.iterdir()} - {WEIGHTS, CONFIG, PARTS})):
         raise ValueError(f"Expected a new or empty folder at '{folder}', found {', '.join(other[:3])} in it.")
