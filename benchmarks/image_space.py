@@ -19,9 +19,12 @@ from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.timing import generated_model
 from ctsr_lightning.metrics.distortion import psnr_y
 from ctsr_lightning.metrics.perceptual import perceptual_distance
+from ctsr_lightning.models import TradeOff
 from ctsr_lightning.tables import markdown_table
 
 CONTROLS = (0.25, 0.5, 0.75)
+SPREAD = 0.3
+"""Standard deviation of v over that of z_0 that random weights are brought to, by a factor on v."""
 
 
 def inputs(photos: Path, count: int, side: int, scale: int) -> list[tuple[Tensor, Tensor]]:
@@ -43,6 +46,13 @@ def inputs(photos: Path, count: int, side: int, scale: int) -> list[tuple[Tensor
     return found
 
 
+def moving_model() -> TradeOff:
+    """A model of full size with random weights, whose velocity is not zero."""
+    model = generated_model()
+    torch.nn.init.normal_(model.velocity.head.weight)
+    return model
+
+
 def main() -> None:
     """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,14 +67,20 @@ def main() -> None:
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
     torch.manual_seed(0)
-    latent = Restorer(generated_model(), "cpu") if words.shape == "sd21" else Restorer.from_pretrained("nano", "cpu")
+    latent = Restorer(moving_model(), "cpu") if words.shape == "sd21" else Restorer.from_pretrained("nano", "cpu")
     image, size = Restorer(latent.model, "cpu", space="image"), words.size
     if words.photos is None:
         pairs = [(torch.rand(1, 3, size, size), torch.rand(1, 3, size * latent.scale, size * latent.scale))]
     else:
         pairs = inputs(words.photos, words.count, size * latent.scale, latent.scale)
     paths = [latent.trajectory(lq) for lq, _ in pairs]
+    if words.shape == "sd21":
+        halves = [path.state.chunk(2, dim=1) for path in paths]
+        states = [torch.cat([z, v * (SPREAD * z.std() / v.std())], dim=1) for z, v in halves]
+        paths = [path._replace(state=state) for path, state in zip(paths, states, strict=True)]
     ends = [latent.in_image_space(path) for path in paths]
+    z_0, velocity = paths[0].state.chunk(2, dim=1)
+    print(f"Spread of v over that of z_0: {float(velocity.std() / z_0.std()):.2f}\n", flush=True)
     distance = perceptual_distance("squeeze")
     rows = []
     for t in CONTROLS:

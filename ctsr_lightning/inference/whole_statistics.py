@@ -7,24 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from ctsr_lightning.inference.tiling import Window, blend
 
-ACROSS: Final = 2
-"""Rows, and columns, of tiles at most that statistics are taken of, evenly spread."""
-
 
 class WholeStatistics:
     """Mean and variance of every group normalisation of some networks, over tiles of one image.
 
-    A tile's own statistics make its colours and contrast depend on what is in it. Here a first pass over a few tiles
-    takes them, each tile normalised by itself; in the second all tiles are normalised by their means. The statistics of
-    the first layers are exact up to that sample, those of later ones follow from tiles that were normalised slightly
-    otherwise.
+    With statistics of its own, a tile's colours and contrast depend on what is in it. Here a first pass over four
+    tiles, between middle and corners, takes the statistics, each tile normalised by itself; in the second all tiles are
+    normalised by their means. Those of the first layers are exact up to that sample, those of later ones follow from
+    tiles that were normalised slightly otherwise.
 
     Args:
         network: The networks; those without group normalisation are left as they are.
@@ -44,7 +40,7 @@ class WholeStatistics:
         """
         if len(cover) == 1 or not self.norms:
             return []
-        tops, lefts = (_spread(sorted({window[i] for window in cover})) for i in (0, 1))
+        tops, lefts = (_quartiles(sorted({window[i] for window in cover})) for i in (0, 1))
         return [window for window in cover if window.top in tops and window.left in lefts]
 
     def passes(self, cover: list[Window]) -> int:
@@ -123,7 +119,7 @@ class WholeStatistics:
                 del norm.forward
 
 
-def _spread(places: list[int]) -> set[int]:
-    """At most `ACROSS` of some places, evenly spread."""
-    count = min(ACROSS, len(places))
-    return {places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)}
+def _quartiles(places: list[int]) -> tuple[int, int]:
+    """Two of some places in order, a quarter of the way from either end; the ends of fewer than five."""
+    quarter = (len(places) - 1) // 4
+    return places[quarter], places[-1 - quarter]
