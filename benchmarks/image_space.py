@@ -53,6 +53,32 @@ def moving_model() -> TradeOff:
     return model
 
 
+def costs(latent: Restorer, image: Restorer, lq: Tensor, values: list[int]) -> None:
+    """Print what numbers of values of t cost in both spaces.
+
+    Args:
+        latent: Restores on latents.
+        image: Restores in the image's space.
+        lq: Input, shape (1, 3, h, w).
+        values: The numbers.
+    """
+    rows = []
+    for count in values:
+        controls = [i / max(1, count - 1) for i in range(count)]
+        seconds = []
+        for restorer in (latent, image):
+            start = time.process_time()
+            restorer(lq, controls)
+            seconds.append(time.process_time() - start)
+        rows.append((str(count), *(f"{value:.2f}" for value in seconds)))
+    print(markdown_table(("values of t", "latent, s", "image, s"), rows))
+    end, start = image.trajectory(lq), time.process_time()
+    for i in range(60):
+        image.decode(end, i / 60)
+    each = (time.process_time() - start) / 60
+    print(f"\nA further t in the image's space: {1e6 * each:.0f} microseconds.")
+
+
 def main() -> None:
     """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,7 +88,7 @@ def main() -> None:
         "--shape", choices=["nano", "sd21"], default="nano", help="the shipped model, or generated weights"
     )
     parser.add_argument("--size", type=int, default=64, help="side of the low-quality images")
-    parser.add_argument("--values", type=int, nargs="+", default=[1, 2, 6, 60], help="numbers of values of t to time")
+    parser.add_argument("--values", type=int, nargs="*", default=[1, 2, 6, 60], help="numbers of values of t to time")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
@@ -95,22 +121,9 @@ def main() -> None:
         rows.append((f"{t:g}", f"{a:.1f}", f"{b:.2f}, {c:.2f}", f"{d:.4f}, {e:.4f}"))
     heads = ("t", "PSNR between the two, dB", "PSNR-Y: latent, image", f"{distance.name}: latent, image")
     print(markdown_table(heads, rows), flush=True)
-    lq, rows = pairs[0][0], []
-    for count in words.values:
-        controls = [i / max(1, count - 1) for i in range(count)]
-        seconds = []
-        for restorer in (latent, image):
-            start = time.process_time()
-            restorer(lq, controls)
-            seconds.append(time.process_time() - start)
-        rows.append((str(count), *(f"{value:.2f}" for value in seconds)))
-    print(markdown_table(("values of t", "latent, s", "image, s"), rows))
-    start = time.process_time()
-    for i in range(60):
-        image.decode(ends[0], i / 60)
-    each = (time.process_time() - start) / 60
-    print(f"\nA further t in the image's space: {1e6 * each:.0f} microseconds.")
-    print(f"Processor time, {words.threads} threads; {words.shape}, {tuple(lq.shape)}.")
+    if words.values:
+        costs(latent, image, pairs[0][0], words.values)
+        print(f"Processor time, {words.threads} threads; {words.shape}, {tuple(pairs[0][0].shape)}.")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ctsr_lightning.diffusion.parametrization import at_least_float32
 from ctsr_lightning.inference.tiling import Window, blend
 
 
 class WholeStatistics:
     """Mean and variance of every group normalisation of some networks, over tiles of one image.
 
-    With statistics of its own, a tile's colours and contrast depend on what is in it. Here a first pass over four
-    tiles, between middle and corners, takes the statistics, each tile normalised by itself; in the second all tiles are
+    With statistics of its own, a tile's colours and contrast depend on what is in it. Here a first pass over nine
+    tiles at most, evenly spread, takes the statistics, each tile normalised by itself; in the second all tiles are
     normalised by their means. Those of the first layers are exact up to that sample, those of later ones follow from
     tiles that were normalised slightly otherwise.
 
@@ -40,7 +41,7 @@ class WholeStatistics:
         """
         if len(cover) == 1 or not self.norms:
             return []
-        tops, lefts = (_quartiles(sorted({window[i] for window in cover})) for i in (0, 1))
+        tops, lefts = (_spread(sorted({window[i] for window in cover})) for i in (0, 1))
         return [window for window in cover if window.top in tops and window.left in lefts]
 
     def passes(self, cover: list[Window]) -> int:
@@ -93,7 +94,7 @@ class WholeStatistics:
 
     def _taken(self, norm: nn.GroupNorm, features: Tensor) -> Tensor:
         groups = features.reshape(len(features), norm.num_groups, -1)
-        variance, mean = torch.var_mean(groups.float(), dim=-1, correction=0)
+        variance, mean = torch.var_mean(at_least_float32(groups), dim=-1, correction=0)
         self._found[self._place(norm)].append((mean, variance))
         return nn.GroupNorm.forward(norm, features)
 
@@ -119,7 +120,6 @@ class WholeStatistics:
                 del norm.forward
 
 
-def _quartiles(places: list[int]) -> tuple[int, int]:
-    """Two of some places in order, a quarter of the way from either end; the ends of fewer than five."""
-    quarter = (len(places) - 1) // 4
-    return places[quarter], places[-1 - quarter]
+def _spread(places: list[int]) -> set[int]:
+    """Three of some places in order, in the middles of equal parts; all of fewer."""
+    return {places[part * len(places) // 6] for part in (1, 3, 5)}
