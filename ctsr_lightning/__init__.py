@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ctsr_lightning.evaluation.report import Report
     from ctsr_lightning.images import read_image, write_image
     from ctsr_lightning.inference.loading import load_teachers
-    from ctsr_lightning.inference.restorer import Restorer, Trajectory
+    from ctsr_lightning.inference.restorer import Restorer
+    from ctsr_lightning.inference.settings import OutputSize
+    from ctsr_lightning.inference.trajectory import Trajectory
     from ctsr_lightning.inference.trust import trusting
     from ctsr_lightning.training import fit
 
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "Batch",
+    "OutputSize",
     "RealESRGANDataModule",
     "Report",
     "Restorer",
@@ -43,10 +46,11 @@ __all__ = (
 
 _HOMES = {
     "Batch": "batch",
+    "OutputSize": "inference.settings",
     "RealESRGANDataModule": "data.datamodule",
     "Report": "evaluation.report",
     "Restorer": "inference.restorer",
-    "Trajectory": "inference.restorer",
+    "Trajectory": "inference.trajectory",
     "evaluate_folder": "evaluation.evaluate",
     "evaluate_model": "evaluation.evaluate",
     "fit": "training",

@@ -88,12 +88,12 @@ class PlainProgress(Progress):
         self._written[task_id] = elapsed, tenth
         each = elapsed / done if done else 0.0
         count = f"{done:g}" if total is None else f"{done:g}/{total:g}"
-        left = "" if total is None or complete else f", {_clock(each * (total - done))} left"
+        left = "" if total is None or complete else f", {clock(each * (total - done))} left"
         line = f"{task.description} {count}, {each:.2f} s each{left}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """`2:30`, or `1:02:30`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -16,6 +16,7 @@ from ctsr_lightning.weights.shipped import shipped_folder
 
 NAMES = {
     "Batch",
+    "OutputSize",
     "RealESRGANDataModule",
     "Report",
     "Restorer",

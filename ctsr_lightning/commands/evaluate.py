@@ -8,7 +8,7 @@ from ctsr_lightning.commands.options import listed, load_restorer
 from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
 from ctsr_lightning.evaluation.setup import Baselines
-from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.inference.settings import Color, Precision, Space
 from ctsr_lightning.share import own_device, own_share
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     precision: Precision = "float32",
     color: Color = "none",
     prompt: str | None = None,
+    space: Space = "latent",
 ) -> int:
     """Measure restored images, or a model on a data set, against ground truth by the field's published protocol.
 
@@ -98,6 +99,7 @@ def evaluate(
         color: Correction of colours by the enlarged input: none, adain or wavelet.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
             image, as ctsr tag writes it. For models, and teachers, that were trained with texts.
+        space: Where t acts. latent: z(t) is decoded for each t. image: t mixes the decoded images of t = 0 and t = 1.
 
     Returns:
         0.
@@ -137,7 +139,13 @@ def evaluate(
         report = evaluate_folder(restored, gt, metrics or "psnr,ssim", names=rule, device=own_device(device), **shared)
     else:
         model = load_restorer(
-            checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+            checkpoint,
+            tile=tile,
+            device=own_device(device),
+            precision=precision,
+            color=color,
+            prompt=prompt,
+            space=space,
         )
         report = evaluate_model(
             model,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ctsr_lightning.commands.output import note
-from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.inference.settings import Color, Precision, Space
 
 if TYPE_CHECKING:
     from ctsr_lightning.inference.restorer import Restorer
@@ -69,6 +69,7 @@ def load_restorer(
     precision: Precision,
     color: Color = "none",
     prompt: str | None = None,
+    space: Space = "latent",
 ) -> Restorer:
     """Read the model of a command; if it is the shipped one, say so on standard error.
 
@@ -79,6 +80,7 @@ def load_restorer(
         precision: Type to compute in.
         color: Correction of colours by the enlarged input.
         prompt: A text, or a caption file, in place of the model's own prompt.
+        space: Where t acts.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -97,7 +99,9 @@ def load_restorer(
         note(f"model: {name}, a small one trained on photographs; --checkpoint FILE names another")
     if precision != "float32" and pick_device(device).type == "cpu" and cpu_emulates(precision):
         note(f"note: this CPU has no instructions for {precision} and emulates it, float32 is faster")
-    return Restorer.from_pretrained(path, device, getattr(torch, precision), tile, color=color, prompt=prompt)
+    return Restorer.from_pretrained(
+        path, device, getattr(torch, precision), tile, color=color, prompt=prompt, space=space
+    )
 
 
 def prompt_words(prompt: str | None) -> Callable[[str], str]:

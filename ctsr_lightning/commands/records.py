@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from ctsr_lightning.commands.jobs import Job
 from ctsr_lightning.files import file_hash
+from ctsr_lightning.inference.settings import AUTO, OWN_SIZE, OutputSize, Space
 
 MISSING: Final = "missing"
 """State of a result that is to be written."""
@@ -30,6 +31,10 @@ class Settings:
         strip: Leave metadata out.
         overwrite: Replace results that are there.
         prompt: The prompt of an image by its key, in one word.
+        size: Size of the result.
+        space: Where t acts.
+        control_map: `auto`, or the file of a map of t; None for the numbers in `controls`.
+        save_map: Write that map beside the result.
     """
 
     controls: tuple[float, ...]
@@ -40,6 +45,10 @@ class Settings:
     strip: bool
     overwrite: bool
     prompt: Callable[[str], str]
+    size: OutputSize = OWN_SIZE
+    space: Space = "latent"
+    control_map: str | Path | None = None
+    save_map: bool = False
 
     def record(self, t: float, job: Job) -> str:
         """What a result says about how it was made, in words that `unlike` compares.
@@ -52,9 +61,15 @@ class Settings:
             OSError: If the image cannot be read.
         """
         return (
-            f"ctsr t={t!r} model={self.model} color={self.color} precision={self.precision} profile={self.profile} "
+            f"ctsr t={self._control(t)} size={self.size} space={self.space} model={self.model} color={self.color} "
+            f"precision={self.precision} profile={self.profile} "
             f"strip={'yes' if self.strip else 'no'} prompt={self.prompt(job.key)} source={file_hash(job.source)[:16]}"
         )
+
+    def _control(self, t: float) -> str:
+        if self.control_map is None:
+            return repr(t)
+        return AUTO if self.control_map == AUTO else f"map:{file_hash(Path(self.control_map))[:16]}"
 
     def states(self, job: Job) -> list[str]:
         """State of each result of an image: `MISSING`, `DONE`, or how else it was made."""

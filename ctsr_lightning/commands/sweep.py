@@ -8,7 +8,7 @@ from typing import Literal
 from ctsr_lightning.commands.options import listed, load_restorer
 from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.evaluation.setup import Baselines
-from ctsr_lightning.inference.settings import Color, Precision
+from ctsr_lightning.inference.settings import Color, Precision, Space
 from ctsr_lightning.share import own_device, own_share
 
 
@@ -43,6 +43,7 @@ def sweep(
     precision: Precision = "float32",
     color: Color = "none",
     prompt: str | None = None,
+    space: Space = "latent",
 ) -> int:
     """Measure the trade-off between realness and fidelity over values of t: table, plots and data.
 
@@ -100,6 +101,7 @@ def sweep(
         color: Correction of colours by the enlarged input: none, adain or wavelet.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
             image, as ctsr tag writes it. For models, rivals and teachers that were trained with texts.
+        space: Where t acts. latent: z(t) is decoded for each t. image: t mixes the decoded images of t = 0 and t = 1.
 
     Returns:
         0.
@@ -108,7 +110,7 @@ def sweep(
     named, numbers = _named(listed(rivals)), _whole_numbers(steps)
     share = own_share(rank, ranks)
     model = load_restorer(
-        checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt
+        checkpoint, tile=tile, device=own_device(device), precision=precision, color=color, prompt=prompt, space=space
     )
 
     from ctsr_lightning.evaluation.evaluate import evaluate_model

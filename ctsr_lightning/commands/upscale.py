@@ -13,11 +13,15 @@ from ctsr_lightning.commands.jobs import Job, plan, summary
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
 from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
+from ctsr_lightning.commands.tile_progress import tile_progress
 from ctsr_lightning.files import written_aside
-from ctsr_lightning.inference.settings import Color, Precision, parse_controls
+from ctsr_lightning.inference.settings import AUTO, Color, OutputSize, Precision, Space, parse_controls
 from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+    from torch import Tensor
+
     from ctsr_lightning.inference.restorer import Restorer
 
 SMALLEST_TILE = 16
@@ -37,6 +41,12 @@ def upscale(
     profile: Literal["srgb", "keep"] = "srgb",
     strip: bool = False,
     prompt: str | None = None,
+    scale: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    space: Space = "latent",
+    control_map: str | Path | None = None,
+    save_map: bool = False,
 ) -> int:
     """Restore photos: files and whole folders, at one or several values of t.
 
@@ -69,17 +79,24 @@ def upscale(
         strip: Leave out EXIF, resolution and colour profile; of metadata, only how the result was made remains.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
             image, as ctsr tag writes it. For models that were trained with texts.
+        scale: Enlargement of the results, such as 2 or 3.3: the model's own first, then one bicubic resampling.
+        width: Width of the results in pixels in place of --scale; the height follows.
+        height: Height of the results in pixels in place of --scale; the width follows.
+        space: Where t acts. latent: z(t) is decoded for each t. image: t mixes the decoded images of t = 0 and t = 1,
+            so that two decodes serve every t and every map.
+        control_map: A map in place of --control, for models that take maps, and any with a slider in --space image.
+            auto: faithful at lettering, fine structure and strong edges, realistic in texture. Or an image of the
+            photo's shape: black is t = 0, realistic, white t = 1, faithful.
+        save_map: Write the map of t beside the result as NAME_map.png.
 
     Returns:
         0, or 1 if an image could not be restored.
     """
     controls = parse_controls(control)
-    if len(paths) < 2:
-        raise ValueError(f"Expected images and an output, found {len(paths)} path. Name the output last.")
-    if empty := [word for word in paths if not str(word)]:
-        raise ValueError(f"Expected {len(paths)} paths, found {len(empty)} empty. Is a variable of the shell not set?")
+    check_paths(paths)
     if strip and profile == "keep":
         raise ValueError("Expected one of --strip and --profile keep: colours in a profile mean nothing without it.")
+    check_map(controls, control_map, save_map=save_map)
     *inputs, output = (Path(word).expanduser() for word in paths)
     planned = plan(inputs, output, controls, format)
     settings = Settings(
@@ -91,6 +108,10 @@ def upscale(
         strip=strip,
         overwrite=overwrite,
         prompt=prompt_words(prompt),
+        size=OutputSize(scale, width, height),
+        space=space,
+        control_map=control_map,
+        save_map=save_map,
     )
     counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
     with progress() as bar:
@@ -107,12 +128,11 @@ def upscale(
                 continue
             if restorer is None:
                 restorer = load_restorer(
-                    checkpoint, tile=tile, device=device, precision=precision, color=color, prompt=prompt
+                    checkpoint, tile=tile, device=device, precision=precision, color=color, prompt=prompt, space=space
                 )
-                for value in controls:
-                    restorer.check_control(value)
+                check_controls(restorer, settings)
             start = time.perf_counter()
-            problems = run(job, states, restorer, settings, say)
+            problems = run(job, states, restorer, settings, bar, say)
             for problem in problems:
                 say(f"skipped: {problem}")
             counts["failed" if problems else "restored"] += 1
@@ -125,7 +145,70 @@ def upscale(
     return 1 if counts["failed"] else 0
 
 
-def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, say: Callable[[str], None]) -> list[str]:
+def check_paths(paths: tuple[str | Path, ...]) -> None:
+    """Refuse paths that cannot be images and an output.
+
+    Args:
+        paths: The words of the command line.
+
+    Raises:
+        ValueError: If there are fewer than two, or one is empty.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"Expected images and an output, found {len(paths)} path. Name the output last.")
+    if empty := [word for word in paths if not str(word)]:
+        raise ValueError(f"Expected {len(paths)} paths, found {len(empty)} empty. Is a variable of the shell not set?")
+
+
+def check_map(controls: list[float], control_map: str | Path | None, *, save_map: bool) -> None:
+    """Refuse a map of t beside numbers, one that is not there, and a picture of none.
+
+    Args:
+        controls: Values of t; 0 alone is the default.
+        control_map: `auto`, or a file.
+        save_map: Whether its picture is to be written.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the options do not go together.
+    """
+    if control_map is None:
+        if save_map:
+            raise ValueError(
+                f"Expected --control-map with --save-map, found none. Add --control-map {AUTO}, or a file."
+            )
+        return
+    if controls != [0.0]:
+        found = ",".join(f"{t:g}" for t in controls)
+        raise ValueError(f"Expected one of --control and --control-map, found {found} and {control_map}.")
+    if control_map != AUTO and not Path(control_map).is_file():
+        raise FileNotFoundError(f"Expected a map at '{control_map}', found no file. Name an image, or {AUTO}.")
+
+
+def check_controls(restorer: "Restorer", settings: Settings) -> None:
+    """Refuse values of t, or a map of it, that a model does not take.
+
+    Args:
+        restorer: The model.
+        settings: How results are made.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    import torch
+
+    for t in settings.controls if settings.control_map is None else [torch.ones(1, 1)]:
+        restorer.check_control(t)
+
+
+def run(
+    job: Job,
+    states: list[str],
+    restorer: "Restorer",
+    settings: Settings,
+    bar: "Progress",
+    say: Callable[[str], None],
+) -> list[str]:
     """Restore one image and write what is missing.
 
     Args:
@@ -133,6 +216,7 @@ def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, s
         states: State of each result.
         restorer: The model.
         settings: How results are made.
+        bar: Where tiles of a large image are counted.
         say: Takes notes about the image.
 
     Returns:
@@ -148,7 +232,7 @@ def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, s
     results = zip(settings.controls, job.targets, states, strict=True)
     missing = [(t, target) for t, target, state in results if state == MISSING]
     try:
-        for note in write(job, missing, restorer, settings):
+        for note in write(job, missing, restorer, settings, bar, say):
             say(f"'{job.source}': {note}.")
     except (OSError, ValueError, OverflowError, struct.error) as error:
         problems.append(str(error) if str(job.source) in str(error) else f"'{job.source}': {error}")
@@ -159,7 +243,14 @@ def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, s
     return problems
 
 
-def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", settings: Settings) -> Iterator[str]:
+def write(
+    job: Job,
+    missing: list[tuple[float, Path]],
+    restorer: "Restorer",
+    settings: Settings,
+    bar: "Progress",
+    say: Callable[[str], None],
+) -> Iterator[str]:
     """Restore one image at the values of t whose results are missing.
 
     Args:
@@ -167,34 +258,74 @@ def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", set
         missing: Values of t, and where their results go.
         restorer: The model.
         settings: How results are made.
+        bar: Where tiles of a large image are counted.
+        say: Takes the estimate of its time.
 
     Yields:
         Notes about what a result does not hold.
     """
-    from ctsr_lightning.images import Metadata, check_size, fill_transparent, read_picture, upsample, write_picture
+    from ctsr_lightning.images import (
+        Metadata,
+        check_size,
+        fill_transparent,
+        read_picture,
+        resize_bicubic,
+        write_picture,
+    )
 
     if not missing:
         return
     picture = read_picture(job.source, keep_profile=settings.profile == "keep")
     yield from picture.notes
+    rows, columns = picture.colours.shape[-2:]
+    size = settings.size.of(rows, columns, restorer.scale)
     for _, target in missing:
-        check_size(target, *(restorer.scale * side for side in picture.colours.shape[-2:]))
+        check_size(target, *size)
     colours, alpha = picture.colours, picture.alpha
     if alpha is not None:
-        colours, alpha = fill_transparent(colours, alpha), upsample(alpha[None], restorer.scale)[0]
+        colours = fill_transparent(colours, alpha)
+        alpha = alpha if size == (rows, columns) else resize_bicubic(alpha[None], size)[0]
     neutral = bool((colours == colours[:1]).all())
-    trajectory = restorer.trajectory(colours, [job.key])
+    control = None if settings.control_map is None else map_of(colours, restorer, settings.control_map)
     said = set[str]()
-    for t, target in missing:
-        restored = restorer.decode(trajectory, t)[0]
-        if neutral:  # networks tint a little
-            restored = restored.mean(dim=0, keepdim=True).expand_as(restored)
-        metadata = Metadata() if settings.strip else picture.metadata
-        result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
-        with written_aside(target) as aside:
-            notes = write_picture(aside, result, settings.record(t, job))
-        yield from (note for note in notes if note not in said)
-        said.update(notes)
+    with tile_progress(bar, say, str(job.source), size, restorer.tiles(rows, columns, len(missing))) as done:
+        trajectory = restorer.trajectory(colours, [job.key], done)
+        for t, target in missing:
+            restored = restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
+            if neutral:  # networks tint a little
+                restored = restored.mean(dim=0, keepdim=True).expand_as(restored)
+            metadata = Metadata() if settings.strip else picture.metadata
+            result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
+            with written_aside(target) as aside:
+                notes = write_picture(aside, result, settings.record(t, job))
+            yield from (note for note in notes if note not in said)
+            said.update(notes)
+    if control is not None and settings.save_map:
+        with written_aside(target.with_name(f"{target.stem}_map.png")) as aside:
+            shown = control[0].expand(3, -1, -1)
+            write_picture(
+                aside,
+                replace(picture, colours=shown, alpha=None, grey=True, depth=8, metadata=Metadata()),
+                settings.record(t, job),
+            )
+
+
+def map_of(colours: "Tensor", restorer: "Restorer", control_map: str | Path) -> "Tensor":
+    """Map of t for a photo, in pixels of the model's output, shape (1, 1, H, W).
+
+    Args:
+        colours: The photo, RGB in [0, 1], shape (3, h, w).
+        restorer: The model.
+        control_map: `auto`, or a file.
+
+    Raises:
+        ValueError: If the file's image has another shape.
+    """
+    from ctsr_lightning.inference.control_map import automatic_map, fit_map, read_map
+
+    rows, columns = colours.shape[-2:]
+    found = automatic_map(colours[None]) if control_map == AUTO else read_map(control_map, (rows, columns))
+    return fit_map(found, (rows * restorer.scale, columns * restorer.scale))
 
 
 def out_of_memory(error: BaseException) -> bool:

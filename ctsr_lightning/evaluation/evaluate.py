@@ -23,12 +23,12 @@ from ctsr_lightning.evaluation.setup import (
     build_methods,
     build_metrics,
     caveats,
-    colour_note,
     image_remarks,
     load_data,
     load_rivals,
     recorded_files,
     save_partial_on_error,
+    setting_notes,
 )
 from ctsr_lightning.images.listing import named_path
 from ctsr_lightning.inference.devices import describe_device, pick_device
@@ -271,6 +271,7 @@ def evaluate_model(
         "device": describe_device(restorer.device),
         "precision": str(restorer.dtype).removeprefix("torch."),
         "color": restorer.color,
+        "space": restorer.space,
         "prompt": describe_prompt(restorer.prompt),
         "experts": recorded_files(experts),
         "scale": restorer.scale,
@@ -304,7 +305,7 @@ def evaluate_model(
         source,
         None if data is None else Path(data).stem,
         settings,
-        notes + colour_note(restorer.color) + ([] if left else caveats(measurements)),
+        notes + setting_notes(restorer.color, restorer.space) + ([] if left else caveats(measurements)),
         records,
         left,
     )

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ctsr_lightning.images import pad_to_multiple
 from ctsr_lightning.inference.precision import HALF, inference_precision
-from ctsr_lightning.inference.restorer import RestorationError, checked_images
 from ctsr_lightning.inference.tiling import Window, windows
 from ctsr_lightning.inference.tiling import blend as blend_tiles
+from ctsr_lightning.inference.trajectory import RestorationError, checked_images
 from ctsr_lightning.teachers.base import Teacher
 
 

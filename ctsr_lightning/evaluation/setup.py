@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ctsr_lightning.configs import find_config
 from ctsr_lightning.evaluation.labels import GRID, PER_IMAGE
-from ctsr_lightning.inference.settings import Color, parse_controls
+from ctsr_lightning.inference.settings import Color, Space, parse_controls
 
 if TYPE_CHECKING:
     from ctsr_lightning.data import RealESRGANDataModule
@@ -111,7 +111,7 @@ def build_methods(
 
 
 def load_rivals(restorer: Restorer, rivals: Mapping[str, Restorer | str | Path]) -> dict[str, Restorer]:
-    """Rivals of a model, which restore on its device, in its precision and tiles, with its prompt if they take one.
+    """Rivals of a model, which restore as it does (device, precision, tiles, ...), with its prompt if they take one.
 
     Args:
         restorer: The model that they are compared with.
@@ -129,9 +129,8 @@ def load_rivals(restorer: Restorer, rivals: Mapping[str, Restorer | str | Path])
     def load(name: str | Path) -> Restorer:
         path = find_model(name)
         prompt = restorer.prompt if takes_prompt(read_configuration(path)) else None
-        return Restorer.from_pretrained(
-            path, restorer.device, restorer.dtype, restorer.tile, color=restorer.color, prompt=prompt
-        )
+        shared: dict[str, Any] = {"tile": restorer.tile, "color": restorer.color, "space": restorer.space}
+        return Restorer.from_pretrained(path, restorer.device, restorer.dtype, prompt=prompt, **shared)
 
     return {name: rival if isinstance(rival, Restorer) else load(rival) for name, rival in rivals.items()}
 
@@ -206,13 +205,15 @@ def save_partial_on_error(
     incomplete.unlink(missing_ok=True)
 
 
-def colour_note(color: Color) -> list[str]:
-    """Note on a correction of colours, which moves PSNR by tenths of a decibel.
+def setting_notes(color: Color, space: Space) -> list[str]:
+    """Notes on a correction of colours, which moves PSNR by tenths of a decibel, and on where t acts.
 
     Args:
         color: The correction.
+        space: Where t acts.
     """
-    return [] if color == "none" else [f"Colours of the model, its teachers and experts corrected by `{color}`."]
+    colours = [] if color == "none" else [f"Colours of the model, its teachers and experts corrected by `{color}`."]
+    return colours + ["t mixes the decoded images of t = 0 and t = 1 (`space: image`)."] * (space == "image")
 
 
 def caveats(measurements: Measurements) -> list[str]:

@@ -111,7 +111,11 @@ def _pixels(colours: Tensor, alpha: Tensor | None, *, grey: bool, depth: int) ->
     """Whole numbers of shape (H, W, channels): grey or RGB, and alpha."""
     white, dtype = (255.0, np.uint8) if depth == 8 else (65535.0, np.uint16)
     planes = [colours[1:2] if grey else colours, *([] if alpha is None else [alpha])]
-    levels = [plane.detach().float().cpu().clamp(0.0, 1.0).mul(white).round().numpy().astype(dtype) for plane in planes]
+    levels = [
+        channel.detach().float().cpu().clamp(0.0, 1.0).mul_(white).round_().numpy().astype(dtype)
+        for plane in planes
+        for channel in plane.split(1)  # one by one: of a large picture a copy in float32 is gigabytes
+    ]
     return np.ascontiguousarray(np.concatenate(levels).transpose(1, 2, 0))
 
 

@@ -90,17 +90,23 @@ def identify_model(source: Path) -> str:
     return "+".join(file_hash(file)[:12] for file in files)
 
 
-def save_model(source: Path, folder: Path, model: RestorationModel) -> None:
+def save_model(source: Path | None, folder: Path, model: RestorationModel) -> None:
     """Write what a model needs to be read anywhere: see `Restorer.save_pretrained`.
 
     Args:
-        source: The checkpoint or weight file that the model was read from.
+        source: The checkpoint or weight file that the model was read from; None for one that was built in memory.
         folder: The folder to write.
         model: The model, for its card.
 
     Raises:
-        ValueError: If the folder holds other files, or the model was exported, so that its folder is what to copy.
+        ValueError: If there is no such file, the folder holds other files, or the model was exported, so that its folder is
+            what to copy.
     """
+    if source is None:
+        raise ValueError(
+            "Expected a model that was read by `from_pretrained`: one that was built in memory has no configuration to "
+            "write. Save a checkpoint of its training instead."
+        )
     folder = folder.expanduser()
     own = {WEIGHTS, CONFIG, PARTS, CARD, LICENCE} if (folder / WEIGHTS).is_file() else set()
     if folder.is_dir() and (other := sorted({p.name for p in folder.iterdir()} - own)):

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, get_args, overload
+from typing import get_args, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctsr_lightning.control import check_range
 from ctsr_lightning.diffusion.sampling import generator_by_content
-from ctsr_lightning.images import pad_to_multiple, upsample
+from ctsr_lightning.images import pad_to_multiple, resize_bicubic, upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.precision import HALF, for_inference, inference_precision
 from ctsr_lightning.inference.pretrained import find_model, save_model
-from ctsr_lightning.inference.settings import Color
-from ctsr_lightning.inference.tiling import Window, blend, windows
-from ctsr_lightning.models.restoration_model import RestorationModel
+from ctsr_lightning.inference.settings import OWN_SIZE, Color, OutputSize, Space
+from ctsr_lightning.inference.tiling import Window, windows
+from ctsr_lightning.inference.trajectory import RestorationError, Trajectory, checked_images, map_planes
+from ctsr_lightning.inference.whole_statistics import WholeStatistics
+from ctsr_lightning.models.restoration_model import RestorationModel, extremes
 
 TILE_PIXELS = 768
 """Default side of a tile in pixels of the output: 96 x 96 latents at f = 8, what OSEDiff uses."""
-
-
-class Trajectory(NamedTuple):
-    """The path over t on which every restoration of an image lies: in CTSR the straight line z_0 + t v (Eq. 6)."""
-
-    state: Tensor
-    """What the model goes on from at every t (`RestorationModel.advance`), shape (B, C, H / f, W / f); in CTSR z_0 and
-    v(z_0, 0, c) along the channels."""
-    size: tuple[int, int]
-    """Height and width of the restored image; the latents may reach beyond, as networks need certain multiples."""
-    lq: Tensor
-    """The input, RGB in [0, 1], shape (B, 3, h, w), whose colours a correction takes over at every t."""
-
-
-class RestorationError(ValueError):
-    """An image on which the networks fail."""
 
 
 class Restorer:
@@ -65,9 +52,11 @@ class Restorer:
             does not depend on its batch or tiles; only a student that samples its latent draws it tile by tile.
         color: Correction of colours by the enlarged input, over the whole image after tiles were joined: `none`,
             `adain` (mean and contrast of each channel) or `wavelet` (low frequencies).
+        space: Where t acts. `latent`: x(t) = D(z(t)), a decode for each t. `image`: x(t) = (1 - t) x(0) + t x(1) per
+            pixel, so that two decodes serve every t and every map, of any model with a slider.
 
     Raises:
-        ValueError: If the device is not there, the tile is negative, or there is no such correction.
+        ValueError: If the device is not there, the tile is negative, or there is no such correction or space.
     """
 
     def __init__(
@@ -78,13 +67,18 @@ class Restorer:
         tile: int | None = None,
         seed: int = 0,
         color: Color = "none",
+        space: Space = "latent",
     ) -> None:
         self.device, self.dtype, self.seed, self.color = pick_device(device), dtype, seed, color
         self._half = dtype in HALF
         self.model = for_inference(model, dtype).to(self.device).eval()
+        self._whole = WholeStatistics(self.model)
         if tile is not None and tile < 0:
             raise ValueError(f"Expected a tile of 0 (never tile) or more pixels, found {tile}.")
+        if space not in get_args(Space):
+            raise ValueError(f"Expected one of {', '.join(get_args(Space))} as space of t, found '{space}'.")
         self.tile = TILE_PIXELS // self.scale if tile is None else tile
+        self.space: Space = space
         self.source: Path | None = None
         """The file that the model was read from."""
         self.prompt: str | None = None
@@ -100,6 +94,7 @@ class Restorer:
         seed: int = 0,
         color: Color = "none",
         prompt: str | None = None,
+        space: Space = "latent",
     ) -> Restorer:
         """Read a trained model by name; other arguments as in the class.
 
@@ -116,13 +111,14 @@ class Restorer:
             color: Correction of colours by the enlarged input.
             prompt: A text for every image, or a caption file (.json, .tsv, .txt) with one for each key, in place of the
                 prompt that the model was trained with; its text encoder has to be in reach.
+            space: Where t acts.
 
         Raises:
             FileNotFoundError: If there is no such model, or a weight file that it builds on is not there.
             ValueError: If it is damaged, or belongs to a training without a student.
         """
         path = find_model(name)
-        restorer = cls(load_model(path, prompt), device, dtype, tile, seed, color)
+        restorer = cls(load_model(path, prompt), device, dtype, tile, seed, color, space)
         restorer.source, restorer.prompt = path, prompt
         return restorer
 
@@ -137,11 +133,6 @@ class Restorer:
         Raises:
             ValueError: If the model was built in memory, not read from a file, or the folder holds other files.
         """
-        if self.source is None:
-            raise ValueError(
-                "Expected a model that was read by `from_pretrained`: one that was built in "
-                "memory has no configuration to write. Save a checkpoint of its training instead."
-            )
         save_model(self.source, Path(folder), self.model)
 
     @property
@@ -166,24 +157,34 @@ class Restorer:
         return self.model.control_kind != "none"
 
     @overload
-    def __call__(self, lq: Tensor, t: float | Tensor = 0.0, keys: list[str] | None = None) -> Tensor: ...
+    def __call__(
+        self, lq: Tensor, t: float | Tensor = 0.0, keys: list[str] | None = None, size: OutputSize = OWN_SIZE
+    ) -> Tensor: ...
 
     @overload
-    def __call__(self, lq: Tensor, t: Sequence[float], keys: list[str] | None = None) -> list[Tensor]: ...
+    def __call__(
+        self, lq: Tensor, t: Sequence[float], keys: list[str] | None = None, size: OutputSize = OWN_SIZE
+    ) -> list[Tensor]: ...
 
     def __call__(
-        self, lq: Tensor, t: float | Tensor | Sequence[float] = 0.0, keys: list[str] | None = None
+        self,
+        lq: Tensor,
+        t: float | Tensor | Sequence[float] = 0.0,
+        keys: list[str] | None = None,
+        size: OutputSize = OWN_SIZE,
     ) -> Tensor | list[Tensor]:
         """Restore images.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
-            t: Control, from 0 (realness) to 1 (fidelity); or a map of it in pixels of the output, shape
+            t: Control, from 0 (realness) to 1 (fidelity); or a map of it in the model's pixels, shape
                 (scale * h, scale * w); or a list of values, which share one pass.
             keys: Names of the images as in `Batch.key`, for prompts by name.
+            size: Size of the results.
 
         Returns:
-            RGB in [0, 1], shape (..., 3, scale * h, scale * w), on this restorer's device; a list for a list.
+            RGB in [0, 1], shape (..., 3, H, W), by default (..., 3, scale * h, scale * w), on this restorer's device; a
+            list for a list.
 
         Raises:
             ValueError: If an argument is out of range, the model does not take such a t, or the result is not finite.
@@ -193,33 +194,71 @@ class Restorer:
         for value in controls:
             self.check_control(value)
         trajectory = self.trajectory(lq, keys)
-        images = [self.decode(trajectory, value) for value in controls]
+        images = [self.decode(trajectory, value, size) for value in controls]
         if lq.dim() == 3:
             images = [image[0] for image in images]
         return images if several else images[0]
 
     @torch.no_grad()
-    def trajectory(self, lq: Tensor, keys: list[str] | None = None) -> Trajectory:
+    def trajectory(
+        self, lq: Tensor, keys: list[str] | None = None, done: Callable[[], None] | None = None
+    ) -> Trajectory:
         """Run the networks once; `decode` then restores at any t.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
             keys: Names of the images as in `Batch.key`, for prompts by name.
+            done: Called after each of the tiles that `tiles` counts.
         """
-        images = self._check_image(lq)
+        images = checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
         padded = pad_to_multiple(images, self._unit, least=2)  # one latent a side is too few for group normalisation
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
         ratio = Fraction(self.scale, self.model.codec.factor)
         with self.computing():
-            shared = blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio)
+            shared = self._whole.blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio, done)
             state = self._begin(shared, images)
             if self.model.advances:
                 begun = state
-                state = blend(cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio)
-        if not bool(torch.isfinite(state).all()):
-            raise RestorationError(self._not_finite())
-        return Trajectory(state, size, images)
+                state = self._whole.blend(
+                    cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio, done
+                )
+        self._check_finite(state)
+        path = Trajectory(state, size, images)
+        return self.in_image_space(path, done) if self.space == "image" else path
+
+    @torch.no_grad()
+    def in_image_space(self, trajectory: Trajectory, done: Callable[[], None] | None = None) -> Trajectory:
+        """A trajectory between the decoded ends x(0) and x(1), on which every t, and any map, costs no network.
+
+        A model without a slider has one point, and keeps its trajectory.
+
+        Args:
+            trajectory: The result of `trajectory`.
+            done: Called after each of its tiles.
+        """
+        if trajectory.space == "image" or not self.controllable:
+            return trajectory
+        realistic = self._decode(trajectory, 0.0, done)
+        ends = realistic.new_empty(len(realistic), 6, *trajectory.size)
+        ends[:, :3] = realistic
+        del realistic  # one image less at the peak of memory
+        ends[:, 3:] = self._decode(trajectory, 1.0, done)
+        return trajectory._replace(state=ends, space="image")
+
+    def tiles(self, height: int, width: int, values: int = 1) -> int:
+        """Tiles that a restoration is computed in, over all passes.
+
+        Args:
+            height: Rows of the input.
+            width: Columns of the input.
+            values: Number of values of t.
+        """
+        rows, columns = (max(2, math.ceil(side / self._unit)) * self._unit for side in (height, width))
+        passes = self._whole.passes(windows(rows, columns, self.tile, self._unit)) * (1 + self.model.advances)
+        latents = [side * self.scale // self.model.codec.factor for side in (rows, columns)]
+        decodes = 2 if self.space == "image" and self.controllable else values
+        return passes + decodes * self._whole.passes(self._decoder_tiles(latents[0], latents[1]))
 
     def _begin(self, shared: Tensor, images: Tensor) -> Tensor:
         """States of images; each image's random numbers follow the seed and its content."""
@@ -229,46 +268,70 @@ class Restorer:
         return torch.cat([self.model.begin(one, g) for one, g in zip(shared.split(1), generators, strict=True)])
 
     @torch.no_grad()
-    def decode(self, trajectory: Trajectory, t: float | Tensor = 0.0) -> Tensor:
-        """Decode one point of a trajectory, and correct its colours if this restorer does.
+    def decode(
+        self,
+        trajectory: Trajectory,
+        t: float | Tensor = 0.0,
+        size: OutputSize = OWN_SIZE,
+        done: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Decode one point of a trajectory, correct its colours if this restorer does, and resample it.
 
         Args:
             trajectory: The result of `trajectory`.
-            t: Control, or a map of it in pixels of the output.
+            t: Control, or a map of it in the model's pixels, shape (scale * h, scale * w).
+            size: Size of the result: the model's enlargement first, then one antialiased bicubic resampling.
+            done: Called after each of the tiles that `tiles` counts.
 
         Returns:
-            RGB in [0, 1], shape (B, 3, scale * h, scale * w).
+            RGB in [0, 1], shape (B, 3, H, W), by default (B, 3, scale * h, scale * w).
         """
-        self.check_control(t)
-        state, (height, width), lq = trajectory
+        if trajectory.space == "image":
+            image = trajectory.between(t)
+        else:
+            self.model.check_control(t)
+            image = self._decode(trajectory, t, done)
+        if self.color != "none":
+            image = correct(image, upsample(trajectory.lq, self.scale), self.color)
+        height, width = trajectory.lq.shape[-2:]
+        wanted = size.of(height, width, self.scale)
+        return image if wanted == trajectory.size else resize_bicubic(image, wanted)
+
+    def _decode(self, trajectory: Trajectory, t: float | Tensor, done: Callable[[], None] | None) -> Tensor:
+        """D(z(t)), clipped to [0, 1], shape (B, 3, H, W)."""
+        state, (height, width) = trajectory.state, trajectory.size
         factor = self.model.codec.factor
-        full = (state.shape[-2] * factor, state.shape[-1] * factor)
         if isinstance(t, Tensor) and t.dim() > 0:
-            t = self._padded_map(t, (height, width), full)
-        tile = math.ceil(self.tile * self.scale / factor)
-        cover = windows(state.shape[-2], state.shape[-1], tile, self.model.cell)
+            beyond = (state.shape[-2] * factor - height, state.shape[-1] * factor - width)
+            t = F.pad(map_planes(t, trajectory.size, self.device), (0, beyond[1], 0, beyond[0]), mode="replicate")
 
         def point(window: Window) -> Tensor:
             control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) and t.dim() > 0 else t
             return self.model.at(window.crop(state), control)
 
         with self.computing():
-            image = blend(cover, point, Fraction(factor))
-        if not bool(torch.isfinite(image).all()):
-            raise RestorationError(self._not_finite())
-        image = image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
-        return image if self.color == "none" else correct(image, upsample(lq, self.scale), self.color)
+            image = self._whole.blend(self._decoder_tiles(*state.shape[-2:]), point, Fraction(factor), done)
+        self._check_finite(image)
+        return image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
 
     def check_control(self, control: float | Tensor) -> None:
-        """Refuse values of t that this model cannot restore at.
+        """Refuse values of t that this restorer cannot restore at.
 
         Args:
             control: t, or a map of it.
 
         Raises:
-            ValueError: If t leaves [0, 1], or the model takes other values of it (`RestorationModel.control_kind`).
+            ValueError: If t leaves [0, 1], or the model takes other values of it (`RestorationModel.control_kind`); in
+                the image's space a model with a slider takes maps too.
         """
-        self.model.check_control(control)
+        if self.space == "image" and self.controllable:
+            check_range(extremes(control))
+        else:
+            self.model.check_control(control)
+
+    def _decoder_tiles(self, height: int, width: int) -> list[Window]:
+        """Tiles of the decoder on a grid of latents."""
+        return windows(height, width, math.ceil(self.tile * self.scale / self.model.codec.factor), self.model.cell)
 
     @property
     def _unit(self) -> int:
@@ -279,37 +342,7 @@ class Restorer:
         """Context of the model's passes: its random numbers come from the seed."""
         return inference_precision(self.device, torch.float32, self.seed if self.model.random else None)
 
-    def _check_image(self, lq: Tensor) -> Tensor:
-        return checked_images(lq).to(self.device, torch.float32 if self._half else self.dtype)
-
-    def _padded_map(self, control: Tensor, size: tuple[int, int], full: tuple[int, int]) -> Tensor:
-        """A map of t, its borders repeated up to the size of what the latents cover, shape (B, 1, H, W)."""
-        if control.dim() not in {2, 3, 4} or tuple(control.shape[-2:]) != size:
-            raise ValueError(
-                f"Expected a map of t with the output's height and width {size}, found shape {tuple(control.shape)}."
-            )
-        planes = control.to(self.device, torch.float32).reshape(-1, 1, *size)
-        return F.pad(planes, (0, full[1] - size[1], 0, full[0] - size[0]), mode="replicate")
-
-    def _not_finite(self) -> str:
-        remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
-        return f"The model produced NaN or infinite pixels. {remedy}"
-
-
-def checked_images(lq: Tensor) -> Tensor:
-    """Images as a batch, shape (B, 3, h, w).
-
-    Args:
-        lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
-
-    Raises:
-        ValueError: If shape, type or range are others.
-    """
-    if lq.dim() not in {3, 4} or lq.shape[-3] != 3 or 0 in lq.shape:
-        raise ValueError(f"Expected images of shape (3, h, w) or (B, 3, h, w), found {tuple(lq.shape)}.")
-    if not lq.is_floating_point():
-        raise ValueError(f"Expected floating-point images in [0, 1], found {lq.dtype}. Divide bytes by 255.")
-    low, high = float(lq.min()), float(lq.max())
-    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
-        raise ValueError(f"Expected images in [0, 1], found values from {low} to {high}.")
-    return lq if lq.dim() == 4 else lq[None]
+    def _check_finite(self, values: Tensor) -> None:
+        if not bool(torch.isfinite(values).all()):
+            remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
+            raise RestorationError(f"The model produced NaN or infinite pixels. {remedy}")

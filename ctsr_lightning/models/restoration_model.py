@@ -185,7 +185,8 @@ class RestorationModel(nn.Module, ABC):
         if self.control_kind == "number" and isinstance(control, Tensor) and control.dim() > 0:
             raise ValueError(
                 f"Expected a number t for {type(self).__name__}, found a map of shape {tuple(control.shape)}: t enters "
-                "the time embedding of its network, of which an image has one. Give one number for the whole image."
+                "the time embedding of its network, of which an image has one. Give one number for the whole image, "
+                "or let the map mix the images of t = 0 and t = 1 (`space: image`)."
             )
 
     def prepare(self, dtype: torch.dtype) -> list[tuple[nn.Module, torch.dtype]]:

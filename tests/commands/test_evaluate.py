@@ -293,6 +293,16 @@ class TestModels:
             (row,) = [row for row in table() if row["setting"] == label and row["image"] == "a_1"]
             assert float(row["psnr_y"]) == pytest.approx(psnr_y(quantize(image), gt).item(), abs=1e-4)
 
+    def test_t_acts_in_the_images_space(self, stage2: str) -> None:
+        words = ["--control", "0.25", "--metrics", "psnr", "--baselines", "none", "--space", "image"]
+        run("lq", "gt", "--checkpoint", stage2, "--device", "cpu", *words)
+        assert summary()["settings"]["space"] == "image"
+        assert "`space: image`" in Path("out/summary.md").read_text(encoding="utf-8")
+        gt, lq = read_image("gt/set_a_1.png")[None], read_image("lq/a_1.png")[None]
+        low, high = Restorer.from_pretrained(stage2, "cpu")(lq, [0.0, 1.0])
+        (row,) = [row for row in table() if row["image"] == "a_1"]
+        assert float(row["psnr_y"]) == pytest.approx(psnr_y(quantize(0.75 * low + 0.25 * high), gt).item(), abs=1e-4)
+
     def test_settings_that_round_alike_stay_apart(self, taught: str) -> None:
         words = ["--control", "0.251,0.254", "--alphas", "0.251,0.254", "--metrics", "psnr"]
         run("lq", "gt", "--checkpoint", taught, "--device", "cpu", *words)

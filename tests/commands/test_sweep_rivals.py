@@ -195,8 +195,8 @@ def batch() -> Batch:
 class Drawing(Restorer):
     """Restores with noise that depends on the seed."""
 
-    def decode(self, trajectory: Any, t: float | Tensor = 0.0) -> Tensor:
-        image = super().decode(trajectory, t)
+    def decode(self, trajectory: Any, t: float | Tensor = 0.0, *options: Any) -> Tensor:
+        image = super().decode(trajectory, t, *options)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(self.seed))
         return (image + 0.05 * noise).clamp(0, 1)
 
@@ -226,8 +226,8 @@ def test_random_rivals_are_averaged_over_seeds(stage2: str) -> None:
 class InSteps(Restorer):
     """Restores the better, the more steps its model takes."""
 
-    def decode(self, trajectory: Any, t: float | Tensor = 0.0) -> Tensor:
-        image = super().decode(trajectory, t)
+    def decode(self, trajectory: Any, t: float | Tensor = 0.0, *options: Any) -> Tensor:
+        image = super().decode(trajectory, t, *options)
         return image.lerp(torch.full_like(image, 0.5), 1.0 / float(self.model.steps))  # type: ignore[arg-type]
 
 
