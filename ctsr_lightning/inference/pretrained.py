@@ -99,8 +99,8 @@ def save_model(source: Path | None, folder: Path, model: RestorationModel) -> No
         model: The model, for its card.
 
     Raises:
-        ValueError: If there is no such file, the folder holds other files, or the model was exported, so that its folder is
-            what to copy.
+        ValueError: If there is no such file, the folder holds other files, or the model was exported, so that its
+            folder is what to copy.
     """
     if source is None:
         raise ValueError(
