@@ -30,6 +30,7 @@ class Settings:
         strip: Leave metadata out.
         overwrite: Replace results that are there.
         prompt: The prompt of an image by its key, in one word.
+        page: Write a page for each image as well.
     """
 
     controls: tuple[float, ...]
@@ -40,6 +41,7 @@ class Settings:
     strip: bool
     overwrite: bool
     prompt: Callable[[str], str]
+    page: bool = False
 
     def record(self, t: float, job: Job) -> str:
         """What a result says about how it was made, in words that `unlike` compares.

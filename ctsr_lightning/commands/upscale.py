@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ctsr_lightning.commands.jobs import Job, plan, summary
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
+from ctsr_lightning.commands.pages import page_controls, page_path, page_state, write_page
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.files import written_aside
 from ctsr_lightning.inference.settings import Color, Precision, parse_controls
 from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ctsr_lightning.inference.restorer import Restorer
 
 SMALLEST_TILE = 16
@@ -36,6 +39,7 @@ def upscale(
     profile: Literal["srgb", "keep"] = "srgb",
     strip: bool = False,
     prompt: str | None = None,
+    page: bool = False,
 ) -> int:
     """Restore photos: files and whole folders, at one or several values of t.
 
@@ -68,6 +72,9 @@ def upscale(
         strip: Leave out EXIF, resolution and colour profile; of metadata, only how the result was made remains.
         prompt: Text for every image in place of the model's own prompt, or a file (.json, .tsv, .txt) with one for each
             image, as ctsr tag writes it. For models that were trained with texts.
+        page: Write OUTPUT/NAME.html as well: input and restorations under a divider that is dragged, with a slider
+            over the values of --control, by default 0, 0.5 and 1. It holds its pictures, needs no network and can be
+            mailed.
 
     Returns:
         0, or 1 if an image could not be restored.
@@ -90,6 +97,7 @@ def upscale(
         strip=strip,
         overwrite=overwrite,
         prompt=prompt_words(prompt),
+        page=page,
     )
     counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
     with progress() as bar:
@@ -101,7 +109,7 @@ def upscale(
             say(text)
         for job in bar.track(planned.jobs, description="restoring"):
             states = settings.states(job)
-            if set(states) == {DONE}:
+            if {*states, page_state(job, settings)} == {DONE}:
                 counts["there"] += 1
                 continue
             if restorer is None:
@@ -143,8 +151,11 @@ def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, s
     ]
     results = zip(settings.controls, job.targets, states, strict=True)
     missing = [(t, target) for t, target, state in results if state == MISSING]
+    state = page_state(job, settings)
+    if state not in {MISSING, DONE}:
+        problems.append(f"'{page_path(job, settings)}' is there already, {state}. Use --overwrite.")
     try:
-        for note in write(job, missing, restorer, settings):
+        for note in write(job, missing, restorer, settings, page=state == MISSING):
             say(f"'{job.source}': {note}.")
     except (OSError, ValueError, OverflowError, struct.error) as error:
         problems.append(str(error) if str(job.source) in str(error) else f"'{job.source}': {error}")
@@ -155,7 +166,9 @@ def run(job: Job, states: list[str], restorer: "Restorer", settings: Settings, s
     return problems
 
 
-def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", settings: Settings) -> Iterator[str]:
+def write(
+    job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", settings: Settings, *, page: bool
+) -> Iterator[str]:
     """Restore one image at the values of t whose results are missing.
 
     Args:
@@ -163,34 +176,41 @@ def write(job: Job, missing: list[tuple[float, Path]], restorer: "Restorer", set
         missing: Values of t, and where their results go.
         restorer: The model.
         settings: How results are made.
+        page: Whether its page is missing, too.
 
     Yields:
         Notes about what a result does not hold.
     """
-    from ctsr_lightning.images import Metadata, check_size, fill_transparent, read_picture, upsample, write_picture
+    from ctsr_lightning.images import Metadata, check_size, read_picture, upsample, write_picture
+    from ctsr_lightning.inference.photos import Photo
 
-    if not missing:
+    if not (missing or page):
         return
     picture = read_picture(job.source, keep_profile=settings.profile == "keep")
     yield from picture.notes
     for _, target in missing:
         check_size(target, *(restorer.scale * side for side in picture.colours.shape[-2:]))
-    colours, alpha = picture.colours, picture.alpha
-    if alpha is not None:
-        colours, alpha = fill_transparent(colours, alpha), upsample(alpha[None], restorer.scale)[0]
-    neutral = bool((colours == colours[:1]).all())
-    trajectory = restorer.trajectory(colours, [job.key])
+    photo, images = Photo.of(picture), dict[float, "Tensor"]()
+    trajectory = restorer.trajectory(photo.colours, [job.key])
     said = set[str]()
     for t, target in missing:
         restored = restorer.decode(trajectory, t)[0]
-        if neutral:  # networks tint a little
-            restored = restored.mean(dim=0, keepdim=True).expand_as(restored)
-        metadata = Metadata() if settings.strip else picture.metadata
-        result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
+        result = photo.restored(restored)
         with written_aside(target) as aside:
-            notes = write_picture(aside, result, settings.record(t, job))
+            kept = replace(result, metadata=Metadata()) if settings.strip else result
+            notes = write_picture(aside, kept, settings.record(t, job))
         yield from (note for note in notes if note not in said)
         said.update(notes)
+        if page:
+            images[t] = restored
+    if page:
+        shown = {
+            t: images[t] if t in images else restorer.decode(trajectory, t)[0]
+            for t in page_controls(settings, controllable=restorer.controllable)
+        }
+        with written_aside(path := page_path(job, settings)) as aside:
+            write_page(aside, job, settings, photo, upsample(photo.colours[None], restorer.scale)[0], shown)
+        yield f"its page is '{path.name}', {path.stat().st_size / 1e6:.1f} MB"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -199,12 +199,15 @@ class Restorer:
         return images if several else images[0]
 
     @torch.no_grad()
-    def trajectory(self, lq: Tensor, keys: list[str] | None = None) -> Trajectory:
+    def trajectory(
+        self, lq: Tensor, keys: list[str] | None = None, done: Callable[[], None] | None = None
+    ) -> Trajectory:
         """Run the networks once; `decode` then restores at any t.
 
         Args:
             lq: RGB in [0, 1], shape (3, h, w) or (B, 3, h, w).
             keys: Names of the images as in `Batch.key`, for prompts by name.
+            done: Called after each of the tiles that `tiles` counts.
         """
         images = self._check_image(lq)
         size = (images.shape[-2] * self.scale, images.shape[-1] * self.scale)
@@ -212,14 +215,29 @@ class Restorer:
         cover = windows(padded.shape[-2], padded.shape[-1], self.tile, self._unit)
         ratio = Fraction(self.scale, self.model.codec.factor)
         with self.computing():
-            shared = blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio)
+            shared = blend(cover, lambda window: self.model.shared(window.crop(padded), keys), ratio, done)
             state = self._begin(shared, images)
             if self.model.advances:
                 begun = state
-                state = blend(cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio)
+                state = blend(
+                    cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio, done
+                )
         if not bool(torch.isfinite(state).all()):
             raise RestorationError(self._not_finite())
         return Trajectory(state, size, images)
+
+    def tiles(self, height: int, width: int, values: int = 1) -> int:
+        """Tiles that a restoration is computed in, over all passes.
+
+        Args:
+            height: Rows of the input.
+            width: Columns of the input.
+            values: Number of values of t.
+        """
+        sides = [max(2, math.ceil(side / self._unit)) * self._unit for side in (height, width)]
+        ratio = Fraction(self.scale, self.model.codec.factor)
+        passes = len(windows(*sides, self.tile, self._unit)) * (1 + self.model.advances)
+        return passes + values * len(self._decoder_tiles(*(int(side * ratio) for side in sides)))
 
     def _begin(self, shared: Tensor, images: Tensor) -> Tensor:
         """States of images; each image's random numbers follow the seed and its content."""
@@ -229,12 +247,13 @@ class Restorer:
         return torch.cat([self.model.begin(one, g) for one, g in zip(shared.split(1), generators, strict=True)])
 
     @torch.no_grad()
-    def decode(self, trajectory: Trajectory, t: float | Tensor = 0.0) -> Tensor:
+    def decode(self, trajectory: Trajectory, t: float | Tensor = 0.0, done: Callable[[], None] | None = None) -> Tensor:
         """Decode one point of a trajectory, and correct its colours if this restorer does.
 
         Args:
             trajectory: The result of `trajectory`.
             t: Control, or a map of it in pixels of the output.
+            done: Called after each of the tiles that `tiles` counts.
 
         Returns:
             RGB in [0, 1], shape (B, 3, scale * h, scale * w).
@@ -245,15 +264,14 @@ class Restorer:
         full = (state.shape[-2] * factor, state.shape[-1] * factor)
         if isinstance(t, Tensor) and t.dim() > 0:
             t = self._padded_map(t, (height, width), full)
-        tile = math.ceil(self.tile * self.scale / factor)
-        cover = windows(state.shape[-2], state.shape[-1], tile, self.model.cell)
+        cover = self._decoder_tiles(*state.shape[-2:])
 
         def point(window: Window) -> Tensor:
             control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) and t.dim() > 0 else t
             return self.model.at(window.crop(state), control)
 
         with self.computing():
-            image = blend(cover, point, Fraction(factor))
+            image = blend(cover, point, Fraction(factor), done)
         if not bool(torch.isfinite(image).all()):
             raise RestorationError(self._not_finite())
         image = image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
@@ -269,6 +287,10 @@ class Restorer:
             ValueError: If t leaves [0, 1], or the model takes other values of it (`RestorationModel.control_kind`).
         """
         self.model.check_control(control)
+
+    def _decoder_tiles(self, height: int, width: int) -> list[Window]:
+        """Tiles of the decoder on a grid of latents."""
+        return windows(height, width, math.ceil(self.tile * self.scale / self.model.codec.factor), self.model.cell)
 
     @property
     def _unit(self) -> int:

@@ -60,7 +60,12 @@ def _spans(length: int, tile: int, unit: int) -> Iterator[tuple[int, int]]:
         yield i * (length - side) // (count - 1) // unit * unit, side
 
 
-def blend(cover: list[Window], compute: Callable[[Window], Tensor], ratio: Fraction = Fraction(1)) -> Tensor:
+def blend(
+    cover: list[Window],
+    compute: Callable[[Window], Tensor],
+    ratio: Fraction = Fraction(1),
+    done: Callable[[], None] | None = None,
+) -> Tensor:
     """Compute every window by itself and average where windows overlap.
 
     A single window is returned as computed, bit for bit.
@@ -69,12 +74,16 @@ def blend(cover: list[Window], compute: Callable[[Window], Tensor], ratio: Fract
         cover: Windows that cover a grid, of one size.
         compute: Gives a window's result, shape (B, C, ratio * height, ratio * width).
         ratio: Pixels of the result per cell of the grid.
+        done: Called after each window.
 
     Returns:
         The whole, shape (B, C, ratio * H, ratio * W).
     """
+    done = done or (lambda: None)
     if len(cover) == 1:
-        return compute(cover[0])
+        whole = compute(cover[0])
+        done()
+        return whole
     height, width = (_exact(max(w[i] + w[i + 2] for w in cover) * ratio) for i in (0, 1))
     total, weights = torch.zeros(()), torch.zeros(())
     for window in cover:
@@ -84,6 +93,7 @@ def blend(cover: list[Window], compute: Callable[[Window], Tensor], ratio: Fract
             total, weights = part.new_zeros(*part.shape[:2], height, width), part.new_zeros(height, width)
         window.crop(total, ratio).add_(part * weight)
         window.crop(weights, ratio).add_(weight)
+        done()
     return total.div_(weights)
 
 
