@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "benchmark": "ctsr_lightning.commands.benchmark:benchmark",
     "cache": "ctsr_lightning.commands.cache:cache",
     "tag": "ctsr_lightning.commands.tag:tag",
+    "serve": "ctsr_lightning.commands.serve:serve",
     "configs": "ctsr_lightning.commands.configs:configs",
 }
 """Commands beside the training verbs: where the function lives, imported when the command runs."""

@@ -33,7 +33,7 @@ class Viewer {
     await Promise.all([old, ...layers.map((layer) => layer.image)].map((one) => one.decode()));
     const resized = width !== this.width || height !== this.height;
     Object.assign(this, { width, height, before: old, stops: layers, exact: null });
-    const kept = [...this.sheet.querySelectorAll("canvas")];
+    const kept = [...this.sheet.querySelectorAll("canvas, .ring")];
     this.sheet.replaceChildren(...layers.map((layer) => layer.image), old, ...kept);
     this.sheet.style.width = `${width}px`;
     this.sheet.style.height = `${height}px`;

@@ -234,10 +234,10 @@ class Restorer:
             width: Columns of the input.
             values: Number of values of t.
         """
-        sides = [max(2, math.ceil(side / self._unit)) * self._unit for side in (height, width)]
+        rows, columns = (max(2, math.ceil(side / self._unit)) * self._unit for side in (height, width))
         ratio = Fraction(self.scale, self.model.codec.factor)
-        passes = len(windows(*sides, self.tile, self._unit)) * (1 + self.model.advances)
-        return passes + values * len(self._decoder_tiles(*(int(side * ratio) for side in sides)))
+        passes = len(windows(rows, columns, self.tile, self._unit)) * (1 + self.model.advances)
+        return passes + values * len(self._decoder_tiles(int(rows * ratio), int(columns * ratio)))
 
     def _begin(self, shared: Tensor, images: Tensor) -> Tensor:
         """States of images; each image's random numbers follow the seed and its content."""
