@@ -65,7 +65,7 @@ def serve(
         if value <= 0:
             raise ValueError(f"Expected a --{name} above 0, found {value}.")
     from ctsr_lightning.inference.pretrained import describe_model
-    from ctsr_lightning.serve.app import LOOPBACK, serving
+    from ctsr_lightning.serve.running import LOOPBACK, serving
     from ctsr_lightning.serve.studio import Studio
 
     restorer = load_restorer(checkpoint, tile=tile, device=device, precision=precision, color=color, prompt=prompt)

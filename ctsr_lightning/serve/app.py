@@ -6,10 +6,7 @@ and stay in memory; Gradio's upload, file and proxy routes are closed.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +31,6 @@ LARGEST_MAP: Final = 2 * LONGEST_MAP**2
 """Bytes of the largest painted map."""
 EXPECTED: Final = (ValueError, OSError, GoneError, RuntimeError, MemoryError)
 """What goes wrong with photos; a RuntimeError that is not about memory is raised again."""
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
@@ -82,7 +78,7 @@ def page(studio: Studio, title: str) -> str:
         "maxBytes": studio.max_bytes, "slider": studio.restorer.controllable, "paintable": studio.paintable,
         "color": studio.restorer.color,
     }  # fmt: skip
-    limits = f"up to {studio.max_bytes / 1e6:g} MB and {studio.max_pixels / 1e6:g} megapixels"
+    limits = f"up to {studio.max_bytes / 1e6:g} MB and {studio.max_pixels / 1e6:g} million pixels"
     above = (
         above.replace("$limits", escape(limits))
         .replace("$examples", buttons)
@@ -217,7 +213,6 @@ def build(studio: Studio, title: str, hosts: list[str] | None = None) -> Server:
         title: The page's heading.
         hosts: Names that the server may be called by; None for any.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     server, routes = Server(docs_url=None, redoc_url=None, openapi_url=None), Routes(studio, page(studio, title))
     server.add_middleware(Closed)
     if hosts is not None:
@@ -249,39 +244,3 @@ def explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, RuntimeError):
         raise error
     return 413 if isinstance(error, TooLargeError) else 422, str(error)
-
-
-@contextmanager
-def serving(studio: Studio, title: str, host: str, port: int) -> Iterator[str]:
-    """Serve the page within this context.
-
-    Args:
-        studio: What it works with.
-        title: The page's heading.
-        host: Address to listen at.
-        port: Its port.
-
-    Returns:
-        Where the page is.
-
-    Raises:
-        ValueError: If the port is taken.
-    """
-    hosts = [*LOOPBACK, "[::1]"] if host in LOOPBACK else None
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        server = build(studio, title, hosts)
-        try:
-            _, url, _ = server.launch(
-                server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
-                ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False, run_history=False,
-            )  # fmt: skip
-        except OSError as error:
-            raise ValueError(
-                f"Expected a free port at {host}, found {port} in use, or an address of another machine ({error}). "
-                "Name another --port."
-            ) from error
-        try:
-            yield url
-        finally:
-            server.get_blocks().close(verbose=False)

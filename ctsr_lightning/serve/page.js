@@ -63,6 +63,7 @@ async function take(file, part = "") {
     await ends({ t: 0 });
     if (stale()) return;
     by("tools").hidden = false;
+    by("drop").classList.add("held");
     by("notes").textContent = found.notes.map((note) => `'${found.name}': ${note}.`).join(" ");
   } catch (error) {
     if (!(error instanceof Told)) throw error;
@@ -153,7 +154,7 @@ viewer.resting = async () => {
   }
 };
 
-// Places that are to be faithful (blue) or realistic (orange), painted on a canvas coarser than the picture.
+// Places that are to be faithful (blue) or realistic (red), painted on a canvas coarser than the picture.
 const painting = {
   canvas: Object.assign(document.createElement("canvas"), { className: "map" }),
   ring: Object.assign(document.createElement("div"), { className: "ring", hidden: true }),
