@@ -61,6 +61,18 @@ class Viewer {
     this.exact = null;
   }
 
+  // Holds places at restorations whatever t is: [{stop, mask}, ...], the number of a stop and the address of a picture
+  // whose opacity tells where.
+  pin(pins) {
+    for (const old of this.sheet.querySelectorAll(".pin")) old.remove();
+    for (const { stop, mask } of pins) {
+      const image = this.stops[stop].image.cloneNode();
+      image.className = "pin";
+      Object.assign(image.style, { opacity: 1, maskImage: `url(${mask})`, maskSize: "100% 100%" });
+      this.before.before(image);
+    }
+  }
+
   changed() {
     this.unsettle();
     this.blend();

@@ -121,6 +121,7 @@ async function ends({ t }) {
     stops.push({ t: end, url, seconds });
   }
   await viewer.show({ width: photo.width, height: photo.height, before, stops, t });
+  painting.pin();
   addresses.forEach((one) => URL.revokeObjectURL(one));
   addresses = [before, ...stops.map((stop) => stop.url)];
   if (t === 0 && !painting.used) viewer.say(time(t, stops[0].seconds));
@@ -206,8 +207,22 @@ const painting = {
     if (this.from) this.stroke(x, y);
   },
   end() {
-    if (this.from) viewer.rest();
+    if (this.from) {
+      this.pin();
+      viewer.changed();
+    }
     this.from = null;
+  },
+  // Until the exact picture comes, what is painted is shown at its end of t.
+  pin() {
+    const map = this.map();
+    viewer.pin(!map ? [] : [1, 0].map((stop) => {
+      const mask = Object.assign(document.createElement("canvas"), { width: map.width, height: map.height });
+      const shares = new ImageData(map.width, map.height);
+      for (let i = 0; i < map.width * map.height; i += 1) shares.data[4 * i + 3] = map.cells[2 * i + 1 - stop];
+      mask.getContext("2d").putImageData(shares, 0, 0);
+      return { stop, mask: mask.toDataURL() };
+    }));
   },
   key(event) {
     const step = this.radius / 2;
@@ -268,6 +283,7 @@ by("color").addEventListener("change", () => ends({ t: viewer.t }).catch((error)
 by("seen").addEventListener("change", () => painting.layer());
 by("clear").addEventListener("click", () => {
   painting.reset();
+  painting.pin();
   viewer.changed();
 });
 for (const button of document.querySelectorAll("[data-brush]"))

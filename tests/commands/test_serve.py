@@ -178,6 +178,22 @@ def test_a_painted_map_changes_what_is_painted_alone(page: Any, tmp_path: Path) 
     assert abs(found[:, right] - realistic[:, right]).max() <= 1.0
     assert abs(found[:, left] - faithful[:, left]).mean() < 0.1 * abs(realistic[:, left] - faithful[:, left]).mean()
 
+    # While t moves, the browser keeps what is painted, without the server.
+    page.evaluate("() => { window.exactly = viewer.resting; viewer.resting = () => {}; }")
+    page.locator("#seen").uncheck()
+    page.get_by_role("button", name="Move").click()
+    page.evaluate("viewer.divideAt(0)")
+    clip = {"x": box["x"] + 10, "y": box["y"] + 40, "width": box["width"] - 20, "height": box["height"] - 80}
+    seen = []
+    for t in (0.5, 0.1):
+        page.locator("#t").evaluate("(x, t) => { x.value = t; x.dispatchEvent(new Event('input')); }", t)
+        assert page.evaluate("viewer.exact") is None
+        seen.append(np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")).astype(float))
+    change = abs(seen[0] - seen[1]).mean(axis=(0, 2))
+    assert change[: len(change) // 5].max() <= 1.0 < change[len(change) // 2 :].mean()
+    page.evaluate("() => { viewer.resting = window.exactly; viewer.divideAt(0.5); }")
+    page.locator("#t").press("Home")
+
     # By keys: the ring moves, the space bar paints; the eraser and the button take all of it back.
     page.get_by_role("button", name="Clear the map").click()
     page.locator(".status", has_text="Exact restoration at t = 0, dec").wait_for()
