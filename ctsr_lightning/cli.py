@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "cache": "ctsr_lightning.commands.cache:cache",
     "tag": "ctsr_lightning.commands.tag:tag",
     "export": "ctsr_lightning.commands.export:export",
+    "serve": "ctsr_lightning.commands.serve:serve",
     "configs": "ctsr_lightning.commands.configs:configs",
 }
 """Commands beside the training verbs: where the function lives, imported when the command runs."""

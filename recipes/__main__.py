@@ -15,6 +15,7 @@ RECIPES: Final = {
     "methods": "recipes.methods.run:methods",
     "lowlight": "recipes.lowlight:lowlight",
     "results": "recipes.results:results",
+    "screenshots": "recipes.screenshots:screenshots",
 }
 """Recipes, and where the function of each lives."""
 

@@ -74,7 +74,8 @@ ALLOWED = {
         "teachers",
         "weights",
     },
-    "commands": MEASURING | {"exporting", "cache", "callbacks", "progress", "training", "commands"},
+    "serve": RESTORING | {"figures", "serve"},
+    "commands": MEASURING | {"exporting", "serve", "cache", "callbacks", "progress", "training", "commands"},
     "cli": {"training", "commands"},
 }
 """What each part of the package may import of the others; the root, for the version, is open to all."""

@@ -35,6 +35,7 @@ class Settings:
         space: Where t acts.
         control_map: `auto`, or the file of a map of t; None for the numbers in `controls`.
         save_map: Write that map beside the result.
+        page: Write a page for each image as well.
     """
 
     controls: tuple[float, ...]
@@ -49,6 +50,7 @@ class Settings:
     space: Space = "latent"
     control_map: str | Path | None = None
     save_map: bool = False
+    page: bool = False
 
     def record(self, t: float, job: Job) -> str:
         """What a result says about how it was made, in words that `unlike` compares.

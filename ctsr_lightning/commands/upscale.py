@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ctsr_lightning.commands.jobs import Job, plan, summary
+from ctsr_lightning.commands.maps import check_map, map_of
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
 from ctsr_lightning.commands.output import result, tell
+from ctsr_lightning.commands.pages import page_controls, page_path, page_state, write_page
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.commands.tile_progress import tile_progress
 from ctsr_lightning.files import written_aside
-from ctsr_lightning.inference.settings import AUTO, Color, OutputSize, Precision, Space, parse_controls
+from ctsr_lightning.inference.settings import Color, OutputSize, Precision, Space, parse_controls
 from ctsr_lightning.progress import progress
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def upscale(
     space: Space = "latent",
     control_map: str | Path | None = None,
     save_map: bool = False,
+    page: bool = False,
 ) -> int:
     """Restore photos: files and whole folders, at one or several values of t.
 
@@ -88,6 +91,9 @@ def upscale(
             auto: faithful at lettering, fine structure and strong edges, realistic in texture. Or an image of the
             photo's shape: black is t = 0, realistic, white t = 1, faithful.
         save_map: Write the map of t beside the result as NAME_map.png.
+        page: Write OUTPUT/NAME.html as well: input and restorations under a divider that is dragged, with a slider
+            over the values of --control, by default 0, 0.5 and 1. It holds its pictures, needs no network and can be
+            mailed.
 
     Returns:
         0, or 1 if an image could not be restored.
@@ -112,6 +118,7 @@ def upscale(
         space=space,
         control_map=control_map,
         save_map=save_map,
+        page=page,
     )
     counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
     with progress() as bar:
@@ -123,7 +130,7 @@ def upscale(
             say(text)
         for job in bar.track(planned.jobs, description="restoring"):
             states = settings.states(job)
-            if set(states) == {DONE}:
+            if {*states, page_state(job, settings)} == {DONE}:
                 counts["there"] += 1
                 continue
             if restorer is None:
@@ -158,31 +165,6 @@ def check_paths(paths: tuple[str | Path, ...]) -> None:
         raise ValueError(f"Expected images and an output, found {len(paths)} path. Name the output last.")
     if empty := [word for word in paths if not str(word)]:
         raise ValueError(f"Expected {len(paths)} paths, found {len(empty)} empty. Is a variable of the shell not set?")
-
-
-def check_map(controls: list[float], control_map: str | Path | None, *, save_map: bool) -> None:
-    """Refuse a map of t beside numbers, one that is not there, and a picture of none.
-
-    Args:
-        controls: Values of t; 0 alone is the default.
-        control_map: `auto`, or a file.
-        save_map: Whether its picture is to be written.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the options do not go together.
-    """
-    if control_map is None:
-        if save_map:
-            raise ValueError(
-                f"Expected --control-map with --save-map, found none. Add --control-map {AUTO}, or a file."
-            )
-        return
-    if controls != [0.0]:
-        found = ",".join(f"{t:g}" for t in controls)
-        raise ValueError(f"Expected one of --control and --control-map, found {found} and {control_map}.")
-    if control_map != AUTO and not Path(control_map).is_file():
-        raise FileNotFoundError(f"Expected a map at '{control_map}', found no file. Name an image, or {AUTO}.")
 
 
 def check_controls(restorer: "Restorer", settings: Settings) -> None:
@@ -231,8 +213,11 @@ def run(
     ]
     results = zip(settings.controls, job.targets, states, strict=True)
     missing = [(t, target) for t, target, state in results if state == MISSING]
+    state = page_state(job, settings)
+    if state not in {MISSING, DONE}:
+        problems.append(f"'{page_path(job, settings)}' is there already, {state}. Use --overwrite.")
     try:
-        for note in write(job, missing, restorer, settings, bar, say):
+        for note in write(job, missing, restorer, settings, bar, say, page=state == MISSING):
             say(f"'{job.source}': {note}.")
     except (OSError, ValueError, OverflowError, struct.error) as error:
         problems.append(str(error) if str(job.source) in str(error) else f"'{job.source}': {error}")
@@ -250,6 +235,8 @@ def write(
     settings: Settings,
     bar: "Progress",
     say: Callable[[str], None],
+    *,
+    page: bool,
 ) -> Iterator[str]:
     """Restore one image at the values of t whose results are missing.
 
@@ -260,20 +247,15 @@ def write(
         settings: How results are made.
         bar: Where tiles of a large image are counted.
         say: Takes the estimate of its time.
+        page: Whether its page is missing, too.
 
     Yields:
         Notes about what a result does not hold.
     """
-    from ctsr_lightning.images import (
-        Metadata,
-        check_size,
-        fill_transparent,
-        read_picture,
-        resize_bicubic,
-        write_picture,
-    )
+    from ctsr_lightning.images import Metadata, check_size, read_picture, resize_bicubic, write_picture
+    from ctsr_lightning.inference.photos import Photo
 
-    if not missing:
+    if not (missing or page):
         return
     picture = read_picture(job.source, keep_profile=settings.profile == "keep")
     yield from picture.notes
@@ -281,51 +263,39 @@ def write(
     size = settings.size.of(rows, columns, restorer.scale)
     for _, target in missing:
         check_size(target, *size)
-    colours, alpha = picture.colours, picture.alpha
-    if alpha is not None:
-        colours = fill_transparent(colours, alpha)
-        alpha = alpha if size == (rows, columns) else resize_bicubic(alpha[None], size)[0]
-    neutral = bool((colours == colours[:1]).all())
-    control = None if settings.control_map is None else map_of(colours, restorer, settings.control_map)
+    photo, images = Photo.of(picture), dict[float, "Tensor"]()
+    control = None if settings.control_map is None else map_of(photo.colours, restorer, settings.control_map)
+    slides = restorer.controllable and control is None
+    shown = page_controls(settings, controllable=slides) if page else ()
+    values = {*shown, *(t for t, _ in missing)}
     said = set[str]()
-    with tile_progress(bar, say, str(job.source), size, restorer.tiles(rows, columns, len(missing))) as done:
-        trajectory = restorer.trajectory(colours, [job.key], done)
+    with tile_progress(bar, say, str(job.source), size, restorer.tiles(rows, columns, len(values))) as done:
+        trajectory = restorer.trajectory(photo.colours, [job.key], done)
+
+        def restored(t: float) -> "Tensor":
+            return restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
+
         for t, target in missing:
-            restored = restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
-            if neutral:  # networks tint a little
-                restored = restored.mean(dim=0, keepdim=True).expand_as(restored)
-            metadata = Metadata() if settings.strip else picture.metadata
-            result = replace(picture, colours=restored, alpha=alpha, metadata=metadata)
+            image = restored(t)
+            kept = photo.restored(image)
+            if settings.strip:
+                kept = replace(kept, metadata=Metadata())
             with written_aside(target) as aside:
-                notes = write_picture(aside, result, settings.record(t, job))
+                notes = write_picture(aside, kept, settings.record(t, job))
             yield from (note for note in notes if note not in said)
             said.update(notes)
+            if page:
+                images[t] = image
+        images |= {t: restored(t) for t in shown if t not in images}
     if control is not None and settings.save_map:
         with written_aside(target.with_name(f"{target.stem}_map.png")) as aside:
-            shown = control[0].expand(3, -1, -1)
-            write_picture(
-                aside,
-                replace(picture, colours=shown, alpha=None, grey=True, depth=8, metadata=Metadata()),
-                settings.record(t, job),
-            )
-
-
-def map_of(colours: "Tensor", restorer: "Restorer", control_map: str | Path) -> "Tensor":
-    """Map of t for a photo, in pixels of the model's output, shape (1, 1, H, W).
-
-    Args:
-        colours: The photo, RGB in [0, 1], shape (3, h, w).
-        restorer: The model.
-        control_map: `auto`, or a file.
-
-    Raises:
-        ValueError: If the file's image has another shape.
-    """
-    from ctsr_lightning.inference.control_map import automatic_map, fit_map, read_map
-
-    rows, columns = colours.shape[-2:]
-    found = automatic_map(colours[None]) if control_map == AUTO else read_map(control_map, (rows, columns))
-    return fit_map(found, (rows * restorer.scale, columns * restorer.scale))
+            drawn = replace(picture, colours=control[0].expand(3, -1, -1), alpha=None, grey=True, depth=8)
+            write_picture(aside, replace(drawn, metadata=Metadata()), settings.record(t, job))
+    if page:
+        with written_aside(path := page_path(job, settings)) as aside:
+            enlarged = resize_bicubic(photo.colours[None], size)[0]
+            write_page(aside, job, settings, photo, enlarged, {t: images[t] for t in shown})
+        yield f"its page is '{path.name}', {path.stat().st_size / 1e6:.1f} MB"
 
 
 def out_of_memory(error: BaseException) -> bool:

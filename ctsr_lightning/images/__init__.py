@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ctsr_lightning.images.alpha import fill_transparent
+from ctsr_lightning.images.alpha import fill_transparent, over_white
+from ctsr_lightning.images.encoding import encode_image
 from ctsr_lightning.images.listing import IMAGE_SUFFIXES, list_images
 from ctsr_lightning.images.metadata import Metadata, read_record
 from ctsr_lightning.images.reading import (
@@ -38,12 +39,14 @@ __all__ = [
     "UnreadableImageError",
     "check_size",
     "content_key",
+    "encode_image",
     "enlarge",
     "fill_transparent",
     "image_grid",
     "image_kind",
     "image_size",
     "list_images",
+    "over_white",
     "pad_to_multiple",
     "quantize",
     "read_image",
