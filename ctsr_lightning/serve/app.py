@@ -148,10 +148,10 @@ class Routes:
         self.studio.store.drop(key)
         return Response(status_code=204)
 
-    def restore(self, key: str) -> Iterator[dict[str, Any]]:
+    def restore(self, key: str, color: str) -> Iterator[dict[str, Any]]:
         """Restore a photo, in turn with others; progress as it comes."""
         try:
-            yield from self.studio.restore(key)
+            yield from self.studio.restore(key, cast("Color", color))
         except EXPECTED as error:
             yield {"error": explained(error)[1]}
 

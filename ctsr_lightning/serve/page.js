@@ -50,15 +50,6 @@ async function take(file, part = "") {
       return;
     }
     photo = found;
-    doing("Waiting for its turn");
-    await restored(found.id, (now) => {
-      if (stale()) return;
-      const left = now.done ? now.seconds / now.done * (now.total - now.done) : 0;
-      const rest = left > 2 ? `, about ${Math.ceil(left)} s left` : "";
-      doing(`Restoring, tile ${Math.min(now.done + 1, now.total)} of ${now.total}${rest}`, now.done / now.total);
-    });
-    if (stale()) return;
-    doing("Decoding");
     painting.reset();
     await ends({ t: 0 });
     if (stale()) return;
@@ -77,7 +68,7 @@ async function take(file, part = "") {
 
 // Waits for Gradio's queue, which tells progress as events.
 async function restored(id, tell) {
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ data: [id] }) };
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ data: [id, by("color").value] }) };
   const { event_id: event } = await (await fetched("gradio_api/call/restore", options)).json();
   const response = await fetched(`gradio_api/call/restore/${event}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -111,8 +102,18 @@ function settings(t, map) {
 
 let addresses = [];
 
+// Computes both ends of t, which takes long, and shows them.
 async function ends({ t }) {
   const mine = turn;
+  doing("Waiting for its turn");
+  await restored(photo.id, (now) => {
+    if (mine !== turn || now.done >= now.total) return;
+    const left = now.done ? now.seconds / now.done * (now.total - now.done) : 0;
+    const rest = left > 2 ? `, about ${Math.ceil(left)} s left` : "";
+    doing(`Restoring, tile ${now.done + 1} of ${now.total}${rest}`, now.done / now.total);
+  });
+  if (mine !== turn) return;
+  doing("Fetching the pictures");
   const before = URL.createObjectURL(await (await fetched(`photos/${photo.id}/input`)).blob());
   const stops = [];
   for (const end of data.slider ? [0, 1] : [0]) {
@@ -279,7 +280,15 @@ function forget() {
 by("color").value = data.color;
 by("brushes").hidden = !data.paintable;
 by("file").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
-by("color").addEventListener("change", () => ends({ t: viewer.t }).catch((error) => wrong(error.message)));
+by("color").addEventListener("change", async () => {
+  const mine = turn;
+  try {
+    await ends({ t: viewer.t });
+  } catch (error) {
+    wrong(error.message);
+  }
+  if (mine === turn) doing("");
+});
 by("seen").addEventListener("change", () => painting.layer());
 by("clear").addEventListener("click", () => {
   painting.reset();

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ctsr_lightning.inference.photos import Photo
+from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.trajectory import Trajectory
 
 
@@ -31,6 +32,8 @@ class HeldPhoto:
         part: How it was made smaller, `shrink` or `middle`; empty for the whole.
         trajectory: Its path over t, once it is restored.
         seconds: How long that took.
+        ends: Restorations at both ends of t as files that browsers show, and the seconds that decoding each took.
+        color: Their correction of colours.
         dropped: Whether its owner has left.
     """
 
@@ -40,6 +43,8 @@ class HeldPhoto:
     part: str = ""
     trajectory: Trajectory | None = None
     seconds: float = 0.0
+    ends: dict[float, tuple[bytes, float]] = field(default_factory=dict)
+    color: Color | None = None
     dropped: bool = False
 
     @property
@@ -50,7 +55,8 @@ class HeldPhoto:
             tensors.append(self.photo.picture.colours)
         if self.trajectory is not None:
             tensors += [self.trajectory.state, self.trajectory.lq]
-        return len(self.data) + sum(x.numel() * x.element_size() for x in tensors if x is not None)
+        files = len(self.data) + sum(len(file) for file, _ in self.ends.values())
+        return files + sum(x.numel() * x.element_size() for x in tensors if x is not None)
 
 
 class PhotoStore:

@@ -28,7 +28,7 @@ from ctsr_lightning.images import (
 )
 from ctsr_lightning.inference.devices import synchronize
 from ctsr_lightning.inference.photos import Photo
-from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.inference.restorer import Restorer, Trajectory
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.serve.photos import GoneError, HeldPhoto, PhotoStore
 
@@ -169,11 +169,12 @@ class Studio:
             "input": [width, height], "notes": list(held.photo.picture.notes),
         }  # fmt: skip
 
-    def restore(self, key: str) -> Iterator[dict[str, Any]]:
-        """Run the networks on a photo, unless that was done.
+    def restore(self, key: str, color: Color = "none") -> Iterator[dict[str, Any]]:
+        """Run the networks on a photo and decode both ends of t, as far as that was not done.
 
         Args:
             key: The photo.
+            color: Correction of colours.
 
         Yields:
             Tiles `done` of `total`, and `seconds` so far.
@@ -183,7 +184,11 @@ class Studio:
         """
         held = self.store.get(key)
         rows, columns = held.photo.colours.shape[-2:]
-        total, done = self.restorer.tiles(rows, columns, 0), 0
+        ends = (0.0, 1.0) if self.restorer.controllable else (0.0,)
+        total = self.restorer.tiles(rows, columns, len(ends) if held.color != color else 0)
+        if held.trajectory is not None:
+            total -= self.restorer.tiles(rows, columns, 0)
+        done = 0
         ticks = queue.SimpleQueue[BaseException | bool]()
 
         def tick() -> None:
@@ -200,6 +205,10 @@ class Studio:
                         held.trajectory = self.restorer.trajectory(held.photo.colours, [Path(held.name).stem], tick)
                         synchronize(self.restorer.device)
                         held.seconds = time.perf_counter() - start
+                    if held.color != color:
+                        found = {t: self._point(held, held.trajectory, t, color, tick) for t in ends}
+                        held.ends = {t: (self._shown(image), seconds) for t, (image, seconds) in found.items()}
+                        held.color = color
                 self.store.make_room()
                 ticks.put(False)
             except BaseException as error:  # raised again where the photo was asked for
@@ -207,11 +216,11 @@ class Studio:
 
         threading.Thread(target=work, daemon=True).start()
         start = time.perf_counter()
-        while (found := ticks.get()) is True:
+        while (last := ticks.get()) is True:
             yield {"done": min(done, total), "total": total, "seconds": time.perf_counter() - start}
             done += 1
-        if isinstance(found, BaseException):
-            raise found
+        if isinstance(last, BaseException):
+            raise last
         yield {"done": total, "total": total, "seconds": held.seconds}
 
     def enlarged(self, key: str) -> bytes:
@@ -232,7 +241,10 @@ class Studio:
             color: Correction of colours.
             painted: A map of it; None for the same t everywhere.
         """
-        picture, seconds = self._decode(self.store.get(key), t, color, painted)
+        held = self.store.get(key)
+        if painted is None and held.color == color and t in held.ends:
+            return held.ends[t]
+        picture, seconds = self._decode(held, t, color, painted)
         return self._shown(picture), seconds
 
     def file(
@@ -267,11 +279,20 @@ class Studio:
             raise ValueError("Expected a restored photo, found one whose restoration has not ended. Wait for it.")
         control = t if painted is None else painted.control(t, held.trajectory.size)
         with self._computing:
-            start = time.perf_counter()
-            self.restorer.color = color
-            image = self.restorer.decode(held.trajectory, control)[0].cpu()
-            seconds = time.perf_counter() - start
-        return held.photo.restored(image), seconds
+            return self._point(held, held.trajectory, control, color)
+
+    def _point(
+        self,
+        held: HeldPhoto,
+        trajectory: Trajectory,
+        control: float | Tensor,
+        color: Color,
+        done: Callable[[], None] | None = None,
+    ) -> tuple[Picture, float]:
+        start = time.perf_counter()
+        self.restorer.color = color
+        image = self.restorer.decode(trajectory, control, done=done)[0].cpu()
+        return held.photo.restored(image), time.perf_counter() - start
 
     def _shown(self, picture: Picture) -> bytes:
         image = picture.colours if picture.alpha is None else over_white(picture.colours, picture.alpha)

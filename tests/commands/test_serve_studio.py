@@ -48,11 +48,12 @@ def restored(studio: Studio, data: bytes, name: str = "a.png", **options: Any) -
 def test_progress_counts_the_tiles(studio: Studio) -> None:
     key = studio.take(file(20, 8), "a.png")
     found = list(studio.restore(key))
-    total = studio.restorer.tiles(8, 20, 0)
-    assert total == 3
+    total = studio.restorer.tiles(8, 20, 2)
+    assert total == 9
     assert [one["done"] for one in found] == [*range(total + 1), total]
     assert {one["total"] for one in found} == {total}
-    assert [one["done"] for one in studio.restore(key)] == [0, total]  # it was done
+    assert [(one["done"], one["total"]) for one in studio.restore(key)] == [(0, 0), (0, 0)]  # it was done
+    assert [one["done"] for one in studio.restore(key, "adain")] == [*range(7), 6]  # both ends anew
 
 
 def test_what_is_computed_equals_the_restorer(studio: Studio) -> None:
@@ -152,7 +153,7 @@ def test_requests_out_of_order_and_of_nobody(studio: Studio) -> None:
         with pytest.raises(GoneError, match="no longer held here"):
             work()
     with suppress(GoneError):  # whoever leaves stops the computation, unless that was faster
-        assert list(steps)[-1]["done"] == 1
+        assert list(steps)[-1]["done"] == studio.restorer.tiles(8, 12, 2)
 
 
 def test_the_store_stays_within_its_limit() -> None:
