@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ctsr_lightning.commands.jobs import Job
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
+from ctsr_lightning.commands.output import result, tell
 from ctsr_lightning.commands.records import Settings
 from ctsr_lightning.inference.settings import Color, Precision
 
@@ -78,7 +79,8 @@ def serve(
     )
     with serving(studio, f"CTSR: {describe_model(restorer.source)}", host, port) as url:
         everyone = "" if host in LOOPBACK else ", open to all that reach this machine"
-        print(f"Serving at {url}{everyone}; Ctrl-C ends it.", flush=True)
+        tell(f"Serving at {url}{everyone}; Ctrl-C ends it.")
+        result(url=url)
         threading.Event().wait()
     return 0
 

@@ -28,8 +28,9 @@ from ctsr_lightning.images import (
 )
 from ctsr_lightning.inference.devices import synchronize
 from ctsr_lightning.inference.photos import Photo
-from ctsr_lightning.inference.restorer import Restorer, Trajectory
+from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.settings import Color
+from ctsr_lightning.inference.trajectory import Trajectory
 from ctsr_lightning.serve.photos import GoneError, HeldPhoto, PhotoStore
 
 Part = Literal["", "shrink", "middle"]
