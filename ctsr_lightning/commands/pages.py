@@ -20,6 +20,8 @@ PAGE_CONTROLS: Final = (0.0, 0.5, 1.0)
 """Values of t that a page shows where one alone, or none, is named."""
 EXACT_PIXELS: Final = 1 << 19
 """Pictures up to this many pixels are PNG, larger ones JPEG of quality 92."""
+SLIDER: Final = "The slider goes from realistic, with plausible detail, to faithful, with what the input supports. "
+"""Its description, for pages that have one."""
 
 
 def page_path(job: Job, settings: Settings) -> Path:
@@ -107,8 +109,8 @@ def write_page(
     notes = (
         f"{job.source.name}, {photo.colours.shape[-1]} × {photo.colours.shape[-2]} pixels, restored to {width} × "
         f"{height}. Left of the divider the input, enlarged by bicubic interpolation; right of it the restoration. "
-        "The slider goes from realistic, with plausible detail, to faithful, with what the input supports. "
-        "Drag the divider or move it with the arrow keys; Ctrl and the wheel, two fingers or a double click zoom."
+        f"{SLIDER if len(restored) > 1 else ''}Drag the divider or move it with the arrow keys; Ctrl and the wheel, "
+        "two fingers or a double click zoom."
     )
     below = f'<p class="note">{escape(notes)}</p>'
     html = viewer_page(job.source.name, {"picture": shown}, page_record(job, settings), below=below)

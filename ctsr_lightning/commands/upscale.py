@@ -287,7 +287,7 @@ def write(
             if page:
                 images[t] = image
         images |= {t: restored(t) for t in shown if t not in images}
-    if control is not None and settings.save_map:
+    if control is not None and settings.save_map and missing:
         with written_aside(target.with_name(f"{target.stem}_map.png")) as aside:
             drawn = replace(picture, colours=control[0].expand(3, -1, -1), alpha=None, grey=True, depth=8)
             write_picture(aside, replace(drawn, metadata=Metadata()), settings.record(t, job))

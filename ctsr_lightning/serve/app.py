@@ -22,8 +22,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from ctsr_lightning.figures.viewer import viewer_page
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.serve.card import card_html, examples
+from ctsr_lightning.serve.painted import LONGEST_MAP, Painted, automatic_cells
 from ctsr_lightning.serve.photos import GoneError
-from ctsr_lightning.serve.studio import LONGEST_MAP, Painted, Part, Studio, TooLargeError
+from ctsr_lightning.serve.studio import Part, Studio, TooLargeError
 
 OPEN: Final = ("/photos", "/examples/", "/gradio_api/call/restore", "/gradio_api/startup-events")
 """Beginnings of the paths that are served beside the page itself."""
@@ -124,6 +125,16 @@ class Routes:
         """The input enlarged."""
         return await answered(request, 0, lambda _: picture(self.studio.enlarged(key)))
 
+    async def automatic(self, key: str, request: Request) -> Response:
+        """The automatic map of a photo, one byte a cell."""
+
+        def work(_: bytes) -> Response:
+            across, down = (int(request.query_params.get(name, 0)) for name in ("across", "down"))
+            cells = automatic_cells(self.studio.store.get(key).photo, across, down)
+            return Response(cells, media_type="application/octet-stream", headers=HEADERS)
+
+        return await answered(request, 0, work)
+
     async def image(self, key: str, request: Request) -> Response:
         """A restoration as it is shown; the bytes of a painted map are sent for it, if there is one."""
 
@@ -222,6 +233,7 @@ def build(studio: Studio, title: str, hosts: list[str] | None = None) -> Server:
         ("GET", "/examples/{name}", routes.example),
         ("POST", "/photos", routes.take),
         ("GET", "/photos/{key}/input", routes.enlarged),
+        ("GET", "/photos/{key}/map", routes.automatic),
         ("POST", "/photos/{key}/image", routes.image),
         ("POST", "/photos/{key}/file", routes.file),
         ("POST", "/photos/{key}/drop", routes.drop),

@@ -8,12 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ctsr_lightning.images import (
@@ -31,6 +28,7 @@ from ctsr_lightning.inference.photos import Photo
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.trajectory import Trajectory
+from ctsr_lightning.serve.painted import Painted
 from ctsr_lightning.serve.photos import GoneError, HeldPhoto, PhotoStore
 
 Part = Literal["", "shrink", "middle"]
@@ -39,8 +37,6 @@ LARGEST: Final = 50_000_000
 """Pixels of a photo beyond which it is not even decoded to be made smaller."""
 EXACT: Final = 1 << 22
 """Restorations of up to this many pixels are shown as PNG, larger ones as JPEG; downloads are not concerned."""
-LONGEST_MAP: Final = 1024
-"""Largest side of a painted map, in cells."""
 
 Record = Callable[[Path, str, float | str, Color], str]
 """What a download says about how it was made, of its source file, the name for prompts, t or the name of a map, and
@@ -49,46 +45,6 @@ the colour correction."""
 
 class TooLargeError(ValueError):
     """A photo with more pixels than are restored at once, which could be made smaller."""
-
-
-class Painted(NamedTuple):
-    """A map of t as painted, coarser than the picture.
-
-    Args:
-        width: Cells across.
-        height: Cells down.
-        data: Two bytes a cell, row by row: how much of it is faithful and how much realistic, of 255.
-    """
-
-    width: int
-    height: int
-    data: bytes
-
-    def control(self, t: float, size: tuple[int, int]) -> Tensor:
-        """The map of t in pixels, shape (H, W); cells that are not painted have the slider's t.
-
-        Args:
-            t: Control of what is not painted.
-            size: Height and width of the restoration.
-
-        Raises:
-            ValueError: If the bytes are no such map.
-        """
-        cells = self.width * self.height
-        if not 0 < max(self.width, self.height) <= LONGEST_MAP or len(self.data) != 2 * cells:
-            raise ValueError(
-                f"Expected a map of two bytes a cell and at most {LONGEST_MAP} cells a side, found {len(self.data)} "
-                f"bytes for {self.width}x{self.height}. Paint it again."
-            )
-        planes = np.frombuffer(self.data, np.uint8).reshape(self.height, self.width, 2).transpose(2, 0, 1)
-        shares = torch.from_numpy(planes.astype(np.float32) / 255)
-        faithful, realistic = torch.nn.functional.interpolate(shares[None], size, mode="bilinear")[0]
-        return (faithful + (1.0 - faithful - realistic).clamp(min=0.0) * t).clamp(0.0, 1.0)
-
-    @property
-    def name(self) -> str:
-        """What a record says about it."""
-        return f"map:{sha256(self.data).hexdigest()[:12]}"
 
 
 class Studio:

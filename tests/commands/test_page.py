@@ -66,6 +66,21 @@ def test_one_value_gives_a_page_of_three_and_stage_1_one_of_one(stage2: str, sta
     assert [stop["t"] for stop in shown("one/b.html")["stops"]] == [0.0]
 
 
+def test_a_page_under_a_map_and_in_another_size(stage2: str) -> None:
+    photo("a.png")
+    words = ("a.png", "out", "--checkpoint", stage2, "--control-map", "auto", "--save-map", "--width", "50", "--page")
+    upscale(*words)
+    Path("out/a_map.png").unlink()
+    for _ in range(2):
+        found = shown("out/a.html")
+        assert (found["width"], found["height"], [stop["t"] for stop in found["stops"]]) == (50, 33, [0.0])
+        assert (decoded(found["stops"][0]["url"]) == np.asarray(Image.open("out/a.png"))).all()
+        assert "slider goes" not in Path("out/a.html").read_text()
+        Path("out/a.html").unlink()
+        upscale(*words)  # the result is there, its page is not
+    assert not Path("out/a_map.png").exists()
+
+
 def test_pages_are_made_once_and_never_replace_others(stage2: str, capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
     upscale("a.png", "out", "--checkpoint", stage2)

@@ -203,6 +203,18 @@ def test_a_painted_map_changes_what_is_painted_alone(page: Any, tmp_path: Path) 
     page.locator(".status", has_text="and the painted map").wait_for()
     assert (pixels(page, "viewer.exact") != realistic).any()
 
+    # The automatic map: every place has its own t, and the slider moves none of them.
+    page.get_by_role("button", name="Clear the map").click()
+    page.locator(".status", has_text="Exact restoration at t = 0, dec").wait_for()
+    page.get_by_role("button", name="Automatic map").click()
+    page.locator(".status", has_text="and the painted map").wait_for()
+    found = pixels(page, "viewer.exact").astype(float)
+    assert (found != realistic).any()
+    assert (found != faithful).any()
+    page.locator("#t").press("End")
+    page.locator(".status", has_text="t = 1 and the painted map").wait_for()
+    assert abs(pixels(page, "viewer.exact") - found).max() <= 1.0
+
 
 def test_what_is_wrong_with_a_file_is_a_sentence(page: Any, server: str, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image at all")

@@ -14,11 +14,13 @@ from PIL import Image
 
 from ctsr_lightning.cli import main
 from ctsr_lightning.commands.serve import recorder
+from ctsr_lightning.inference.control_map import automatic_map, fit_map
 from ctsr_lightning.inference.photos import Photo
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.serve.card import card_html, degraded, examples
+from ctsr_lightning.serve.painted import Painted, automatic_cells
 from ctsr_lightning.serve.photos import GoneError, HeldPhoto, PhotoStore
-from ctsr_lightning.serve.studio import Painted, Studio, TooLargeError, safe_name
+from ctsr_lightning.serve.studio import Studio, TooLargeError, safe_name
 
 
 def file(width: int = 12, height: int = 8, kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -49,11 +51,11 @@ def test_progress_counts_the_tiles(studio: Studio) -> None:
     key = studio.take(file(20, 8), "a.png")
     found = list(studio.restore(key))
     total = studio.restorer.tiles(8, 20, 2)
-    assert total == 9
+    assert total == 18  # 3 for the networks, 2 x 3 for the ends, and as many for the statistics
     assert [one["done"] for one in found] == [*range(total + 1), total]
     assert {one["total"] for one in found} == {total}
     assert [(one["done"], one["total"]) for one in studio.restore(key)] == [(0, 0), (0, 0)]  # it was done
-    assert [one["done"] for one in studio.restore(key, "adain")] == [*range(7), 6]  # both ends anew
+    assert [one["done"] for one in studio.restore(key, "adain")] == [*range(13), 12]  # both ends anew
 
 
 def test_what_is_computed_equals_the_restorer(studio: Studio) -> None:
@@ -104,6 +106,17 @@ def test_a_map_holds_where_it_is_painted(studio: Studio) -> None:
         Painted(6, 4, b"xx").control(0.0, (8, 8))
     with pytest.raises(ValueError, match="Expected a map"):
         Painted(0, 0, b"").control(0.0, (8, 8))
+
+
+def test_the_automatic_map_as_cells(studio: Studio) -> None:
+    photo = studio.store.get(studio.take(file(16, 8), "a.png")).photo
+    cells = np.frombuffer(automatic_cells(photo, 64, 32), np.uint8).reshape(32, 64)
+    expected = fit_map(automatic_map(photo.colours[None]), (32, 64))[0, 0]
+    assert abs(cells / 255.0 - expected.numpy()).max() <= 0.5 / 255.0 + 1e-6
+    assert cells.min() < cells.max()
+    for width, height in ((0, 5), (5, 1025)):
+        with pytest.raises(ValueError, match=f"Expected a map of 1 to 1024 cells a side, found {width}x{height}"):
+            automatic_cells(photo, width, height)
 
 
 def test_files_and_photos_beyond_the_limits(studio: Studio) -> None:
