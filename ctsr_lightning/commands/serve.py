@@ -2,6 +2,7 @@
 
 # Annotations are not postponed here: to resolve them for `--help`, jsonargparse would import torch.
 import importlib.util
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,6 +78,7 @@ def serve(
         max_pixels=max_pixels,
         memory=int(memory_mb * 1e6),
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves nothing behind either
     with serving(studio, f"CTSR: {describe_model(restorer.source)}", host, port) as url:
         everyone = "" if host in LOOPBACK else ", open to all that reach this machine"
         tell(f"Serving at {url}{everyone}; Ctrl-C ends it.")

@@ -41,7 +41,7 @@ def photo(path: Path, size: tuple[int, int] = (40, 24), seed: int = 0) -> Path:
 
 @contextmanager
 def served(checkpoint: str, temporary: Path) -> Iterator[str]:
-    """Address of `ctsr serve` with a model and a folder for temporary files, which Ctrl-C ends."""
+    """Address of `ctsr serve` with a model and a folder for temporary files, which Ctrl-C or a signal ends."""
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("needs Gradio: pip install 'ctsr-lightning[serve]'")
     with socket.socket() as free:
@@ -57,8 +57,12 @@ def served(checkpoint: str, temporary: Path) -> Iterator[str]:
             assert said == f"Serving at http://127.0.0.1:{port}/; Ctrl-C ends it.\n"
             yield f"http://127.0.0.1:{port}/"
         finally:
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == INTERRUPTED
+            deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in the background of a shell, as its children
+            process.send_signal(signal.SIGTERM if deaf else signal.SIGINT)
+            try:
+                assert process.wait(60) == INTERRUPTED
+            finally:
+                process.kill()
     assert not [*temporary.iterdir()]
 
 
