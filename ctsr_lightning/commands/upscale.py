@@ -121,6 +121,7 @@ def upscale(
         page=page,
     )
     counts, seconds, restorer = Counter[str](failed=len(planned.problems)), 0.0, None
+    files = list[Path]()
     with progress() as bar:
 
         def say(text: str) -> None:
@@ -132,6 +133,7 @@ def upscale(
             states = settings.states(job)
             if {*states, page_state(job, settings)} == {DONE}:
                 counts["there"] += 1
+                files += job.targets
                 continue
             if restorer is None:
                 restorer = load_restorer(
@@ -143,11 +145,11 @@ def upscale(
             for problem in problems:
                 say(f"skipped: {problem}")
             counts["failed" if problems else "restored"] += 1
+            files += [] if problems else job.targets
             seconds += 0.0 if problems else time.perf_counter() - start
     each = f" at {len(controls)} values of t" if len(controls) > 1 else ""
     tell(summary(counts, "restored", seconds, output, each))
     done = {name: counts[name] for name in ("restored", "there", "failed")}
-    files = [target for job in planned.jobs for target in job.targets if target.exists()]
     result(output=output, control=controls, **done, seconds=seconds, files=files)
     return 1 if counts["failed"] else 0
 

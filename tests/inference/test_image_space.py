@@ -70,7 +70,7 @@ def test_maps_for_models_that_take_numbers() -> None:
 def test_a_model_without_a_slider_has_one_point(student: OneStepStudent) -> None:
     restorer = Restorer(student, "cpu", space="image")
     assert torch.equal(restorer(photo()), Restorer(student, "cpu")(photo()))
-    with pytest.raises(ValueError, match="t = 0 only"):
+    with pytest.raises(ValueError, match="model without a slider"):
         restorer(photo(), 0.5)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,8 @@ FORMATS = {
     "webp": {"L", "RGB", "RGBA"},
     "bmp": {"1", "L", "P", "RGB"},
 }
+if int(PIL.__version__.partition(".")[0]) < 13:
+    FORMATS["tif"].remove("YCbCr")  # which Pillow 12 writes and cannot read
 FILES = st.sampled_from([(suffix, mode) for suffix, modes in FORMATS.items() for mode in sorted(modes)])
 
 
