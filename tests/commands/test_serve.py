@@ -134,9 +134,11 @@ def test_a_photo_from_drop_to_download(
 
     # The slider: at first a blend of both ends, then the exact picture.
     slider = page.locator("#t")
+    page.evaluate("() => { window.exactly = viewer.resting; viewer.resting = () => {}; }")
     slider.evaluate("x => { x.value = 0.4; x.dispatchEvent(new Event('input')); }")
     assert "blend" in page.locator(".status").inner_text()
     assert page.evaluate("viewer.stops.map(x => Number(x.image.style.opacity))") == [1.0, 0.4]
+    page.evaluate("() => { viewer.resting = window.exactly; viewer.resting(); }")
     exact(page, "0.4")
     main(["upscale", str(source), str(tmp_path / "out"), "--checkpoint", stage2, "--device", "cpu", "--tile", "16",
           "--control", "0.4"])  # fmt: skip
