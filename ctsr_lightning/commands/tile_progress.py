@@ -27,7 +27,7 @@ def tile_progress(
         say: Takes what is said.
         name: The photo.
         size: Height and width of the result.
-        tiles: Number of tiles over all passes; of a few nothing is said.
+        tiles: Number of tiles over all passes; of a few, or of a photo in one, 0, nothing is said.
 
     Returns:
         What to call after each tile.

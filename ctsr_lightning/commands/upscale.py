@@ -271,7 +271,9 @@ def write(
     shown = page_controls(settings, controllable=slides) if page else ()
     values = {*shown, *(t for t, _ in missing)}
     said = set[str]()
-    with tile_progress(bar, say, str(job.source), size, restorer.tiles(rows, columns, len(values))) as done:
+    tiled = 0 < restorer.tile < max(rows, columns)
+    tiles = restorer.tiles(rows, columns, len(values)) if tiled else 0
+    with tile_progress(bar, say, str(job.source), size, tiles) as done:
         trajectory = restorer.trajectory(photo.colours, [job.key], done)
 
         def restored(t: float) -> "Tensor":

@@ -135,3 +135,5 @@ def test_large_photos_have_an_estimate(stage2: str, capsys: pytest.CaptureFixtur
     assert f"'in.png': 240x160 pixels (0.0 megapixels), {tiles} tiles." in said
     assert " s for the first tile, about " in said
     assert f"tiles {tiles}/{tiles}" in said
+    upscale("--checkpoint", stage2, "--control", "0,0.2,0.4,0.6,0.8,1", "--overwrite")  # in one tile, six times
+    assert "tile" not in capsys.readouterr().err
