@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,7 @@ from safetensors.torch import load_file
 
 from ctsr_lightning.teachers import FlowTeacher, Teacher
 from ctsr_lightning.training import INTERRUPTED, link_scale, training_cli
-from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, train_and_use, write_base
+from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, toy_environment, train_and_use
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -52,15 +50,8 @@ def written(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the runs with nano's codec, a Stable Diffusion of toy size, and no LPIPS weights."""
-    folder = tmp_path_factory.mktemp("oftsr")
-    (folder / "codec").mkdir()
-    shutil.copy(shipped_folder() / "codec" / "weights.safetensors", folder / "codec")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_HOME", str(folder / "torch"))
-        patch.setenv("CTSR_RUNS", str(folder))
-        patch.setenv("CTSR_BASE", str(write_base(folder / "base")))
-        patch.setenv("CTSR_BASE_KIND", "any")
+    """A folder for the runs and what they need."""
+    with toy_environment(tmp_path_factory.mktemp("oftsr")) as folder:
         yield folder
 
 
