@@ -19,10 +19,16 @@ def use_plain_lines(trainer: Trainer) -> Trainer:
     Args:
         trainer: The trainer, changed in place.
     """
-    if not sys.stderr.isatty() and "ipykernel" not in sys.modules:
+    if not sys.stderr.isatty() and not _in_notebook():
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks[:] = [ProgressLines() if type(c) in {RichProgressBar, TQDMProgressBar} else c for c in callbacks]
     return trainer
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel; one that only started such a kernel has imported the same packages."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 class ProgressLines(ProgressBar):

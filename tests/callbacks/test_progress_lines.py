@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,6 +81,18 @@ def test_a_terminal_and_what_was_chosen_stay(monkeypatch: pytest.MonkeyPatch) ->
     trainer = use_plain_lines(Trainer(**QUIET))
     assert not any(isinstance(callback, ProgressLines) for callback in trainer.callbacks)
     assert use_plain_lines(Trainer(enable_progress_bar=False, **QUIET)).progress_bar_callback is None
+
+
+def test_a_notebook_keeps_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ipykernel  # noqa: F401 # as in a process that starts kernels, which is none
+    import IPython
+
+    def bars() -> list[type]:
+        return [type(callback) for callback in use_plain_lines(Trainer(**QUIET)).callbacks]
+
+    assert ProgressLines in bars()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    assert ProgressLines not in bars()
 
 
 def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
