@@ -110,13 +110,11 @@ def write_picture(path: Path, picture: Picture, record: str = "") -> list[str]:
 def _pixels(colours: Tensor, alpha: Tensor | None, *, grey: bool, depth: int) -> npt.NDArray[Any]:
     """Whole numbers of shape (H, W, channels): grey or RGB, and alpha."""
     white, dtype = (255.0, np.uint8) if depth == 8 else (65535.0, np.uint16)
-    planes = [colours[1:2] if grey else colours, *([] if alpha is None else [alpha])]
-    levels = [
-        channel.detach().float().cpu().clamp(0.0, 1.0).mul_(white).round_().numpy().astype(dtype)
-        for plane in planes
-        for channel in plane.split(1)  # one by one: of a large picture a copy in float32 is gigabytes
-    ]
-    return np.ascontiguousarray(np.concatenate(levels).transpose(1, 2, 0))
+    planes = [*(colours[1:2] if grey else colours), *([] if alpha is None else alpha)]
+    pixels = np.empty((*colours.shape[-2:], len(planes)), dtype)
+    for index, plane in enumerate(planes):  # one by one: of a large picture a copy in float32 is gigabytes
+        pixels[..., index] = plane.detach().float().cpu().clamp(0.0, 1.0).mul_(white).round_().numpy()
+    return pixels
 
 
 def _quality(path: Path) -> dict[str, Any]:

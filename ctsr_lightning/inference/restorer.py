@@ -343,6 +343,6 @@ class Restorer:
         return inference_precision(self.device, torch.float32, self.seed if self.model.random else None)
 
     def _check_finite(self, values: Tensor) -> None:
-        if not bool(torch.isfinite(values).all()):
+        if not bool(torch.stack(values.aminmax()).isfinite().all()):  # NaN is an extreme; of all values it takes copies
             remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
             raise RestorationError(f"The model produced NaN or infinite pixels. {remedy}")
