@@ -28,14 +28,17 @@ SPREAD = 0.3
 
 
 def inputs(photos: Path, count: int, side: int, scale: int) -> list[tuple[Tensor, Tensor]]:
-    """Central crops of photos, degraded with fixed seeds: low quality and ground truth, shape (1, 3, h, w).
+    """Low quality and ground truth, shape (1, 3, h, w): pairs, or central crops of photos, degraded with fixed seeds.
 
     Args:
-        photos: The folder.
+        photos: A folder of photos, or of pairs in its folders lq and gt.
         count: Photos.
         side: Side of the crops.
         scale: Reduction.
     """
+    if (photos / "lq").is_dir():
+        halves = (list_images(photos / name)[:count] for name in ("lq", "gt"))
+        return [(read_image(lq)[None], read_image(gt)[None]) for lq, gt in zip(*halves, strict=True)]
     found = []
     for number, path in enumerate(list_images(photos)[:count]):
         photo = read_image(path)
@@ -82,7 +85,7 @@ def costs(latent: Restorer, image: Restorer, lq: Tensor, values: list[int]) -> N
 def main() -> None:
     """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, nargs="?", help="folder of photos; noise without one")
+    parser.add_argument("photos", type=Path, nargs="?", help="folder of photos or pairs (lq, gt); noise without")
     parser.add_argument("--count", type=int, default=6, help="photos")
     parser.add_argument(
         "--shape", choices=["nano", "sd21"], default="nano", help="the shipped model, or generated weights"

@@ -26,7 +26,7 @@ def use_plain_lines(trainer: Trainer) -> Trainer:
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel; one that only started such a kernel has imported the same packages."""
+    """Whether this process is a notebook's kernel; one that only starts kernels has imported the same packages."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
 

@@ -20,8 +20,8 @@ from ctsr_lightning.networks.frozen import Frozen
 class DetailTraining(AdversarialTraining):
     """Stage 2 of CCSR: the decoder learns, adversarially, to enhance the details of a frozen model's latents.
 
-    The model may be any one that restores. Its latents z(t), at t ~ U(0, 1) where it has a slider, are decoded by the
-    decoder that learns: L_rec + λ_adv w L_G, with w = `adversarial.adaptive_weight`.
+    The model may be any one that restores. Its latents z(t), t ~ U(0, t_max), are decoded by the decoder that learns:
+    L_rec + λ_adv w L_G, with w = `adversarial.adaptive_weight`.
 
     What it leaves is loaded by `decoder: FILE` of a codec. Such a decoder does not undo the encoder any more, so this
     training comes last.
@@ -35,10 +35,13 @@ class DetailTraining(AdversarialTraining):
         lambda_disc: Weight of the discriminator's hinge losses (CCSR's code: 0.5).
         adaptive: Weigh L_G by w; false for w = 1.
         adversarial_after: Optimizer steps before L_G enters; the discriminator learns from the first one.
+        t_max: Largest control of the latents, of a model with a slider. What is learned from smooth latents is
+            too much for sharp ones; from those of t = 0 every t gains, see docs/train.md.
         **kwargs: As in `AdversarialTraining`.
 
     Raises:
-        ValueError: If the codec's decoder cannot be trained by itself.
+        ValueError: If the codec's decoder cannot be trained by itself, or t_max leaves [0, 1] or is above 0 without a
+            slider.
     """
 
     student: Frozen[RestorationModel]
@@ -52,10 +55,14 @@ class DetailTraining(AdversarialTraining):
         lambda_disc: float = 0.5,
         adaptive: bool = True,
         adversarial_after: int = 0,
+        t_max: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(student, discriminator, lambda_adv, lambda_disc, **kwargs)
-        self.student = Frozen(student)
+        if not 0.0 <= t_max <= (1.0 if self.controllable else 0.0):
+            most = "in [0, 1]" if self.controllable else "of 0, as this model has no slider"
+            raise ValueError(f"Expected a t_max {most}, found {t_max}.")
+        self.student, self.t_max = Frozen(student), t_max
         self.codec = student.codec.train()  # evaluation mode a trainer would warn of
         self.codec.tune_decoder()
         self.reconstruction, self.adaptive, self.adversarial_after = reconstruction, adaptive, adversarial_after
@@ -71,7 +78,7 @@ class DetailTraining(AdversarialTraining):
     @torch.no_grad()
     def _latent(self, lq: Tensor, keys: list[str]) -> Tensor:
         student, generator = self.student.network, self.draws.generator
-        control = float(torch.rand((), generator=generator, dtype=torch.float64)) if self.controllable else 0.0
+        control = self.t_max * float(torch.rand((), generator=generator, dtype=torch.float64)) if self.t_max else 0.0
         state = student.advance(student.begin(student.shared(lq, keys), generator), lq, keys)
         return student.latent_at(state, control)
 

@@ -47,6 +47,15 @@ class HeldPhoto:
     color: Color | None = None
     dropped: bool = False
 
+    def stop_if_dropped(self) -> None:
+        """End what is computed on it once nobody waits for that any more.
+
+        Raises:
+            GoneError: If its owner has left.
+        """
+        if self.dropped:
+            raise GoneError(self.name)
+
     @property
     def size(self) -> int:
         """Bytes that it takes."""
@@ -114,6 +123,11 @@ class PhotoStore:
             photo = self._held.pop(key, None)
         if photo is not None:
             photo.dropped = True
+
+    def clear(self) -> None:
+        """Forget all photos."""
+        for key in list(self._held):
+            self.drop(key)
 
     def make_room(self) -> None:
         """Forget photos unused for longest until the others are within the limit."""

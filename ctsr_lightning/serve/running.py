@@ -50,3 +50,4 @@ def serving(studio: Studio, title: str, host: str, port: int) -> Iterator[str]:
             yield url
         finally:
             server.get_blocks().close(verbose=False)
+            studio.close()

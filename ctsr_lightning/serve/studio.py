@@ -29,7 +29,7 @@ from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.settings import Color
 from ctsr_lightning.inference.trajectory import Trajectory
 from ctsr_lightning.serve.painted import Painted
-from ctsr_lightning.serve.photos import GoneError, HeldPhoto, PhotoStore
+from ctsr_lightning.serve.photos import HeldPhoto, PhotoStore
 
 Part = Literal["", "shrink", "middle"]
 """The whole of a photo, the whole made smaller, or its middle."""
@@ -70,6 +70,12 @@ class Studio:
     def paintable(self) -> bool:
         """Whether t may differ from place to place."""
         return self.restorer.model.control_kind == "map"
+
+    def close(self) -> None:
+        """Forget all photos and end what is computed on them: a process that ended amid a tile would abort."""
+        self.store.clear()
+        with self._computing:
+            pass
 
     def take(self, data: bytes, name: str, part: Part = "") -> str:
         """Read a photo and hold it.
@@ -149,8 +155,7 @@ class Studio:
         ticks = queue.SimpleQueue[BaseException | bool]()
 
         def tick() -> None:
-            if held.dropped:
-                raise GoneError(key)
+            held.stop_if_dropped()
             ticks.put(True)
 
         def work() -> None:
@@ -236,7 +241,7 @@ class Studio:
             raise ValueError("Expected a restored photo, found one whose restoration has not ended. Wait for it.")
         control = t if painted is None else painted.control(t, held.trajectory.size)
         with self._computing:
-            return self._point(held, held.trajectory, control, color)
+            return self._point(held, held.trajectory, control, color, held.stop_if_dropped)
 
     def _point(
         self,
@@ -244,7 +249,7 @@ class Studio:
         trajectory: Trajectory,
         control: float | Tensor,
         color: Color,
-        done: Callable[[], None] | None = None,
+        done: Callable[[], None],
     ) -> tuple[Picture, float]:
         start = time.perf_counter()
         self.restorer.color = color

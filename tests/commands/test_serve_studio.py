@@ -169,6 +169,17 @@ def test_requests_out_of_order_and_of_nobody(studio: Studio) -> None:
         assert list(steps)[-1]["done"] == studio.restorer.tiles(8, 12, 2)
 
 
+def test_closing_ends_what_is_computed(studio: Studio) -> None:
+    key = studio.take(file(20, 20), "a.png")
+    steps = studio.restore(key)
+    next(steps)
+    studio.close()
+    assert not studio._computing.locked()
+    with pytest.raises(GoneError):  # the rest of its tiles
+        list(steps)
+    assert len(studio.store) == 0
+
+
 def test_the_store_stays_within_its_limit() -> None:
     def held(size: int) -> HeldPhoto:
         from ctsr_lightning.images import Picture

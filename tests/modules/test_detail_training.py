@@ -197,13 +197,21 @@ def test_it_restores_by_the_tuned_decoder_and_sweeps() -> None:
     )
 
 
-def test_a_slider_is_trained_at_every_t(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("t_max", "different"), [(0.0, 1), (0.5, 4)])
+def test_a_slider_is_trained_up_to_t_max(monkeypatch: pytest.MonkeyPatch, t_max: float, different: int) -> None:
     seen: list[float] = []
     at = TradeOff.latent_at
     monkeypatch.setattr(TradeOff, "latent_at", lambda self, state, t: (seen.append(t), at(self, state, t))[1])
-    tiny.fit(detail(TradeOff(tiny.student(), tiny.velocity())), max_steps=4)
-    assert len(set(seen)) == 4
-    assert all(0.0 < t < 1.0 for t in seen)
+    tiny.fit(detail(TradeOff(tiny.student(), tiny.velocity()), t_max=t_max), max_steps=4)
+    assert len(set(seen)) == different
+    assert all(0.0 <= t <= t_max for t in seen)
+
+
+def test_t_max_within_what_the_model_has() -> None:
+    with pytest.raises(ValueError, match=r"t_max in \[0, 1\], found 1\.5"):
+        detail(TradeOff(tiny.student(), tiny.velocity()), t_max=1.5)
+    with pytest.raises(ValueError, match=r"no slider, found 0\.5"):
+        detail(t_max=0.5)
 
 
 def codecs() -> dict[str, tuple[LatentCodec, Any]]:
