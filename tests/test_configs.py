@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ctsr_lightning.prompts.base import Prompt
 from ctsr_lightning.teachers import Teacher
 from ctsr_lightning.training import INTERRUPTED, training_cli
-from helpers.config_runs import CHAIN, CONFIGS, Events, build, ctsr, nano_words, part_parser, train_and_use
+from helpers.config_runs import CHAIN, CONFIGS, Events, build, ctsr, nano_words, part_parser, train_and_use, written
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -142,14 +142,8 @@ def test_a_data_group_builds(name: str) -> None:
     assert build(LightningDataModule, CONFIGS / "data" / name).scale == (1 if name == "lol.yaml" else 4)
 
 
-def written(name: str) -> dict[str, Any]:
-    """A configuration file as it is written, with the names of the files in it."""
-    read: dict[str, Any] = yaml.safe_load((CONFIGS / name).read_text())
-    return read
-
-
 def test_full_size_is_the_paper() -> None:
-    one, two = (written(f"ctsr/stage{n}.yaml") for n in (1, 2))
+    one, two = (written(f"ctsr/stage{n}") for n in (1, 2))
     loss = one["model"]["init_args"]
     pixels = loss["reconstruction"]
     assert [pixels["lambda_l2"], pixels["lambda_lpips"]] == [1, 2]
@@ -171,10 +165,10 @@ def test_full_size_is_the_paper() -> None:
         data = written(f"data/{Path(config['data']).name}")["init_args"]
         assert (data["batch_size"], data["crop"], data["scale"]) == (1, 512, 4)
         assert model["fidelity"] == "../teacher/resshift.yaml"
-    teacher = written("teacher/resshift.yaml")["init_args"]["network"]["init_args"]
+    teacher = written("teacher/resshift")["init_args"]["network"]["init_args"]
     assert teacher["version"].endswith(",v1}")  # 15 steps, Table 8
     assert one["model"]["init_args"]["realness"] == "../teacher/osediff.yaml"
-    realness = written("teacher/osediff.yaml")["init_args"]["network"]["init_args"]
+    realness = written("teacher/osediff")["init_args"]["network"]["init_args"]
     assert realness["weights"] == loss["student"]["init_args"]["weights"]
 
 
@@ -190,8 +184,8 @@ def test_full_size_is_the_paper() -> None:
     ],
 )
 def test_a_teacher_is_built_as_it_was_trained(training: str, part: str, teacher: str) -> None:
-    trained = written(f"{training}.yaml")["model"]["init_args"][part]["init_args"]
-    network = written(f"teacher/{teacher}.yaml")["init_args"]["network"]["init_args"]
+    trained = written(training)["model"]["init_args"][part]["init_args"]
+    network = written(f"teacher/{teacher}")["init_args"]["network"]["init_args"]
     unsaid: dict[str, Any] = {"sets": []}
     for key in (trained.keys() & network.keys()) - {"weights"}:
         same = trained[key] | unsaid if key.endswith("lora") else trained[key]
@@ -208,7 +202,7 @@ def test_nano_s_sizes_are_written_once() -> None:
 
 @pytest.mark.parametrize("training", ["fidelity_teacher", "realness_teacher", "stage1", "stage2"])
 def test_full_size_has_the_shape_of_nano(training: str) -> None:
-    nano, full = (written(f"{size}/{training}.yaml") for size in ("nano", "ctsr"))
+    nano, full = (written(f"{size}/{training}") for size in ("nano", "ctsr"))
     assert nano.keys() == full.keys()
     assert nano["model"]["class_path"] == full["model"]["class_path"]
     arguments = [config["model"]["init_args"].keys() for config in (nano, full)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.models import FewStepStudent
-from helpers.config_runs import CONFIGS, FULL, Events, ctsr, nano_words, toy_environment, train_and_use
+from helpers.config_runs import CONFIGS, FULL, Events, ctsr, nano_words, toy_environment, train_and_use, written
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -22,10 +20,6 @@ pytestmark = [
 
 PRIORS = {"nano/addsr": "nano/guided_prior", "addsr/distillation": "ccsr/guided_prior"}
 TERMS = {"loss", "distill", "adv", "disc/real", "disc/fake"}
-
-
-def written(name: str) -> Any:
-    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from ctsr_lightning.inference.loading import load_model
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.models import OneStepStudent, TradeOff
 from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, FEW, Events, nano_words, train_and_use, write_base, write_dino
+from helpers.config_runs import CONFIGS, FEW, Events, nano_words, train_and_use, write_base, write_dino, written
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,11 +83,11 @@ def test_what_it_leaves_is_a_model(nano: Path, file: str, monkeypatch: pytest.Mo
 def test_any_configuration_loads_it_by_one_line(nano: Path, tmp_path: Path) -> None:
     shutil.copytree(shipped_folder(), tmp_path / "nano")
     config = tmp_path / "nano" / "stage2" / "config.yaml"
-    written = yaml.safe_load(config.read_text())
-    written["model"]["init_args"]["student"]["init_args"]["codec"]["init_args"]["decoder"] = str(
+    settings = yaml.safe_load(config.read_text())
+    settings["model"]["init_args"]["student"]["init_args"]["codec"]["init_args"]["decoder"] = str(
         nano / "weights.safetensors"
     )
-    config.write_text(yaml.safe_dump(written))
+    config.write_text(yaml.safe_dump(settings))
     line, whole = (
         Restorer.from_pretrained(path, "cpu") for path in (tmp_path / "nano" / "stage2", nano / "weights.safetensors")
     )
@@ -153,13 +153,11 @@ def test_full_size_trains_and_is_loaded(full: Path) -> None:
 
 
 def test_full_size_is_ccsr() -> None:
-    config = yaml.safe_load((CONFIGS / "ccsr" / "detail.yaml").read_text())
+    config = written("ccsr/detail")
     model, trainer = config["model"]["init_args"], config["trainer"]
     rec = model["reconstruction"]
     assert [rec["lambda_l1"], rec["lambda_lpips"], rec["lambda_l2"]] == [1, 1, 0]  # paper
     assert [model[name] for name in ("lambda_adv", "lambda_disc", "adaptive")] == [0.5, 0.5, True]
     assert (trainer["max_steps"], trainer["accumulate_grad_batches"]) == (2000, 64)
-    stage2 = yaml.safe_load((CONFIGS / "ctsr" / "stage2.yaml").read_text())["model"]["init_args"]["student"][
-        "init_args"
-    ]
+    stage2 = written("ctsr/stage2")["model"]["init_args"]["student"]["init_args"]
     assert model["student"]["init_args"] == stage2 | {"gradient_checkpointing": True}

@@ -21,7 +21,7 @@ from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.teachers import Teacher
 from ctsr_lightning.training import link_scale, training_cli
 from ctsr_lightning.weights.shipped import shipped_folder
-from helpers.config_runs import CONFIGS, Events, build, nano_words, train_and_use
+from helpers.config_runs import CONFIGS, Events, build, nano_words, train_and_use, written
 from helpers.drawn_photos import draw_photo
 from helpers.reference import SHARED
 
@@ -67,10 +67,6 @@ def _few(folder: Path) -> dict[str, Any]:
     """Two of the test pairs."""
     root = folder / "data" / "lol" / "eval15"
     return {"lq": str(root / "low"), "gt": str(root / "high"), "include": ["20*", "21*"], "count": 2}
-
-
-def written(name: str) -> Any:
-    return yaml.safe_load((CONFIGS / name).read_text())
 
 
 @pytest.mark.slow
@@ -177,9 +173,9 @@ def test_the_data_s_scale_is_that_of_the_teachers(
     ],
 )
 def test_a_teacher_is_built_as_it_was_trained(training: str, part: str, teacher: str) -> None:
-    trained = written(f"nano/lowlight/{training}.yaml")["model"]["init_args"][part]["init_args"]
-    network = written(f"teacher/{teacher}.yaml")["init_args"]["network"]["init_args"]
-    assert network.pop("scale") == written("data/lol.yaml")["init_args"]["scale"] == 1  # linked in a training
+    trained = written(f"nano/lowlight/{training}")["model"]["init_args"][part]["init_args"]
+    network = written(f"teacher/{teacher}")["init_args"]["network"]["init_args"]
+    assert network.pop("scale") == written("data/lol")["init_args"]["scale"] == 1  # linked in a training
     relative = {key: f"../{value}" if str(value).startswith("../") else value for key, value in network.items()}
     assert {**trained, "weights": None} == {**relative, "weights": None}
 
@@ -193,7 +189,7 @@ def test_its_teachers_restore_at_scale_1(trained: Path) -> None:
 
 @pytest.mark.parametrize("training", CHAIN)
 def test_it_has_the_shape_of_nano(training: str) -> None:
-    nano, lowlight = (written(f"{folder}/{training}.yaml") for folder in ("nano", "nano/lowlight"))
+    nano, lowlight = (written(f"{folder}/{training}") for folder in ("nano", "nano/lowlight"))
     assert lowlight["model"]["class_path"] == nano["model"]["class_path"]
     arguments = [config["model"]["init_args"].keys() for config in (nano, lowlight)]
     assert arguments[0] - {"target", "cache"} == arguments[1]

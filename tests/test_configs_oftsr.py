@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning.teachers import FlowTeacher, Teacher
 from ctsr_lightning.training import INTERRUPTED, link_scale, training_cli
-from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, toy_environment, train_and_use
+from helpers.config_runs import CONFIGS, FEW, QUIET, Events, build, ctsr, toy_environment, train_and_use, written
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),  # resuming into the same folder is what is tested
@@ -42,10 +41,6 @@ def words(space: str, student: bool, steps: int = 2) -> list[str]:
     sizes = {"block_out_channels": WIDTHS[space], **SMALL}
     parts = ("student.network", "teacher") if student else ("student.network",)
     return [*found, *(w for part in parts for k, v in sizes.items() for w in (f"--model.{part}.unet.{k}", v))]
-
-
-def written(name: str) -> Any:
-    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
 @pytest.fixture(scope="module")

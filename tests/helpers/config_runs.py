@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from jsonargparse import ArgumentParser
 from lightning import Callback
@@ -47,6 +48,11 @@ class PressCtrlC(Callback):
     def on_train_batch_start(self, trainer, *args) -> None:
         if trainer.global_step == 2:
             raise KeyboardInterrupt
+
+
+def written(name: str) -> Any:
+    """A configuration file as it is written, with the names of the files in it; its own with or without the suffix."""
+    return yaml.safe_load((CONFIGS / name).with_suffix(".yaml").read_text())
 
 
 def ctsr(verb: str, config: Path | str, *words: str) -> LightningCLI:
