@@ -73,7 +73,7 @@ def test_they_are_the_paper() -> None:
         model = written(name)["model"]["init_args"]
         assert model["student"]["init_args"]["steps"] == [999, 749, 499, 249]
         assert model["step_weights"] == pytest.approx([0.5 * 2.1**p for p in range(4)])
-        assert (model["lambda_adv"], model["forcing"]) == (0.02, "truth")
     config = written("addsr/distillation")
+    assert (config["model"]["init_args"]["lambda_adv"], config["model"]["init_args"]["forcing"]) == (0.02, "truth")
     assert config["trainer"]["max_steps"] == 50_000
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 2e-5
