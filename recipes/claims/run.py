@@ -41,9 +41,9 @@ def claims(
     """Repeat the paper's claims in small: short trainings over several seeds, verdicts, tables and plots on one page.
 
     Stage 1 and stage 2 are trained anew from a chain's teachers, as configured and with one thing changed at a time,
-    and measured on photographs held out of training. Three seeds take about eight hours of one CPU core. Finished
-    experiments are kept in WORK: the same command after Ctrl-C goes on, and several processes may share the work, each
-    with seeds of its own or with the same. Other settings need another WORK.
+    and measured on photographs held out of training. Three seeds take about eight hours of one CPU core, two to three
+    of one with AVX-512. Finished experiments are kept in WORK: the same command after Ctrl-C goes on, and several
+    processes may share the work, each with seeds of its own or with the same. Other settings need another WORK.
 
     The page includes claims_reading.md beside it, if there is one: a person's remarks on the figures.
 
@@ -56,7 +56,7 @@ def claims(
             scikit-image and are held out.
         chain: Folder of a finished chain, such as `make nano` or `make demo` leaves: codec and teachers, and both
             stages, which are measured beside the short trainings if they are there. Without it, the package's own.
-        output: The page, or a folder for it; the pictures lie beside it.
+        output: The page, or a folder for it; the pictures, and all measurements as a table, lie beside it.
         seeds: Seeds of the trainings.
         only: Do only some experiments, and leave the page: groups (chain, stage1, stage2) or single ones
             (stage1/score), with commas between.
@@ -117,12 +117,18 @@ def claims(
     tables = [record.measurements.assign(experiment=e.key, seed=e.seed) for e, record in found.items()]
     spent = [(e.key, record.seconds["training"] / 60.0) for e, record in found.items() if e.is_trained]
     minutes = pd.DataFrame(spent, columns=["key", "minutes"]).groupby("key")["minutes"].mean()
-    findings = Findings(pd.concat(tables), experiments, minutes.to_dict())
+    measured = pd.concat(tables)
+    findings = Findings(measured, experiments, minutes.to_dict())
     page = Path(output).expanduser()
     page = page if page.suffix == ".md" else page / "claims.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     pictures = write_pictures(page.parent, page.stem, findings, settings)
-    introduction = introduce(_command(options), findings.perceptual, trainer, found)
+    figures = page.with_suffix(".csv.gz")
+    measured.to_csv(figures, index=False, compression={"method": "gzip", "mtime": 0})
+    introduction = [
+        *introduce(_command(options), findings.perceptual, trainer, found),
+        f"Every measurement that the figures are computed from: [{figures.name}]({figures.name}).",
+    ]
     notes = page.with_name(READING)
     reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
     with written_aside(page) as aside:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -146,6 +147,9 @@ def test_every_experiment_leaves_a_record_and_the_page_is_written(printed: str, 
     )
     assert str(place) not in page
     assert "Measured on 2 images" in page
+    rows = pd.read_csv(place / "docs" / "claims.csv.gz")
+    assert rows.groupby(["experiment", "seed"]).ngroups == len(stems)
+    assert rows["image"].nunique() == 2
     for name in ("tradeoff", "changes"):
         assert min(image_size(place / "docs" / f"claims_{name}.png")) > 200
         assert f"](claims_{name}.png)" in page
