@@ -28,7 +28,7 @@ and degradations, none with a published network to learn from. t = 0 is realness
 t = 0 is all steps and t = 1 the first one (CCSR's S1). Methods that draw noise are means over {seeds} seeds, L-STD is
 what these differ by. A model's own ends are the blend of its images at t = 0 and t = 1: a slider that stays on them
 need not be trained."""
-PICTURES: Final = "images.png"
+PICTURES: Final = "images.jpg"
 """Images by every method, in the folder of a sweep."""
 SHOWN: Final = 256
 """Side of what they show of each image, in pixels."""
@@ -75,7 +75,7 @@ def write_page(
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, record in records.items():
         folder = output / "sweeps" / name
-        plane, pictures = f"methods_{name}.png", f"methods_{name}_images.png"
+        plane, pictures = f"methods_{name}.png", f"methods_{name}_images.jpg"
         shutil.copyfile(folder / "tradeoff.png", path.parent / plane)
         shutil.copyfile(folder / PICTURES, path.parent / pictures)
         compared = [f"- {comparison['sentence']}" for comparison in record["frontier"]["compared"]]

@@ -71,7 +71,7 @@ def test_methods_beside_the_chains_own(
     assert "![The plane of held](methods_held.png)" in page
     assert "| CCSR+detail t=0.00 |" in page
     assert "own ends α" not in page
-    assert read_image(tmp_path / "page" / "methods_held_images.png").shape[-1] > 5 * 64
+    assert read_image(tmp_path / "page" / "methods_held_images.jpg").shape[-1] > 5 * 64
     capsys.readouterr()
     main(["methods", *words])  # all is there
     assert capsys.readouterr().out.count("complete:") == 7
