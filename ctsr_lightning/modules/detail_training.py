@@ -36,7 +36,7 @@ class DetailTraining(AdversarialTraining):
         adaptive: Weigh L_G by w; false for w = 1.
         adversarial_after: Optimizer steps before L_G enters; the discriminator learns from the first one.
         t_max: Largest control of the latents, of a model with a slider. What is learned from smooth latents is
-            too much for sharp ones; from those of t = 0 every t gains, see docs/train.md.
+            too much for sharp ones; figures of t = 0 alone are in docs/train.md.
         **kwargs: As in `AdversarialTraining`.
 
     Raises:

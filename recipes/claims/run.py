@@ -124,7 +124,8 @@ def claims(
     page.parent.mkdir(parents=True, exist_ok=True)
     pictures = write_pictures(page.parent, page.stem, findings, settings)
     figures = page.with_suffix(".csv.gz")
-    measured.to_csv(figures, index=False, compression={"method": "gzip", "mtime": 0})
+    with written_aside(figures) as aside:
+        measured.to_csv(aside, index=False, compression={"method": "gzip", "mtime": 0})
     introduction = [
         *introduce(_command(options), findings.perceptual, trainer, found),
         f"Every measurement that the figures are computed from: [{figures.name}]({figures.name}).",
