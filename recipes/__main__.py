@@ -27,8 +27,12 @@ def main(args: list[str] | None = None) -> None:
         args: The words after `python -m recipes`; None takes them from the command line.
     """
     argv = sys.argv[1:] if args is None else list(args)
+    report_errors(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
     if argv and argv[0] in RECIPES:
-        report_errors(lambda: run_command(RECIPES[argv[0]], argv[1:], f"python -m recipes {argv[0]}"))
+        run_command(RECIPES[argv[0]], argv[1:], f"python -m recipes {argv[0]}")
         return
     usage = ["usage: python -m recipes RECIPE [OPTIONS]        python -m recipes RECIPE --help lists the options", ""]
     text = "\n".join([*usage, "Reproduction of the paper:", *describe_commands(RECIPES)])

@@ -88,7 +88,7 @@ def _names_file(output: Path) -> bool:
     """Whether an output is a file name and not a folder.
 
     Raises:
-        ValueError: If it has the suffix of a format that is not written.
+        ValueError: If it has the suffix of a format that is not written, or is another file.
     """
     from PIL import Image
 
@@ -97,6 +97,8 @@ def _names_file(output: Path) -> bool:
         return False
     if suffix[1:] in FORMATS:
         return True
+    if output.exists():
+        raise ValueError(f"Expected a folder to write to, found the file '{output}'. Name another folder.")
     if suffix in Image.registered_extensions() or suffix in {".heic", ".heif", ".jxl"}:
         raise ValueError(f"Expected a folder or a file ending in .{', .'.join(FORMATS)} as output, found '{output}'.")
     return False
@@ -108,7 +110,8 @@ def _images(path: Path, output: Path, *, names_file: bool, notes: list[str]) -> 
 
     if not path.is_dir():
         if not path.exists() and not path.is_symlink():
-            raise FileNotFoundError(f"Expected an image or a folder of images at '{path}', found nothing.")
+            option = " An option? See --help; the last word is where to write to." * path.name.startswith("-")
+            raise FileNotFoundError(f"Expected an image or a folder of images at '{path}', found nothing.{option}")
         below = not names_file and _real(output) in path.absolute().parents
         if below and read_record(path):
             notes.append(f"'{path}' is the result of an earlier run and left out; another output folder takes it")

@@ -19,7 +19,21 @@ from torch import Tensor
 
 from ctsr_lightning.frontier import Axis, Point
 
-_CURVE_COLOURS = ("#1f5fa8", "#c2571a", "#3b8f4f", "#8a4fa3", "#0d9aa8", "#a8861f", "#c23a7a", "#5b6b7a")
+_CURVE_COLOURS = (
+    "#1f5fa8",
+    "#c2571a",
+    "#3b8f4f",
+    "#8a4fa3",
+    "#0d9aa8",
+    "#a8861f",
+    "#c23a7a",
+    "#5b6b7a",
+    "#7a4a32",
+    "#5157d6",
+    "#8fbf3f",
+    "#e58a7a",
+)
+_LEGEND_COLUMNS = 4  # fewer where names are long
 _MARKERS = ("s", "D", "^", "v", "P", "X")
 _REACH = 1.25  # markers farther from the curves than this many of their spans are drawn at the border
 _DIRECTIONS = np.array([(math.cos(eighth * math.pi / 4), math.sin(eighth * math.pi / 4)) for eighth in range(8)])
@@ -121,10 +135,7 @@ def tradeoff_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_title("better \N{NORTH EAST ARROW}", fontsize=10, loc="right", color="0.45")
-    entries = len(curves) + len(markers)
-    columns = math.ceil(entries / math.ceil(entries / 4))  # rows of equal length
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    figure.draw_without_rendering()  # labels are placed in pixels: the layout has to be final
+    _draw_legend(figure, len(curves) + len(markers))
     figure.set_layout_engine("none")
     _place_labels(axes, drawn, [label for label in outside if label is not None])
     return figure
@@ -190,6 +201,17 @@ class _Label(NamedTuple):
 
 def _is_finite(point: Point) -> bool:
     return math.isfinite(point.x) and math.isfinite(point.y)
+
+
+def _draw_legend(figure: Figure, entries: int) -> None:
+    """Draw the legend below the axes, in rows of equal length that fit the figure; the layout is final then."""
+    for most in range(_LEGEND_COLUMNS, 0, -1):
+        columns = math.ceil(entries / math.ceil(entries / most))
+        legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        figure.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _draw_marker(axes: Axes, point: Point, index: int, count: int, box: Bbox) -> _Label | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def blend(
     A single window is returned as computed, bit for bit.
 
     Args:
-        cover: Windows that cover a grid, of one size.
+        cover: Windows that cover a grid, of one size, as `windows` gives them.
         compute: Gives a window's result, shape (B, C, ratio * height, ratio * width).
         ratio: Pixels of the result per cell of the grid.
         done: Called after each window.
@@ -85,28 +85,35 @@ def blend(
         done()
         return whole
     height, width = (_exact(max(w[i] + w[i + 2] for w in cover) * ratio) for i in (0, 1))
-    total, weights = torch.zeros(()), torch.zeros(())
+    rows = {(w.top, w.height): _weights(w.top, w.height, height, ratio) for w in cover}
+    columns = {(w.left, w.width): _weights(w.left, w.width, width, ratio) for w in cover}
+    total = torch.zeros(())
     for window in cover:
         part = compute(window)
-        weight = _weight(window, part, height, width, ratio)
         if total.dim() == 0:
-            total, weights = part.new_zeros(*part.shape[:2], height, width), part.new_zeros(height, width)
-        window.crop(total, ratio).add_(part * weight)
-        window.crop(weights, ratio).add_(weight)
+            total = part.new_zeros(*part.shape[:2], height, width)
+        down, across = rows[window.top, window.height], columns[window.left, window.width]
+        window.crop(total, ratio).add_(part * torch.outer(down, across).to(part))
         done()
-    return total.div_(weights)
+    # Windows are a grid, so that the sum of their weights is a product too: no plane of it is held.
+    total.div_(_sums(rows, height, ratio).to(total)[:, None])
+    return total.div_(_sums(columns, width, ratio).to(total))
 
 
-def _weight(window: Window, part: Tensor, height: int, width: int, ratio: Fraction) -> Tensor:
-    """Weights that fall from a tile's centre to its borders, except to those of the whole; shape (h, w)."""
-    axes = []
-    for start, length, end in ((window.top, part.shape[-2], height), (window.left, part.shape[-1], width)):
-        position = (torch.arange(length, dtype=torch.float64) + 0.5) / length - 0.5
-        position = position.clamp(
-            0.0 if start == 0 else None, 0.0 if _exact(start * ratio) + length == end else math.inf
-        )
-        axes.append(torch.exp(-0.5 * (position / SIGMA) ** 2))
-    return torch.outer(axes[0], axes[1]).to(part)
+def _weights(start: int, length: int, end: int, ratio: Fraction) -> Tensor:
+    """Weights along one axis that fall from a tile's centre to its borders, except to those of the whole."""
+    pixels = _exact(length * ratio)
+    position = (torch.arange(pixels, dtype=torch.float64) + 0.5) / pixels - 0.5
+    first, last = start == 0, _exact((start + length) * ratio) == end
+    return torch.exp(-0.5 * (position.clamp(0.0 if first else None, 0.0 if last else math.inf) / SIGMA) ** 2)
+
+
+def _sums(weights: Mapping[tuple[int, int], Tensor], length: int, ratio: Fraction) -> Tensor:
+    """Sums of the weights along one axis, shape (length,)."""
+    total = torch.zeros(length, dtype=torch.float64)
+    for (start, cells), weight in weights.items():
+        total[_exact(start * ratio) : _exact((start + cells) * ratio)] += weight
+    return total
 
 
 def _exact(number: Fraction | int) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import torch
 import yaml
 
 from ctsr_lightning.inference.devices import pick_device, torch_device
@@ -26,7 +25,6 @@ from recipes.chain import (
     remember_photographs,
     train_link,
 )
-from recipes.methods.page import PICTURES, draw_images, write_page
 
 KEPT: Final = ("codec", "prior")
 """Trainings of a chain that all methods start from."""
@@ -34,8 +32,6 @@ PRIOR: Final = Link("guided_prior", "guided prior, of AddSR and CCSR", fine=True
 STRUCTURE: Final = Link("structure", "CCSR's structure stage: one step and two", fine=True)
 CTSR: Final = "CTSR"
 OFTSR: Final = "OFTSR"
-FLOW: Final = "OFTSR flow"
-"""The flow that OFTSR is distilled from, in its steps."""
 
 
 class Trained(NamedTuple):
@@ -72,8 +68,8 @@ PACE: Final = (2, 12)
 """Steps of the two trainings whose difference in time is that of a step."""
 BLENDS: Final = "0.5"
 """Shares of blends."""
-STEPS: Final = {"AddSR": 4, OFTSR: 4, "CCSR": 2, "CCSR+detail": 2}
-"""Largest number of steps that methods are measured in; of OFTSR its flow."""
+STEPS: Final = {"AddSR": (1, 2, 3, 4), OFTSR: (1, 2, 4, 8), "CCSR": (1, 2), "CCSR+detail": (1, 2)}
+"""Numbers of steps that methods are measured in; of OFTSR its flow."""
 
 
 def methods(
@@ -100,8 +96,8 @@ def methods(
     CCSR's detail stage on top. `ctsr sweep --rivals` then measures all of them, the blend of CTSR's teachers, blends of
     every model's own ends, bicubic enlargement and published networks; a page shows parameters, passes, figures, planes
     and pictures. No method learns from a published network here. Finished trainings and sweeps are kept: the same
-    command after Ctrl-C goes on where it stopped. The page includes methods_reading.md beside it, if there is one: a
-    person's remarks on the figures.
+    command after Ctrl-C goes on where it stopped. The page includes STEM_reading.md beside it, if there is one: remarks
+    of a person on the figures.
 
     Example:
         python -m recipes methods --photos photos/train --test photos/test,configs/data/realsr.yaml --minutes 30
@@ -133,6 +129,7 @@ def methods(
     """
     from ctsr_lightning.commands.options import listed
     from ctsr_lightning.weights.shipped import shipped_folder
+    from recipes.methods.page import FLOW, write_page
 
     output, configs = Path(output).expanduser(), Path(configs).expanduser()
     folder = shipped_folder() if chain is None else Path(chain).expanduser()
@@ -142,7 +139,7 @@ def methods(
     if minutes is None:
         chosen = chosen[1:]  # CTSR is the chain's
     source, sets = find_photographs(photos), _test_sets(listed(test))
-    _bring(folder, output, () if minutes is not None else [each.name for each in CHAIN[-1:]], source)
+    _bring(folder, output, () if minutes is not None else [link.name for link in CHAIN[2:]], source)
     pairs = [pair for each in chosen for pair in zip(each.links, each.shares, strict=True)]
     trainings = {link.name: (link, share) for link, share in pairs}
     parts = len(trainings) + len(sets)
@@ -156,12 +153,12 @@ def methods(
         train_link("methods", configs, output, link, Length(length, 1), words, device, "float32")
     trained = {each.name: [output / link.name for link in each.links] for each in chosen}
     if minutes is None:
-        trained = {CTSR: [folder / CHAIN[-1].name], **trained}
+        trained = {CTSR: [folder / link.name for link in CHAIN[2:]], **trained}
     if OFTSR in trained:
         trained[FLOW] = trained[OFTSR][:1]
     models = {name: folders[-1] for name, folders in trained.items()}
-    steps = range(1, 1 + max(STEPS.get(name, 0) for name in trained))
-    settings: dict[str, Any] = {"control": control, "alphas": BLENDS, "steps": [*steps], "rival_seeds": seeds}
+    steps = sorted({count for name in trained for count in STEPS.get(name, ())})
+    settings: dict[str, Any] = {"control": control, "alphas": BLENDS, "steps": steps, "rival_seeds": seeds}
     settings["limit"] = limit
     settings |= {"expert": expert, "metrics": metrics, "weights": weights, "device": torch_device(device)}
     for number, (name, place) in enumerate(sets.items(), len(trainings) + 1):
@@ -237,6 +234,8 @@ def _affordable(configs: Path, output: Path, link: Link, words: Sequence[str], d
 
     On CPUs the pace is that of the process alone, so that other work on the machine changes no method's share.
     """
+    import torch
+
     record = output / "steps.json"
     known: dict[str, int] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if link.name not in known:
@@ -264,6 +263,7 @@ def _affordable(configs: Path, output: Path, link: Link, words: Sequence[str], d
 def _sweep(models: Mapping[str, Path], folder: Path, place: str | None, crop: int, settings: Mapping[str, Any]) -> None:
     """Measure everything on one set by `ctsr sweep`; a finished measurement stays."""
     from ctsr_lightning.commands.sweep import sweep
+    from recipes.methods.page import PICTURES, draw_images
 
     if (folder / "tradeoff.json").is_file():
         print(f"complete: {folder}", flush=True)

@@ -95,6 +95,19 @@ def test_a_full_disk_and_a_folder_that_vanishes(
     assert "in/b.png" in told.err
 
 
+def test_an_option_that_is_none_and_a_file_in_the_place_of_the_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png")
+    Path("out").write_text("mine", encoding="utf-8")
+    for words, said in (
+        (["a.png", "out"], "Expected a folder to write to, found the file 'out'"),
+        (["-o", "results"], "found nothing. An option? See --help"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["upscale", *words, "--device", "cpu"])
+        assert said in capsys.readouterr().err
+    assert Path("out").read_text(encoding="utf-8") == "mine"
+
+
 def test_empty_words_are_no_paths(capsys: pytest.CaptureFixture[str]) -> None:
     save("a.png")
     for words in (["", "out"], ["a.png", ""], ["a.png"]):

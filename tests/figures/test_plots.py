@@ -127,6 +127,17 @@ def test_blends_of_own_ends_are_dashed_in_the_colour_of_their_curve() -> None:
     assert len({curve_colour(index) for index in range(8)}) == 8
 
 
+def test_many_curves_of_long_names_have_their_own_colours_and_a_whole_legend() -> None:
+    names = [f"a method of a rather long name, {number}" for number in range(12)]
+    figure = tradeoff_figure(dict.fromkeys(names, CURVE), TEACHERS, PSNR, DISTANCE)
+    assert len({line.get_color() for line in figure.axes[0].lines[:12]}) == 12
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert box.y0 >= 0
+    assert len(figure.legends) == 1
+
+
 def test_nothing_to_draw() -> None:
     with pytest.raises(ValueError, match="at least one"):
         tradeoff_figure({"CTSR": []}, [], PSNR, DISTANCE)

@@ -16,7 +16,7 @@ from helpers.drawn_photos import draw_photo
 from recipes.__main__ import main
 from recipes.chain import Length, Link
 from recipes.methods import run
-from recipes.methods.page import passes
+from recipes.methods.page import comparisons, passes
 from recipes.methods.run import methods
 
 
@@ -63,18 +63,31 @@ def test_methods_beside_the_chains_own(
     record = json.loads((output / "sweeps" / "held" / "tradeoff.json").read_text(encoding="utf-8"))
     found = curves(record)
     assert (found["CTSR"], found["CCSR+detail"], found["CCSR's own ends"], found["T_f/T_r blend"]) == (3, 3, 1, 1)
-    assert (found["OFTSR"], found["OFTSR flow"], found["AddSR in steps"], found["CCSR in steps"]) == (3, 4, 4, 2)
+    assert (found["OFTSR"], found["OFTSR flow"], found["AddSR in steps"], found["CCSR in steps"]) == (3, 5, 4, 2)
     page = (tmp_path / "page" / "methods.md").read_text(encoding="utf-8")
     assert "A remark." in page
     assert "their configured lengths" in page
     assert "structure 2 steps" in page
     assert "![The plane of held](methods_held.png)" in page
     assert "| CCSR+detail t=0.00 |" in page
+    assert "| CTSR / OFTSR |" in page
     assert "own ends α" not in page
     assert read_image(tmp_path / "page" / "methods_held_images.jpg").shape[-1] > 5 * 64
     capsys.readouterr()
     main(["methods", *words])  # all is there
     assert capsys.readouterr().out.count("complete:") == 7
+
+
+def test_curves_are_compared_in_a_table() -> None:
+    def curve(name: str, dominated: int, *single: str) -> dict[str, Any]:
+        return {"name": name, "points": 3, "dominated": dominated, "hypervolume": 0.25, "beats_all": list(single)}
+
+    found = {"curve": curve("A", 1), "other": curve("B", 0, "t=0.50"), "dominates": False, "dominated": True}
+    found |= {"x": {"name": "psnr_y"}, "y": {"name": "lpips_squeeze"}, "reference": [20.0, 0.5]}
+    text = comparisons({"frontier": {"compared": [found]}})
+    assert "PSNR-Y 20.0000, LPIPS-Squeeze 0.5000" in text
+    assert text.splitlines()[-1] == "| A / B | B | 1 of 3 / 0 of 3 | 0.2500 / 0.2500 | B t=0.50 |"
+    assert comparisons({"frontier": {"compared": []}}) == ""
 
 
 def test_the_pace_of_a_few_steps_tells_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
