@@ -81,7 +81,7 @@ def export_model(name: str | Path, form: Format, output: Path, prompt: str | Non
             difference = _difference(restorer, Restorer.from_pretrained(folder, "cpu", tile=0))
         else:
             difference = _graph_difference(restorer, form, folder)
-            write_card(folder, restorer.model, read_configuration(restorer.source), _USE)
+            write_card(folder, restorer.source, restorer.model, read_configuration(restorer.source), _USE)
         _check(difference, TOLERANCE, output)
     files = {file.relative_to(output).as_posix(): file.stat().st_size for file in sorted(output.rglob("*"))}
     return Exported(output, difference, {name: size for name, size in files.items() if (output / name).is_file()})

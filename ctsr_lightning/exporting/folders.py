@@ -147,7 +147,7 @@ def _write(restorer: Restorer, folder: Path, files: dict[str, str]) -> None:
     model = {"class_path": configuration["_class_path"], "init_args": _merged(values, built)}
     text = yaml.safe_dump({"model": model, MERGED: files}, sort_keys=False)
     (folder / CONFIG).write_text(text, encoding="utf-8")
-    write_card(folder, restorer.model, configuration, USE)
+    write_card(folder, restorer.source, restorer.model, configuration, USE)
 
 
 def _merged(value: Any, built: Mapping[str, Any], path: str = "") -> Any:

@@ -11,6 +11,8 @@ from ctsr_lightning.models import RestorationModel
 
 CARD: Final = "README.md"
 """Name of a model card, where the hub looks for it."""
+DATA: Final = "card.json"
+"""The same as data, beside the card of a packed chain of trainings."""
 LICENCE: Final = "LICENSE"
 """Name of the licence's text."""
 CONTROLS: Final = {
@@ -20,16 +22,22 @@ CONTROLS: Final = {
 }
 
 
-def write_card(folder: Path, model: RestorationModel, configuration: Mapping[str, Any], use: Sequence[str]) -> None:
+def write_card(
+    folder: Path, source: Path, model: RestorationModel, configuration: Mapping[str, Any], use: Sequence[str]
+) -> None:
     """Write card and licence of a model into its folder.
+
+    A model out of a packed chain, such as nano, takes that card's sections along: data, trainings, figures, limits.
 
     Args:
         folder: The folder.
+        source: The file that the model was read from.
         model: The model.
         configuration: Plain values of its training.
         use: Lines of code, in Markdown, that read it.
     """
     bases = sorted(set(_bases({key: configuration.get(key) for key in ("student", "velocity")})))
+    sections = _chain_sections(source)
     training = str(configuration.get("_class_path", "")).rpartition(".")[2]
     lines = [
         "---",
@@ -42,7 +50,9 @@ def write_card(folder: Path, model: RestorationModel, configuration: Mapping[str
         f"# {model.method}, enlargement by {model.scale}",
         "",
         f"A model for [ctsr-lightning](https://github.com/ctsr-lightning/ctsr-lightning) {__version__}.",
-        "Data, figures and limits of its training are to be added by hand.",
+        "Trainings, figures and limits below are those of the chain that it is part of."
+        if sections
+        else "Data, figures and limits of its training are to be added by hand.",
         "",
         "| | |",
         "|---|---|",
@@ -56,6 +66,7 @@ def write_card(folder: Path, model: RestorationModel, configuration: Mapping[str
         "",
         *use,
         "",
+        *sections,
         "## Licence",
         "",
         _licence(bases),
@@ -64,6 +75,19 @@ def write_card(folder: Path, model: RestorationModel, configuration: Mapping[str
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
     notice = f"{_licence(bases)}\n\n" if bases else ""
     (folder / LICENCE).write_text(notice + package_licence().read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _chain_sections(source: Path) -> list[str]:
+    """Lines of the card of the packed chain that a file belongs to, without title, use and licence; or none."""
+    chain = source.resolve().parents[1]
+    if not ((chain / DATA).is_file() and (chain / CARD).is_file()):
+        return []
+    lines, kept = list[str](), False
+    for line in (chain / CARD).read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            kept = line not in {"## Use", "## Licence"}
+        lines += [line] * kept
+    return [*lines, ""] if lines and lines[-1] else lines
 
 
 def package_licence() -> Path:

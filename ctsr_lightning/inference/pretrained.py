@@ -125,7 +125,7 @@ def save_model(source: Path | None, folder: Path, model: RestorationModel) -> No
     save_file(state, folder / WEIGHTS, {"format": "pt", "ctsr_lightning": __version__})
     contents = {"model": {"class_path": configuration["_class_path"], "init_args": kept}}
     (folder / CONFIG).write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
-    write_card(folder, model, configuration, USE)
+    write_card(folder, source, model, configuration, USE)
 
 
 def _collected(value: Any, folder: Path, copies: dict[Path, str]) -> Any:
