@@ -53,6 +53,12 @@ class Length(NamedTuple):
     validations: int
 
 
+def remarks(page: Path) -> list[str]:
+    """What a person has written about the figures of a page, in STEM_reading.md beside it; empty without."""
+    file = page.with_name(f"{page.stem}_reading.md")
+    return [file.read_text(encoding="utf-8").strip()] if file.is_file() else []
+
+
 def configured_steps(configs: Path, link: Link) -> int:
     """Optimizer steps of a training at full length, as its configuration has them."""
     settings = yaml.safe_load((configs / f"{link.name}.yaml").read_text(encoding="utf-8"))

@@ -38,6 +38,7 @@ def evaluate(
     gt_prefix: str = "",
     gt_suffix: str = "",
     limit: int | None = None,
+    examples: int = 0,
     name: str | None = None,
     rank: int | None = None,
     ranks: int | None = None,
@@ -90,6 +91,7 @@ def evaluate(
         gt_prefix: Prefix of the names in GT.
         gt_suffix: Suffix of these names.
         limit: Number of images to stop after.
+        examples: Number of images to show as every method of a model's table restores them, in examples.png.
         name: Name of the results; by default the folder or model.
         rank: Which part this process measures, from 0; by default what torchrun or SLURM say, else everything.
         ranks: Number of parts.
@@ -105,6 +107,7 @@ def evaluate(
         0.
     """
     from ctsr_lightning.evaluation.evaluate import evaluate_folder, evaluate_model
+    from ctsr_lightning.evaluation.pictures import Examples
     from ctsr_lightning.evaluation.report import SUMMARY, TABLE
     from ctsr_lightning.metrics.named import metric_names
     from ctsr_lightning.weights.shipped import SHIPPED
@@ -116,7 +119,8 @@ def evaluate(
         names = metric_names(metrics or "psnr,ssim")
         if GRID not in names:
             raise ValueError(f"Expected {GRID} among --metrics with --grid-factor, found {', '.join(names)}.")
-    _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit)
+    _check(restored, gt, checkpoint, data, seeds=seeds, crop_border=crop_border, limit=limit, examples=examples)
+    shown = Examples(examples) if examples else None
     if prompt is not None and checkpoint is None:
         raise ValueError(
             f"Expected --prompt with --checkpoint alone (finished files have no prompt), found '{prompt}'."
@@ -157,6 +161,7 @@ def evaluate(
             baselines=baselines,
             experts=experts,
             seeds=seeds,
+            examples=shown,
             **shared,
         )
     if text := report.unfinished():
@@ -165,6 +170,8 @@ def evaluate(
         return 0
     folder = report.save(output)
     tell(f"{report.to_markdown()}\n→ {folder}/{PER_IMAGE}, {SUMMARY}, {TABLE}")
+    if shown is not None and shown.write(folder / "examples.png"):
+        tell(f"→ {folder / 'examples.png'}")
     result(output=folder, complete=True, **report.as_dict())
     return 0
 
@@ -178,6 +185,7 @@ def _check(
     seeds: int,
     crop_border: int,
     limit: int | None,
+    examples: int,
 ) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     if checkpoint is None and (gt is None) == (data is None):
@@ -199,6 +207,8 @@ def _check(
         raise ValueError(f"Expected --crop-border of at least 0 pixels, found {crop_border}.")
     if limit is not None and limit < 1:
         raise ValueError(f"Expected --limit of at least 1, found {limit}.")
+    if examples < 0 or (examples and checkpoint is None):
+        raise ValueError(f"Expected --examples of at least 0, and of a model (--checkpoint) alone, found {examples}.")
 
 
 def _rule(restored_prefix: str, restored_suffix: str, gt_prefix: str, gt_suffix: str) -> "Affixes | None":

@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     from recipes.claims.train import ExperimentTrainer
 
 
-def claims_page(findings: Findings, introduction: Sequence[str], pictures: Mapping[str, str], reading: str) -> str:
+def claims_page(
+    findings: Findings, introduction: Sequence[str], pictures: Mapping[str, str], reading: Sequence[str]
+) -> str:
     """The page.
 
     Args:
         findings: The measurements.
         introduction: Paragraphs on how they came about, see `introduce`.
         pictures: File names of the pictures by `tradeoff`, `weights` and `changes`; those that are there.
-        reading: Remarks that a person has written about the figures; may be empty.
+        reading: What a person has written about the figures; may be empty.
     """
     note = "*Written by hand in the file beside this page; everything else here is computed.*"
     verdicts = [[f"({c.letter})", c.text, f"**{c.verdict}**", c.numbers, c.settled_by] for c in judge_claims(findings)]
@@ -50,7 +52,7 @@ def claims_page(findings: Findings, introduction: Sequence[str], pictures: Mappi
         *introduction,
         "## Verdicts",
         markdown_table(["", "claim", "verdict", "in numbers", "what would settle it"], verdicts),
-        *(["## Reading", note, reading.strip()] if reading else []),
+        *(["## Reading", note, *reading] if reading else []),
         *_blend_section(findings),
         _picture(pictures, "tradeoff", "The perception-distortion plane"),
         *_outside_section(findings),

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from recipes.claims.records import Record, Records
     from recipes.claims.train import ExperimentTrainer
 
-READING = "claims_reading.md"
-"""Remarks of a person on the figures, beside the page."""
 PATHS = frozenset({"photos", "test", "chain", "output", "work", "configs"})
 """Options that are paths."""
 WAIT = 5.0
@@ -45,7 +43,7 @@ def claims(
     of one with AVX-512. Finished experiments are kept in WORK: the same command after Ctrl-C goes on, and several
     processes may share the work, each with seeds of its own or with the same. Other settings need another WORK.
 
-    The page includes claims_reading.md beside it, if there is one: a person's remarks on the figures.
+    The page includes STEM_reading.md beside it, if there is one: a person's remarks on the figures.
 
     Example:
         python -m recipes claims --photos photos/train --test photos/test
@@ -78,7 +76,7 @@ def claims(
     from ctsr_lightning.commands.options import listed
     from ctsr_lightning.files import written_aside
     from ctsr_lightning.weights.shipped import shipped_folder
-    from recipes.chain import training_precision
+    from recipes.chain import remarks, training_precision
     from recipes.claims.experiments import list_experiments, plan_experiments, read_loss_settings
     from recipes.claims.findings import Findings
     from recipes.claims.page import claims_page, introduce
@@ -130,10 +128,8 @@ def claims(
         *introduce(_command(options), findings.perceptual, trainer, found),
         f"Every measurement that the figures are computed from: [{figures.name}]({figures.name}).",
     ]
-    notes = page.with_name(READING)
-    reading = notes.read_text(encoding="utf-8") if notes.is_file() else ""
     with written_aside(page) as aside:
-        aside.write_text(claims_page(findings, introduction, pictures, reading), encoding="utf-8")
+        aside.write_text(claims_page(findings, introduction, pictures, remarks(page)), encoding="utf-8")
     print(f"→ {page}")
     return 0
 

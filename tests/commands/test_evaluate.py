@@ -178,6 +178,7 @@ class TestBadInput:
             (["restored", "gt", "--metrics", ","], "at least one metric"),
             (["restored", "gt", "--seeds", "3"], "--seeds"),
             (["restored", "gt", "--limit", "0"], "--limit of at least 1"),
+            (["restored", "gt", "--examples", "2"], "--examples of at least 0, and of a model"),
             (["restored", "gt", "--crop-border", "-1"], "--crop-border"),
             (["restored", "gt", "--crop-border", "40"], "nothing is left"),
             (["restored", "restored"], "two folders"),
@@ -256,7 +257,21 @@ class TestBadInput:
 class TestModels:
     @pytest.mark.slow
     def test_model_teachers_blend_and_bicubic_in_one_table(self, taught: str) -> None:
-        run("lq", "gt", "--checkpoint", taught, "--device", "cpu", "--control", "0,1", "--alphas", "0.25")
+        run(
+            "lq",
+            "gt",
+            "--checkpoint",
+            taught,
+            "--device",
+            "cpu",
+            "--control",
+            "0,1",
+            "--alphas",
+            "0.25",
+            "--examples",
+            "2",
+        )
+        assert read_image("out/examples.png").shape[-1] > 6 * 64  # low quality, bicubic, teachers, two t, ground truth
         labels = ["bicubic", "T_f", "T_r", "blend α=0.25", "t=0.00", "t=1.00"]
         results = {result["setting"]: result for result in summary()["results"]}
         assert list(results) == labels
