@@ -4,7 +4,7 @@
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -274,13 +274,13 @@ def write(
     tiled = 0 < restorer.tile < max(rows, columns)
     tiles = restorer.tiles(rows, columns, len(values)) if tiled else 0
     with tile_progress(bar, say, str(job.source), size, tiles) as done:
-        trajectory = restorer.trajectory(photo.colours, [job.key], done)
-
-        def restored(t: float) -> "Tensor":
-            return restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
-
-        for t, target in missing:
-            image = restored(t)
+        wanted = [t for t, _ in missing]
+        wanted += [t for t in shown if t not in wanted]
+        restored = zip(
+            wanted, _restored(restorer, photo.colours, job.key, wanted, control, settings, done), strict=True
+        )
+        for _, target in missing:
+            t, image = next(restored)
             kept = photo.restored(image)
             if settings.strip:
                 kept = replace(kept, metadata=Metadata())
@@ -290,7 +290,7 @@ def write(
             said.update(notes)
             if page:
                 images[t] = image
-        images |= {t: restored(t) for t in shown if t not in images}
+        images |= dict(restored)
     if control is not None and settings.save_map and missing:
         with written_aside(target.with_name(f"{target.stem}_map.png")) as aside:
             drawn = replace(picture, colours=control[0].expand(3, -1, -1), alpha=None, grey=True, depth=8)
@@ -300,6 +300,24 @@ def write(
             enlarged = resize_bicubic(photo.colours[None], size)[0]
             write_page(aside, job, settings, photo, enlarged, {t: images[t] for t in shown})
         yield f"its page is '{path.name}', {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _restored(
+    restorer: "Restorer",
+    lq: "Tensor",
+    key: str,
+    values: Sequence[float],
+    control: "Tensor | None",
+    settings: Settings,
+    done: Callable[[], None] | None,
+) -> "Iterator[Tensor]":
+    """Restorations of one image at several t, or by a map; latents are not held while the last is written."""
+    trajectory = restorer.trajectory(lq, [key], done)
+    for index, t in enumerate(values, 1):
+        image = restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
+        if index == len(values):
+            del trajectory
+        yield image
 
 
 def out_of_memory(error: BaseException) -> bool:
