@@ -63,6 +63,7 @@ def lowlight(
     configs: str | Path = "configs/nano",
     steps: float = 1.0,
     limit: int | None = None,
+    examples: int = 3,
     weights: str | None = None,
     device: str = "auto",
     precision: TrainingPrecision = "auto",
@@ -85,6 +86,7 @@ def lowlight(
         configs: Folder of the nano configurations.
         steps: Factor on the length of every training.
         limit: Test images to stop after.
+        examples: Test images to show beside the page; 0 for none, as LOL's may not be passed on.
         weights: Folders with weight files of LPIPS, searched before TORCH_HOME; several with commas between. An LPIPS
             without its weights is left out.
         device: Accelerator for Lightning: auto, cpu, gpu, mps.
@@ -117,16 +119,17 @@ def lowlight(
         length = Length(max(2, round(configured_steps(configs, link) * steps)), 1)
         train_link("lowlight", configs, output, link, length, words, device, precision)
     announce(len(LINKS) + 1, len(LINKS) + 1, "measured on the test pairs")
-    _evaluate(output, data / TEST, limit, weights, device)
+    _evaluate(output, data / TEST, limit, examples, weights, device)
     path = output / "lowlight.md" if page is None else Path(page).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path.with_name(f"{path.stem}_images.jpg"), read_image(output / "evaluation" / PICTURE))
+    if examples and (picture := output / "evaluation" / PICTURE).is_file():
+        write_image(_picture(path), read_image(picture))
     path.write_text(page_text(path, output, counts[TRAINING][0]), encoding="utf-8")
     print(f"\n{path.read_text(encoding='utf-8')}\n→ {path}")
     return 0
 
 
-def _evaluate(output: Path, pairs: Path, limit: int | None, weights: str | None, device: str) -> None:
+def _evaluate(output: Path, pairs: Path, limit: int | None, examples: int, weights: str | None, device: str) -> None:
     """Measure everything by `ctsr evaluate`; a finished measurement stays."""
     from ctsr_lightning.commands.evaluate import evaluate
 
@@ -145,7 +148,7 @@ def _evaluate(output: Path, pairs: Path, limit: int | None, weights: str | None,
         weights=weights,
         skip_unavailable=True,
         limit=limit,
-        examples=3,
+        examples=examples,
         device=torch_device(device),
         name="CTSR, low light",
     )
@@ -196,11 +199,16 @@ def page_text(path: Path, output: Path, pairs: int) -> str:
         trained,
         markdown_table(["", *(METRICS[metric][0] for metric in metrics), "parameters"], rows),
         compared,
-        f"![The test images by every method]({path.stem}_images.jpg)",
+        *([f"![Test images by every method]({_picture(path).name})"] if _picture(path).is_file() else []),
         paper,
         markdown_table(["paper, LOL v2 synthetic", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "parameters"], [*map(list, PAPER)]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _picture(page: Path) -> Path:
+    """Where the picture beside a page is."""
+    return page.with_name(f"{page.stem}_images.jpg")
 
 
 def _differences(path: Path, metrics: list[str]) -> str:

@@ -55,8 +55,12 @@ def test_a_table_as_the_paper_s(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert float(told) == pytest.approx(found["t=0.00"] - found["T_f"], abs=0.006)
     assert "Trained on 5 pairs (fidelity_teacher 2 steps" in page
     assert "| GSAD (distilled)" in page
-    assert "![The test images by every method](lowlight_images.jpg)" in page
+    assert "![Test images by every method](lowlight_images.jpg)" in page
     assert read_image(output / "lowlight_images.jpg").shape[-1] > 6 * 60  # input, T_f, T_r, three t, ground truth
+    capsys.readouterr()
+    main([*words, "--examples", "0", "--page", str(tmp_path / "pages" / "dark.md")])
+    assert "![" not in (tmp_path / "pages" / "dark.md").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "pages").iterdir())) == 1
     capsys.readouterr()
     main(words)  # all is there
     assert capsys.readouterr().out.count("complete:") == 5
