@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ctsr_lightning.cli import COMMANDS, load_command
-from ctsr_lightning.commands.parsers import printed
+from ctsr_lightning.commands.parsers import positional, printed
 from recipes.__main__ import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,12 +101,14 @@ def test_files_to_learn_from_are_short() -> None:
 
 
 def commands() -> list[tuple[str, str, list[str]]]:
-    """Commands and recipes that the pages show, with the names of their options."""
+    """Commands and recipes that the pages and `--help` show, with the names of their options."""
     generated = {"claims.md", "results.md"}
     pages = [ROOT / "README.md", *(path for path in sorted(DOCS.glob("*.md")) if path.name not in generated)]
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks += [inspect.getdoc(load_command(place)) or "" for table in (COMMANDS, RECIPES) for place in table.values()]
+    for block in blocks:
         for line in block.replace("\\\n", " ").splitlines():
             words = re.sub(r'"[^"]*"|#(?! or:).*', " ", line)
             for table, start in ((COMMANDS, r"(?:ctsr|ctsr_lightning\.cli) +"), (RECIPES, r"python -m recipes ")):
@@ -119,11 +121,11 @@ def commands() -> list[tuple[str, str, list[str]]]:
 
 def test_commands_in_the_pages_have_the_options_that_they_show() -> None:
     shown = commands()
-    assert {name for name, _, _ in shown} == {*COMMANDS, *RECIPES} - {"demo"}
-    known = {place: set(inspect.signature(load_command(place)).parameters) for _, place, _ in shown}
-    known = {
-        place: names | {"config"} | printed(load_command(place)) | ({"trust"} if "checkpoint" in names else set())
-        for place, names in known.items()
-    }
+    assert {name for name, _, _ in shown} == {*COMMANDS, *RECIPES}
+    known = {}
+    for place in {place for _, place, _ in shown}:
+        function = load_command(place)
+        names = set(inspect.signature(function).parameters) - {word.name for word in positional(function)}
+        known[place] = names | {"config", "help"} | printed(function) | ({"trust"} if "checkpoint" in names else set())
     unknown = [(name, option) for name, place, options in shown for option in options if option not in known[place]]
     assert unknown == []
