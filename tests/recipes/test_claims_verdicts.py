@@ -266,7 +266,7 @@ def test_epsilon_distance_is_the_least_improvement_on_a_fine_curve() -> None:
 def test_the_page_says_all_of_it() -> None:
     found = findings(good=True)
     pictures = {"tradeoff": "claims_tradeoff.png"}
-    text = claims_page(found, INTRODUCTION, pictures, "By hand: **this**.\n")
+    text = claims_page(found, INTRODUCTION, pictures, ["By hand: **this**."])
     for part in (
         "do not edit.*\n\nHow it was made.\n\n## Verdicts",
         "| (a) | Blending the images of T_f and T_r",
