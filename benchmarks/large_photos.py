@@ -51,7 +51,10 @@ def large(megapixels: list[float], restorer: Restorer) -> None:
             reset_peak_memory(cpu)
             start = time.process_time()
             picture = read_picture(source)
-            write_picture(target, replace(picture, colours=restorer(picture.colours)))
+            trajectory = [restorer.trajectory(picture.colours)]  # as `ctsr upscale` does
+            colours = restorer.decode(trajectory.pop(), eight_bit=True)[0]
+            write_picture(target, replace(picture, colours=colours))
+            del colours
             seconds = time.process_time() - start
         shape, tiles = f"{4 * width}x{4 * height}", str(restorer.tiles(height, width))
         memory = (peak_memory(cpu) or 0) / 2**30

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctsr_lightning.inference.restorer import Restorer
+    from ctsr_lightning.inference.trajectory import Trajectory
 
 SMALLEST_TILE = 16
 """Side of the least tile that is recommended, in input pixels."""
@@ -276,9 +278,10 @@ def write(
     with tile_progress(bar, say, str(job.source), size, tiles) as done:
         wanted = [t for t, _ in missing]
         wanted += [t for t in shown if t not in wanted]
-        restored = zip(
-            wanted, _restored(restorer, photo.colours, job.key, wanted, control, settings, done), strict=True
-        )
+        eight_bit = not page and picture.depth == 8 and picture.alpha is None and not photo.colourless  # it is the file
+        decode = partial(restorer.decode, size=settings.size, done=done, eight_bit=eight_bit)
+        trajectory = [restorer.trajectory(photo.colours, [job.key], done)]
+        restored = zip(wanted, _restored(trajectory, decode, wanted, control), strict=True)
         for _, target in missing:
             t, image = next(restored)
             kept = photo.restored(image)
@@ -303,20 +306,16 @@ def write(
 
 
 def _restored(
-    restorer: "Restorer",
-    lq: "Tensor",
-    key: str,
+    trajectory: "list[Trajectory]",
+    decode: "Callable[[Trajectory, float | Tensor], Tensor]",
     values: Sequence[float],
     control: "Tensor | None",
-    settings: Settings,
-    done: Callable[[], None] | None,
 ) -> "Iterator[Tensor]":
-    """Restorations of one image at several t, or by a map; latents are not held while the last is written."""
-    trajectory = restorer.trajectory(lq, [key], done)
+    """Restorations of one image at several t, or by a map; its latents, taken from the list, go with the last."""
     for index, t in enumerate(values, 1):
-        image = restorer.decode(trajectory, t if control is None else control, settings.size, done)[0]
-        if index == len(values):
-            del trajectory
+        path = trajectory[0] if index < len(values) else trajectory.pop()
+        image = decode(path, t if control is None else control)[0]
+        del path
         yield image
 
 

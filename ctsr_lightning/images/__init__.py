@@ -25,6 +25,7 @@ from ctsr_lightning.images.tensors import (
     quantize,
     resize_bicubic,
     rgb_to_y,
+    to_levels,
     to_uint8,
     upsample,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "read_record",
     "resize_bicubic",
     "rgb_to_y",
+    "to_levels",
     "to_uint8",
     "upsample",
     "write_image",

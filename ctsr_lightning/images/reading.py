@@ -38,7 +38,8 @@ class Picture:
     """An image file with all that its restoration keeps.
 
     Args:
-        colours: RGB in [0, 1], shape (3, h, w), not composited; grey has three equal channels.
+        colours: RGB in [0, 1], shape (3, h, w), not composited; grey has three equal channels. Of a result, also levels
+            of 8 bits (`to_levels`).
         alpha: In [0, 1], shape (1, h, w); None where the file has none.
         grey: Whether the file has no colours.
         depth: Bits per channel, 8 or 16.

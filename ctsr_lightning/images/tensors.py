@@ -50,9 +50,21 @@ def content_key(image: Tensor) -> str:
     return digest.hexdigest()
 
 
+def to_levels(image: Tensor) -> Tensor:
+    """Round an image to the 256 levels of an 8-bit file.
+
+    Args:
+        image: RGB in [0, 1], any shape; values outside are clipped.
+
+    Returns:
+        Levels from 0 to 255, uint8, of that shape.
+    """
+    return image.detach().float().clamp(0.0, 1.0).mul_(255.0).round_().byte()
+
+
 def to_uint8(image: Tensor) -> np.ndarray:
     """Convert an image in [0, 1] of shape (3, H, W) to an (H, W, 3) uint8 array."""
-    return quantize(image.detach().float()).mul(255.0).round().byte().permute(1, 2, 0).cpu().numpy()
+    return to_levels(image).permute(1, 2, 0).cpu().numpy()
 
 
 def rgb_to_y(image: Tensor) -> Tensor:

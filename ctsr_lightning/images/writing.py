@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
@@ -71,7 +72,8 @@ def write_picture(path: Path, picture: Picture, record: str = "") -> list[str]:
 
     Args:
         path: The file to write, in a folder that is there.
-        picture: The image. Grey is written as grey, 16 bits and alpha where the format has them.
+        picture: The image; its colours may be levels of 8 bits, as `to_levels` rounds. Grey is written as grey, 16 bits
+            and alpha where the format has them.
         record: How it was made, in letters of ASCII; empty leaves that out.
 
     Returns:
@@ -113,7 +115,8 @@ def _pixels(colours: Tensor, alpha: Tensor | None, *, grey: bool, depth: int) ->
     planes = [*(colours[1:2] if grey else colours), *([] if alpha is None else alpha)]
     pixels = np.empty((*colours.shape[-2:], len(planes)), dtype)
     for index, plane in enumerate(planes):  # one by one: of a large picture a copy in float32 is gigabytes
-        pixels[..., index] = plane.detach().float().cpu().clamp(0.0, 1.0).mul_(white).round_().numpy()
+        levels = plane if plane.dtype == torch.uint8 else plane.detach().float().clamp(0.0, 1.0).mul_(white).round_()
+        pixels[..., index] = levels.cpu().numpy()
     return pixels
 
 

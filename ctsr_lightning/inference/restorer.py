@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ctsr_lightning.control import check_range
 from ctsr_lightning.diffusion.sampling import generator_by_content
-from ctsr_lightning.images import pad_to_multiple, resize_bicubic, upsample
+from ctsr_lightning.images import pad_to_multiple, resize_bicubic, to_levels, upsample
 from ctsr_lightning.inference.color import correct
 from ctsr_lightning.inference.devices import pick_device
 from ctsr_lightning.inference.loading import load_model
@@ -23,7 +23,7 @@ from ctsr_lightning.inference.precision import HALF, for_inference, inference_pr
 from ctsr_lightning.inference.pretrained import find_model, save_model
 from ctsr_lightning.inference.settings import OWN_SIZE, Color, OutputSize, Space
 from ctsr_lightning.inference.tiling import Window, windows
-from ctsr_lightning.inference.trajectory import RestorationError, Trajectory, checked_images, map_planes
+from ctsr_lightning.inference.trajectory import Trajectory, check_finite, checked_images, map_planes
 from ctsr_lightning.inference.whole_statistics import WholeStatistics
 from ctsr_lightning.models.restoration_model import RestorationModel, extremes
 
@@ -223,7 +223,7 @@ class Restorer:
                 state = self._whole.blend(
                     cover, lambda w: self.model.advance(w.crop(begun, ratio), w.crop(padded), keys), ratio, done
                 )
-        self._check_finite(state)
+        check_finite(state, half=self._half)
         path = Trajectory(state, size, images)
         return self.in_image_space(path, done) if self.space == "image" else path
 
@@ -240,8 +240,7 @@ class Restorer:
         if trajectory.space == "image" or not self.controllable:
             return trajectory
         realistic = self._decode(trajectory, 0.0, done)
-        ends = realistic.new_empty(len(realistic), 6, *trajectory.size)
-        ends[:, :3] = realistic
+        ends = torch.cat([realistic, torch.empty_like(realistic)], dim=1)
         del realistic  # one image less at the peak of memory
         ends[:, 3:] = self._decode(trajectory, 1.0, done)
         return trajectory._replace(state=ends, space="image")
@@ -274,6 +273,8 @@ class Restorer:
         t: float | Tensor = 0.0,
         size: OutputSize = OWN_SIZE,
         done: Callable[[], None] | None = None,
+        *,
+        eight_bit: bool = False,
     ) -> Tensor:
         """Decode one point of a trajectory, correct its colours if this restorer does, and resample it.
 
@@ -282,25 +283,28 @@ class Restorer:
             t: Control, or a map of it in the model's pixels, shape (scale * h, scale * w).
             size: Size of the result: the model's enlargement first, then one antialiased bicubic resampling.
             done: Called after each of the tiles that `tiles` counts.
+            eight_bit: Round to the values of an 8-bit file, where tiles are joined: a fourth of the memory.
 
         Returns:
-            RGB in [0, 1], shape (B, 3, H, W), by default (B, 3, scale * h, scale * w).
+            RGB in [0, 1], or from 0 to 255 in uint8, shape (B, 3, H, W), by default (B, 3, scale * h, scale * w).
         """
+        wanted = size.of(trajectory.lq.shape[-2], trajectory.lq.shape[-1], self.scale)
+        as_decoded = self.color == "none" and wanted == trajectory.size
         if trajectory.space == "image":
             image = trajectory.between(t)
         else:
             self.model.check_control(t)
-            image = self._decode(trajectory, t, done)
+            image = self._decode(trajectory, t, done, eight_bit=eight_bit and as_decoded)
         if self.color != "none":
             image = correct(image, upsample(trajectory.lq, self.scale), self.color)
-        height, width = trajectory.lq.shape[-2:]
-        wanted = size.of(height, width, self.scale)
-        return image if wanted == trajectory.size else resize_bicubic(image, wanted)
+        image = image if wanted == trajectory.size else resize_bicubic(image, wanted)
+        return to_levels(image) if eight_bit and image.dtype != torch.uint8 else image
 
-    def _decode(self, trajectory: Trajectory, t: float | Tensor, done: Callable[[], None] | None) -> Tensor:
-        """D(z(t)), clipped to [0, 1], shape (B, 3, H, W)."""
-        state, (height, width) = trajectory.state, trajectory.size
-        factor = self.model.codec.factor
+    def _decode(
+        self, trajectory: Trajectory, t: float | Tensor, done: Callable[[], None] | None, *, eight_bit: bool = False
+    ) -> Tensor:
+        """D(z(t)), clipped to [0, 1] or rounded to 8 bits, shape (B, 3, H, W)."""
+        state, (height, width), factor = trajectory.state, trajectory.size, self.model.codec.factor
         if isinstance(t, Tensor) and t.dim() > 0:
             beyond = (state.shape[-2] * factor - height, state.shape[-1] * factor - width)
             t = F.pad(map_planes(t, trajectory.size, self.device), (0, beyond[1], 0, beyond[0]), mode="replicate")
@@ -309,10 +313,13 @@ class Restorer:
             control = window.crop(t, Fraction(factor)) if isinstance(t, Tensor) and t.dim() > 0 else t
             return self.model.at(window.crop(state), control)
 
+        def finished(band: Tensor) -> Tensor:
+            check_finite(band, half=self._half)
+            return to_levels(band) if eight_bit else band.clamp_(0.0, 1.0)
+
         with self.computing():
-            image = self._whole.blend(self._decoder_tiles(*state.shape[-2:]), point, Fraction(factor), done)
-        self._check_finite(image)
-        return image[..., :height, :width].clamp_(0.0, 1.0)  # in place: it may be the largest thing in memory
+            cover = self._decoder_tiles(*state.shape[-2:])
+            return self._whole.blend(cover, point, Fraction(factor), done, finished)[..., :height, :width]
 
     def check_control(self, control: float | Tensor) -> None:
         """Refuse values of t that this restorer cannot restore at.
@@ -341,8 +348,3 @@ class Restorer:
     def computing(self) -> AbstractContextManager[None]:
         """Context of the model's passes: its random numbers come from the seed."""
         return inference_precision(self.device, torch.float32, self.seed if self.model.random else None)
-
-    def _check_finite(self, values: Tensor) -> None:
-        if not bool(torch.stack(values.aminmax()).isfinite().all()):  # NaN is an extreme; of all values it takes copies
-            remedy = "Compute in float32." if self._half else "The weights are damaged, or diverged in training."
-            raise RestorationError(f"The model produced NaN or infinite pixels. {remedy}")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SIGMA = 1 / 8
 """Standard deviation of the weights in tile lengths: exp(-8) at a tile's border, so that no border shows."""
@@ -65,39 +66,57 @@ def blend(
     compute: Callable[[Window], Tensor],
     ratio: Fraction = Fraction(1),
     done: Callable[[], None] | None = None,
+    finish: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Compute every window by itself and average where windows overlap.
 
     A single window is returned as computed, bit for bit.
 
     Args:
-        cover: Windows that cover a grid, of one size, as `windows` gives them.
+        cover: Windows that cover a grid, of one size, row by row, as `windows` gives them.
         compute: Gives a window's result, shape (B, C, ratio * height, ratio * width).
         ratio: Pixels of the result per cell of the grid.
         done: Called after each window.
+        finish: Maps rows that no window changes any more, shape (B, C, rows, ratio * W), to those of the result; to
+            fewer bytes, say, as only a window's height of rows is held unfinished.
 
     Returns:
         The whole, shape (B, C, ratio * H, ratio * W).
     """
-    done = done or (lambda: None)
+    done, finish = done or (lambda: None), finish or (lambda band: band)
     if len(cover) == 1:
         whole = compute(cover[0])
         done()
-        return whole
+        return finish(whole)
     height, width = (_exact(max(w[i] + w[i + 2] for w in cover) * ratio) for i in (0, 1))
     rows = {(w.top, w.height): _weights(w.top, w.height, height, ratio) for w in cover}
     columns = {(w.left, w.width): _weights(w.left, w.width, width, ratio) for w in cover}
-    total = torch.zeros(())
+    # Windows are a grid, so that the sum of their weights is a product too: no plane of it is held.
+    down, across = _sums(rows, height, ratio), _sums(columns, width, ratio)
+    whole = unfinished = torch.zeros(())
+    start = 0  # the row of the whole that `unfinished` starts at
+
+    def close(end: int) -> None:
+        nonlocal start, whole, unfinished
+        sums = unfinished[..., : end - start, :]
+        band = finish(sums.div_(down[start:end].to(sums)[:, None]).div_(across.to(sums)))
+        if whole.dim() == 0:
+            whole = band.new_empty(*band.shape[:2], height, width)
+        whole[..., start:end, :] = band
+        unfinished = F.pad(unfinished[..., end - start :, :], (0, 0, 0, end - start))
+        start = end
+
     for window in cover:
         part = compute(window)
-        if total.dim() == 0:
-            total = part.new_zeros(*part.shape[:2], height, width)
-        down, across = rows[window.top, window.height], columns[window.left, window.width]
-        window.crop(total, ratio).add_(part * torch.outer(down, across).to(part))
+        if unfinished.dim() == 0:
+            unfinished = part.new_zeros(*part.shape[:3], width)
+        if (top := _exact(window.top * ratio)) > start:
+            close(top)
+        weights = torch.outer(rows[window.top, window.height], columns[window.left, window.width])
+        window._replace(top=0).crop(unfinished, ratio).add_(part * weights.to(part))
         done()
-    # Windows are a grid, so that the sum of their weights is a product too: no plane of it is held.
-    total.div_(_sums(rows, height, ratio).to(total)[:, None])
-    return total.div_(_sums(columns, width, ratio).to(total))
+    close(height)
+    return whole
 
 
 def _weights(start: int, length: int, end: int, ratio: Fraction) -> Tensor:

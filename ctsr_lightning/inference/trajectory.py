@@ -45,6 +45,21 @@ class RestorationError(ValueError):
     """An image on which the networks fail."""
 
 
+def check_finite(values: Tensor, *, half: bool) -> None:
+    """Refuse what networks must not give.
+
+    Args:
+        values: Their output.
+        half: Whether they have a half type.
+
+    Raises:
+        RestorationError: If a value is not finite.
+    """
+    if not bool(torch.stack(values.aminmax()).isfinite().all()):  # NaN is an extreme; of all values it takes copies
+        remedy = "Compute in float32." if half else "The weights are damaged, or diverged in training."
+        raise RestorationError(f"The model produced NaN or infinite pixels. {remedy}")
+
+
 def map_planes(control: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
     """A map of t as planes, float32, shape (B, 1, H, W).
 

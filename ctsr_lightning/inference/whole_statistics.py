@@ -58,6 +58,7 @@ class WholeStatistics:
         compute: Callable[[Window], Tensor],
         ratio: Fraction = Fraction(1),
         done: Callable[[], None] | None = None,
+        finish: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """`tiling.blend`, all tiles normalised alike; a single tile is the whole, and computed as it is.
 
@@ -66,10 +67,11 @@ class WholeStatistics:
             compute: Gives a window's result by passes of the networks, the same ones for each.
             ratio: Pixels of the result per cell of the grid.
             done: Called after each window, those of the sample too.
+            finish: Maps finished rows to those of the result.
         """
         sample = self.sample(cover)
         if not sample:
-            return blend(cover, compute, ratio, done)
+            return blend(cover, compute, ratio, done, finish)
 
         def counted(window: Window) -> Tensor:
             self._calls.clear()
@@ -85,7 +87,7 @@ class WholeStatistics:
             self._means[place] = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         self._found.clear()
         with self._replaced(self._given):
-            return blend(cover, counted, ratio, done)
+            return blend(cover, counted, ratio, done, finish)
 
     def _place(self, norm: nn.Module) -> tuple[nn.Module, int]:
         """A layer, and how often it has been passed in this tile."""

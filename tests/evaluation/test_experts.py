@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctsr_lightning.evaluation.experts import Expert, blends
-from ctsr_lightning.inference.restorer import RestorationError
+from ctsr_lightning.inference.trajectory import RestorationError
 from ctsr_lightning.teachers import ResShiftTeacher
 from helpers import tiny, tiny_experts
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ctsr_lightning.inference.devices import pick_device
-from ctsr_lightning.inference.restorer import RestorationError, Restorer
+from ctsr_lightning.inference.restorer import Restorer
+from ctsr_lightning.inference.settings import OWN_SIZE, OutputSize
+from ctsr_lightning.inference.trajectory import RestorationError
 from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.models.tradeoff import TradeOff
 from helpers.small_students import make_student
@@ -124,6 +126,18 @@ def test_tiling_leaves_no_seam(tradeoff: TradeOff, size: tuple[int, int]) -> Non
     tiled = Restorer(tradeoff, "cpu", tile=32)(lq, 0.5)
     assert not torch.equal(whole, tiled)
     assert (whole - tiled).abs().max() < 0.25 / 255  # a quarter of a grey level of 8 bits
+
+
+def test_eight_bits_are_the_rounded_image(tradeoff: TradeOff) -> None:
+    """Whole or in tiles, in colours of the input, at another size, between decoded ends."""
+    lq = photo(50, 41)
+    for options in ({}, {"tile": 24}, {"tile": 24, "color": "adain"}, {"space": "image"}):
+        restorer = Restorer(tradeoff, "cpu", **options)
+        path = restorer.trajectory(lq)
+        for size in (OWN_SIZE, OutputSize(width=100)):
+            levels = restorer.decode(path, 0.5, size, eight_bit=True)
+            assert levels.dtype == torch.uint8
+            assert torch.equal(levels, (restorer.decode(path, 0.5, size) * 255).round().byte())
 
 
 @pytest.mark.parametrize("control", [-0.1, 1.01, math.nan, [0.5, 2.0], torch.tensor([[0.0, 1.5]])])

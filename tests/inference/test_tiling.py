@@ -61,3 +61,42 @@ def test_no_seam_where_tiles_disagree() -> None:
     assert steps.max() < 0.2  # hard borders give 1, a linear ramp over the overlap of 16 gives 1/16
     borders = [window.left for window in cover[1:]] + [window.left + window.width for window in cover[:-1]]
     assert max(float(steps[border - 1]) for border in borders) < 0.005
+
+
+@pytest.mark.parametrize("ratio", [Fraction(1), Fraction(3)])
+def test_blending_is_the_weighted_mean_of_all_windows(ratio: Fraction) -> None:
+    """Against its definition, by whole planes of sums and weights."""
+    cover = windows(45, 60, 16)
+    scale = int(ratio)
+    parts = {w: torch.rand(1, 2, w.height * scale, w.width * scale, dtype=torch.float64) for w in cover}
+    sums, weights = torch.zeros(2, 1, 2, 45 * scale, 60 * scale, dtype=torch.float64)
+
+    def bell(start: int, length: int, end: int) -> torch.Tensor:
+        x = (torch.arange(length * scale, dtype=torch.float64) + 0.5) / (length * scale) - 0.5
+        if start == 0:
+            x = x.clamp(min=0.0)
+        if start + length == end:
+            x = x.clamp(max=0.0)
+        return torch.exp(-32.0 * x.square())
+
+    for w, part in parts.items():
+        weight = bell(w.top, w.height, 45)[:, None] * bell(w.left, w.width, 60)
+        w.crop(sums, ratio).add_(part * weight)
+        w.crop(weights, ratio).add_(weight)
+    torch.testing.assert_close(blend(cover, parts.__getitem__, ratio), sums / weights, rtol=0, atol=1e-12)
+
+
+def test_rows_are_finished_once_in_order_and_few_at_a_time() -> None:
+    cover, bands = windows(100, 40, 16), []
+    whole = torch.rand(1, 1, 200, 80)
+
+    def levels(band: torch.Tensor) -> torch.Tensor:
+        bands.append(band.clone())
+        return (band * 255).round().byte()
+
+    result = blend(cover, lambda window: window.crop(whole, Fraction(2)), Fraction(2), finish=levels)
+    assert result.dtype == torch.uint8
+    assert max(band.shape[-2] for band in bands) <= 32  # of 200 rows, a window's
+    assert len(bands) > 5
+    torch.testing.assert_close(torch.cat(bands, dim=-2), whole, rtol=0, atol=1e-6)
+    assert torch.equal(result, (torch.cat(bands, dim=-2) * 255).round().byte())
