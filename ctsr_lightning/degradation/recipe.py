@@ -212,13 +212,24 @@ class MixedDegradation(Degradation):
         return recipe.sample(generator, scale)
 
 
-def mixed(light_share: float = 0.3) -> Degradation:
-    """`realesrgan` for most images and `light` for some: photographs from the web, and from today's cameras.
+def mixed(light_share: float = 0.3, clean_share: float = 0.0) -> Degradation:
+    """`realesrgan` for most images, `light` for some, `bicubic` for others: from the web, from today's cameras, reduced.
+
+    A network that has seen no picture that is merely small takes its finest structure, such as eyes, for damage.
 
     Args:
         light_share: The share of `light`, in [0, 1].
+        clean_share: The share of `bicubic`, in [0, 1].
+
+    Raises:
+        ValueError: If a share leaves [0, 1], or both together do.
     """
-    return MixedDegradation(realesrgan(), light(), light_share)
+    if clean_share == 0.0:
+        return MixedDegradation(realesrgan(), light(), light_share)
+    if not (clean_share > 0.0 and light_share >= 0.0 and light_share + clean_share <= 1.0):
+        raise ValueError(f"Expected shares of at most 1 together, found {light_share} and {clean_share}.")
+    rest = MixedDegradation(realesrgan(), light(), light_share / (1.0 - clean_share) if clean_share < 1.0 else 0.0)
+    return MixedDegradation(rest, bicubic(), clean_share)
 
 
 class BicubicDegradation(Degradation):

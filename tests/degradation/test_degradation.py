@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctsr_lightning.degradation.plan import KernelPlan
+from ctsr_lightning.degradation.plan import BicubicPlan, KernelPlan
 from ctsr_lightning.degradation.recipe import (
     KERNELS,
     Degradation,
@@ -229,6 +229,24 @@ def test_mixed_degrades_a_share_of_the_images_by_the_milder_recipe():
     assert (coarsest(mixed(1.0)), coarsest(mixed(0.0))) == (0.0, pytest.approx(most, abs=0.07))
     with pytest.raises(ValueError, match=r"`share` in \[0, 1\], found 1.5"):
         mixed(1.5)
+
+
+def test_mixed_leaves_a_share_of_the_images_merely_small():
+    def share(recipe, kind):
+        plans = [recipe.sample(torch.Generator().manual_seed(seed)) for seed in range(400)]
+        return sum(isinstance(plan, kind) for plan in plans) / 400
+
+    recipe = mixed(light_share=0.5, clean_share=0.2)
+    assert share(recipe, BicubicPlan) == pytest.approx(0.2, abs=0.06)
+    both = [
+        plan for plan in (recipe.sample(torch.Generator().manual_seed(s)) for s in range(400)) if hasattr(plan, "first")
+    ]
+    heavy = sum(min(plan.first.quality, plan.second.quality) < 60 for plan in both) / 400
+    every = [realesrgan().sample(torch.Generator().manual_seed(s)) for s in range(400)]
+    assert heavy == pytest.approx(0.3 * sum(min(p.first.quality, p.second.quality) < 60 for p in every) / 400, abs=0.06)
+    assert share(mixed(0.0, 1.0), BicubicPlan) == 1.0
+    with pytest.raises(ValueError, match=r"at most 1 together, found 0\.9 and 0\.3"):
+        mixed(0.9, 0.3)
 
 
 def test_bicubic_shrinks_and_nothing_else():
