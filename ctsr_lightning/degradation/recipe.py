@@ -213,7 +213,7 @@ class MixedDegradation(Degradation):
 
 
 def mixed(light_share: float = 0.3, clean_share: float = 0.0) -> Degradation:
-    """`realesrgan` for most images, `light` for some, `bicubic` for others: from the web, from today's cameras, reduced.
+    """`realesrgan` for most images (from the web), `light` for some (today's cameras), `bicubic` for others (reduced).
 
     A network that has seen no picture that is merely small takes its finest structure, such as eyes, for damage.
 
