@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 SIGMA = 1 / 8
 """Standard deviation of the weights in tile lengths: exp(-8) at a tile's border, so that no border shows."""
@@ -97,13 +96,14 @@ def blend(
     start = 0  # the row of the whole that `unfinished` starts at
 
     def close(end: int) -> None:
-        nonlocal start, whole, unfinished
+        nonlocal start, whole
         sums = unfinished[..., : end - start, :]
         band = finish(sums.div_(down[start:end].to(sums)[:, None]).div_(across.to(sums)))
         if whole.dim() == 0:
             whole = band.new_empty(*band.shape[:2], height, width)
         whole[..., start:end, :] = band
-        unfinished = F.pad(unfinished[..., end - start :, :], (0, 0, 0, end - start))
+        rest = unfinished[..., end - start :, :].clone()
+        unfinished.zero_()[..., : rest.shape[-2], :] = rest
         start = end
 
     for window in cover:

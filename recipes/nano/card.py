@@ -88,7 +88,10 @@ def training_settings(folder: Path) -> dict[str, Any]:
 def _recipe(runs: Path) -> dict[str, Any]:
     """How training images were made, as the last training has it."""
     arguments = training_settings(runs / CHAIN[-1].name)["data"]["init_args"]
-    degradation = (arguments["degradation"] or {}).get("class_path", "realesrgan").rsplit(".", maxsplit=1)[-1]
+    recipe = arguments["degradation"] or {}
+    degradation = recipe.get("class_path", "realesrgan").rsplit(".", maxsplit=1)[-1]
+    if settings := recipe.get("init_args"):
+        degradation += f"({', '.join(f'{name}={value}' for name, value in settings.items())})"
     names = ("scale", "crop", "batch_size", "pool", "seed")
     return {"degradation": degradation, **{name: arguments[name] for name in names}}
 
