@@ -240,7 +240,7 @@ class Restorer:
         if trajectory.space == "image" or not self.controllable:
             return trajectory
         realistic = self._decode(trajectory, 0.0, done)
-        ends = torch.cat([realistic, torch.empty_like(realistic)], dim=1)
+        ends = F.pad(realistic, (0, 0, 0, 0, 0, 3))  # planes of x(1) beside those of x(0)
         del realistic  # one image less at the peak of memory
         ends[:, 3:] = self._decode(trajectory, 1.0, done)
         return trajectory._replace(state=ends, space="image")
@@ -289,12 +289,12 @@ class Restorer:
             RGB in [0, 1], or from 0 to 255 in uint8, shape (B, 3, H, W), by default (B, 3, scale * h, scale * w).
         """
         wanted = size.of(trajectory.lq.shape[-2], trajectory.lq.shape[-1], self.scale)
-        as_decoded = self.color == "none" and wanted == trajectory.size
         if trajectory.space == "image":
             image = trajectory.between(t)
         else:
             self.model.check_control(t)
-            image = self._decode(trajectory, t, done, eight_bit=eight_bit and as_decoded)
+            plain = self.color == "none" and wanted == trajectory.size
+            image = self._decode(trajectory, t, done, eight_bit=eight_bit and plain)
         if self.color != "none":
             image = correct(image, upsample(trajectory.lq, self.scale), self.color)
         image = image if wanted == trajectory.size else resize_bicubic(image, wanted)
