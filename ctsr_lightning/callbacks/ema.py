@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,32 +19,43 @@ class EMA(Callback):
     of the checkpoint, and are absent from the module's: a checkpoint's `state_dict` holds the weights that training
     goes on from.
 
+    With a `start_share` s, w above is (1 - s) w + s w_0, where w_0 are the weights that training began with: a model
+    that was tuned keeps a share of what it was tuned from (Wortsman et al., 2022, arXiv:2109.01903, Eq. 1).
+
     Args:
         decay: Upper limit of d.
+        start_share: s, the share of the first weights in the averages.
 
     Raises:
-        ValueError: If the decay is not in [0, 1).
+        ValueError: If the decay or the share is not in [0, 1).
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"Expected a decay in [0, 1), found {decay}.")
-        self.decay = decay
+    def __init__(self, decay: float = 0.999, start_share: float = 0.0) -> None:
+        for name, value in (("decay", decay), ("start_share", start_share)):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"Expected a {name} in [0, 1), found {value}.")
+        self.decay, self.start_share = decay, start_share
         self.updates = 0
         """Optimizer steps averaged so far."""
         self.averages: dict[str, Tensor] = {}
         """Averaged parameters by their name in the module, float32."""
+        self.start: dict[str, Tensor] = {}
+        """w_0 by name, float32; empty without a share of it."""
         self._backup: dict[str, Tensor] = {}
         self._last_step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Averages and their number of updates, for a checkpoint."""
-        averages = {name: average.detach().clone() for name, average in self.averages.items()}
-        return {"averages": averages, "updates": self.updates}
+        """Averages, first weights and the number of updates, for a checkpoint."""
+        state: dict[str, Any] = {"averages": _cloned(self.averages), "updates": self.updates}
+        return {**state, "start": _cloned(self.start)} if self.start_share > 0.0 else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the averages of a checkpoint."""
-        self.averages = {name: average.float().clone() for name, average in state_dict["averages"].items()}
+        """Restore what a checkpoint has.
+
+        Args:
+            state_dict: From `state_dict`.
+        """
+        self.averages, self.start = _cloned(state_dict["averages"]), _cloned(state_dict.get("start", {}))
         self.updates = int(state_dict["updates"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,19 +66,26 @@ class EMA(Callback):
             pl_module: The module.
 
         Raises:
-            ValueError: If the module trains nothing, or not what the checkpoint's averages are of.
+            ValueError: If the module trains nothing, or not what the checkpoint's averages are of, or the checkpoint
+                lacks the first weights.
         """
         del trainer
         trained = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
         if not trained:
             raise ValueError(f"EMA averages trainable parameters, but {type(pl_module).__name__} has none.")
         if not self.averages:
-            self.averages = {name: p.detach().float().clone() for name, p in trained.items()}
+            self.averages = _cloned(trained)
+            self.start = _cloned(trained) if self.start_share > 0.0 else {}
         elif self.averages.keys() != trained.keys():
             different = sorted(self.averages.keys() ^ trained.keys())
             raise ValueError(
                 f"The checkpoint's averages are not of the parameters that are trained; {len(different)} differ, such "
                 f"as {different[:3]}. Resume with the configuration that the checkpoint was trained with."
+            )
+        elif self.start_share > 0.0 and not self.start:
+            raise ValueError(
+                f"Expected the weights that training began with in the checkpoint, for start_share {self.start_share}, "
+                "found none: it was trained without. Resume with start_share 0, or begin anew."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,6 +113,9 @@ class EMA(Callback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self._follow(parameters)
         current = [parameter.detach().float() for parameter in parameters.values()]
+        if self.start_share > 0.0:
+            start = [self.start[name].to(now.device) for name, now in zip(parameters, current, strict=True)]
+            current = list(torch._foreach_lerp(current, start, self.start_share))
         torch._foreach_lerp_([self.averages[name] for name in parameters], current, 1.0 - decay)
         self.updates += 1
 
@@ -181,6 +202,10 @@ class EMA(Callback):
         """Move the averages to the parameters' devices; a checkpoint brings them on the CPU."""
         for name, parameter in parameters.items():
             self.averages[name] = self.averages[name].to(parameter.device)
+
+
+def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().float().clone() for name, tensor in tensors.items()}
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def nano(
 ) -> int:
     """Train the nano model at full length, stage by stage, pack its weights and measure them.
 
-    Takes an hour or two on two CPU cores, less on a GPU. Finished trainings are kept: the same command after Ctrl-C
+    Takes many hours of a CPU core, less on a GPU. Finished trainings are kept: the same command after Ctrl-C
     goes on where it stopped. Afterwards OUTPUT/package holds the weights in float16 with a model card (README.md,
     card.json), at most 36 MB; `ctsr upscale PHOTOS OUT --checkpoint OUTPUT/package/stage2/weights.safetensors` uses
     them. A package at ctsr_lightning/assets/nano is what every command takes when no model is named.

@@ -81,6 +81,29 @@ def test_resume_is_exact(make_trainer, tmp_path) -> None:
     assert record.validated[0] == averages.averages["gain"].item()
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Be aware that when using `ckpt_path`")
+def test_a_share_of_the_first_weights_is_kept_also_over_a_resume(make_trainer, tmp_path) -> None:
+    def run(name: str, epochs: int, share: float, resume=None) -> tuple[EMA, str]:
+        ema, keep = EMA(decay=0.5, start_share=share), ModelCheckpoint(tmp_path / name)
+        trainer = make_trainer(callbacks=[ema, keep], max_epochs=epochs, enable_checkpointing=True, logger=False)
+        trainer.fit(Blend(), PhotoData(count=4), ckpt_path=resume)
+        return ema, keep.best_model_path
+
+    plain, without = run("plain", 4, 0.0)
+    first = Blend().gain.item()
+    shared, last = run("shared", 4, 0.4)
+    assert plain.averages["gain"].item() != first
+    expected = 0.6 * plain.averages["gain"].item() + 0.4 * first  # the average is linear
+    assert shared.averages["gain"].item() == pytest.approx(expected, abs=1e-6)
+    _, middle = run("half", 2, 0.4)
+    resumed, _ = run("rest", 4, 0.4, middle)
+    assert torch.equal(resumed.averages["gain"], shared.averages["gain"])
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["callbacks"]["EMA"]["averages"]["gain"] == shared.averages["gain"]  # what every reader takes
+    with pytest.raises(ValueError, match=r"start_share 0\.4, found none.*begin anew"):
+        run("mixed", 6, 0.4, without)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_interrupted_validation_gives_the_weights_back(make_trainer, error: type[BaseException]) -> None:
     class Stop(Callback):
@@ -117,6 +140,8 @@ def test_swapped_context_and_precision() -> None:
 def test_mistakes_are_refused(make_trainer) -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         EMA(decay=1.0)
+    with pytest.raises(ValueError, match=r"start_share in \[0, 1\), found 1"):
+        EMA(start_share=1.0)
     ema = EMA()
     ema.load_state_dict({"averages": {"other": torch.zeros(1)}, "updates": 3})
     with pytest.raises(ValueError, match=r"2 differ.*gain"):

@@ -36,7 +36,7 @@ def test_a_saved_model_is_the_same_anywhere(tmp_path: Path, monkeypatch: pytest.
             assert torch.equal(image, expected)
     assert str(shipped_folder()) not in (tmp_path / "moved" / "config.yaml").read_text()
     kept = yaml.safe_load((tmp_path / "moved" / "config.yaml").read_text())["model"]["init_args"]
-    assert kept.keys() == {"student", "velocity", "z0_source"}  # no teachers, losses or optimizer
+    assert kept.keys() == {"student", "velocity", "velocity_start", "z0_source"}  # no teachers, losses or optimizer
     card, own = ((folder / "README.md").read_text("utf-8") for folder in (tmp_path / "moved", shipped_folder()))
     assert [card.count(f"\n## {part}\n") for part in ("Use", "Training", "Figures", "Limits", "Licence")] == [1] * 5
     assert "Real-ESRGAN" in card  # whom a teacher learned from

@@ -122,7 +122,7 @@ def test_its_card_says_how_it_was_made_and_what_it_reaches(output: Path, package
     text = (package / "README.md").read_text(encoding="utf-8")
     assert card["data"] == {
         "name": "sample photographs of scikit-image", "photographs": 8, "validated_on": 2,
-        "degradation": "mixed(light_share=0.3, clean_share=0.0)",
+        "degradation": "mixed(light_share=0.5, clean_share=0.15)",
         "scale": 4, "crop": 64, "batch_size": 2, "pool": 4, "seed": 0,
     }  # fmt: skip
     assert list(card["trainings"]) == [link.name for link in CHAIN]

@@ -11,13 +11,15 @@ import yaml
 from safetensors.torch import load_file
 
 from ctsr_lightning.data import RealESRGANDataModule
-from ctsr_lightning.images import upsample
+from ctsr_lightning.images import list_images, read_image, upsample
 from ctsr_lightning.inference.loading import load_model, load_teachers
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.metrics.distortion import psnr_y
+from ctsr_lightning.metrics.perceptual import LPIPS
 from ctsr_lightning.metrics.texture import TextureDistance
 from ctsr_lightning.models.student import OneStepStudent
 from ctsr_lightning.weights.shipped import shipped_folder, shipped_model
+from helpers.reference import SHARED
 
 
 def test_a_package_without_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,11 +58,32 @@ def test_it_restores_photographs_that_it_was_not_trained_on() -> None:
     photos = RealESRGANDataModule(crop=128, val_crop=256, val_repeats=2, num_workers=0)
     photos.setup("validate")
     distance = TextureDistance()
-    gains, nearer = [], []
+    gains, nearer, curve = [], [], []
     for batch in photos.val_dataloader():
-        realistic, faithful = restorer(batch.lq, [0.0, 1.0])
+        restored = restorer(batch.lq, [0.0, 0.5, 1.0])
         bicubic = upsample(batch.lq, 4)
-        gains.append(float(psnr_y(faithful, batch.gt) - psnr_y(bicubic, batch.gt)))
-        nearer.append(float(distance(realistic, batch.gt) / distance(bicubic, batch.gt)))
+        gains.append(float(psnr_y(restored[2], batch.gt) - psnr_y(bicubic, batch.gt)))
+        nearer.append(float(distance(restored[0], batch.gt) / distance(bicubic, batch.gt)))
+        curve.append([[float(psnr_y(x, batch.gt)), float(distance(x, batch.gt))] for x in restored])
     assert sum(gains) / len(gains) > 0.3  # dB
     assert sum(nearer) / len(nearer) < 0.95
+    (p0, d0), (p1, d1), (p2, d2) = torch.tensor(curve).mean(0).tolist()
+    assert p0 < min(p1, p2) - 0.2
+    assert d0 < d1 < d2
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+def test_real_pairs_are_restored_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(SHARED / "torch_home"))
+    restorer, distance = Restorer.from_pretrained(shipped_model(), "cpu"), LPIPS("squeeze")
+    pairs = [list_images(SHARED / "data" / "realsr" / name)[::10] for name in ("lq", "gt")]
+    found = []
+    for lq, gt in zip(*(map(read_image, paths) for paths in pairs), strict=True):
+        images = [*restorer(lq[None], [0.0, 1.0]), upsample(lq[None], 4)]
+        found.append([[float(psnr_y(x, gt[None])), float(distance(x, gt[None]))] for x in images])
+    (p0, d0), (p1, d1), (bicubic, far) = torch.tensor(found).mean(0).tolist()
+    assert p0 < p1 - 0.4  # dB
+    assert p1 > bicubic - 0.2  # RealSR is hardly degraded: bicubic enlargement has a high PSNR there
+    assert d0 < 0.7 * far
+    assert d0 < d1 < far
