@@ -37,7 +37,6 @@ COLUMNS = {
     "grid_energy": ("grid energy → 1", 3),
     "lattice_4": ("lattice 4, dB → gt", 1),
     "lattice_8": ("lattice 8, dB → gt", 1),
-    "seconds": ("s / image", 3),
 }
 """Metrics in the order of the page: heading and decimals."""
 
