@@ -114,8 +114,7 @@ class EMA(Callback):
         self._follow(parameters)
         current = [parameter.detach().float() for parameter in parameters.values()]
         if self.start_share > 0.0:
-            start = [self.start[name].to(now.device) for name, now in zip(parameters, current, strict=True)]
-            current = list(torch._foreach_lerp(current, start, self.start_share))
+            current = list(torch._foreach_lerp(current, [self.start[name] for name in parameters], self.start_share))
         torch._foreach_lerp_([self.averages[name] for name in parameters], current, 1.0 - decay)
         self.updates += 1
 
@@ -199,9 +198,10 @@ class EMA(Callback):
         return {name: parameters[name] for name in self.averages}
 
     def _follow(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Move the averages to the parameters' devices; a checkpoint brings them on the CPU."""
-        for name, parameter in parameters.items():
-            self.averages[name] = self.averages[name].to(parameter.device)
+        """Move averages and first weights to the parameters' devices; a checkpoint brings them on the CPU."""
+        for kept in (self.averages, self.start):
+            for name in kept:
+                kept[name] = kept[name].to(parameters[name].device)
 
 
 def _cloned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
