@@ -1,4 +1,4 @@
-"""What docs/use.md promises of maps with the shipped weights: legible lettering, and the rest less smooth than by one t."""
+"""What docs/use.md promises of maps with the shipped weights: legible lettering at a lower LPIPS than at one t."""
 
 from __future__ import annotations
 
