@@ -65,7 +65,7 @@ def draw_tradeoff(findings: Findings) -> Figure:
 def draw_changes(findings: Findings) -> Figure:
     """Changes by each experiment of stage 1, with two standard errors on both sides; better is to the right."""
     shown = [e for e in findings.experiments if e.group == "stage1" and e.key != STAGE_1]
-    figure = Figure(figsize=(9.0, 1.6 + 0.32 * len(shown)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10.0, 1.6 + 0.32 * len(shown)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     for panel, axis in zip(panels, findings.axes, strict=True):
@@ -76,8 +76,8 @@ def draw_changes(findings: Findings) -> Figure:
             colour = curve_colour(0) if change.sign and several else "0.6"
             bar = 2.0 * change.se if several else 0.0
             panel.errorbar(change.mean, row, xerr=bar, fmt="o", color=colour, markersize=5, capsize=3)
-        panel.set_xlabel(f"change in {axis_title(axis)}")
-        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.set_xlabel(f"change in {axis.name}")
+        panel.xaxis.set_major_locator(MaxNLocator(4))
         _style(panel, "x")
         if not axis.higher_is_better:
             panel.invert_xaxis()

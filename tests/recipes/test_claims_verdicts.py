@@ -40,7 +40,7 @@ from recipes.claims.findings import (
     paired_difference,
 )
 from recipes.claims.page import claims_page, introduce
-from recipes.claims.plots import swept_weights, write_pictures
+from recipes.claims.plots import draw_changes, swept_weights, write_pictures
 from recipes.claims.records import COLUMNS, Record
 from recipes.claims.verdicts import Claim, judge_claims, verdict
 
@@ -332,6 +332,13 @@ def test_the_pictures(tmp_path: Path) -> None:
     names = write_pictures(tmp_path, "claims", findings(good=True), SETTINGS)
     assert names == {name: f"claims_{name}.png" for name in ("tradeoff", "changes", "weights")}
     assert all(min(image_size(tmp_path / name)) > 300 for name in names.values())
+
+
+def test_titles_of_axes_lie_beside_each_other() -> None:
+    figure = draw_changes(findings(good=True))
+    figure.canvas.draw()
+    left, right = (panel.xaxis.label.get_window_extent() for panel in figure.axes)
+    assert left.x1 < right.x0
 
 
 def test_values_of_a_weight_are_in_order() -> None:
