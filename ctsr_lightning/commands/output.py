@@ -56,8 +56,13 @@ def note(text: str) -> None:
     Args:
         text: The remark.
     """
-    if not _manner.get().quiet:
+    if not quiet():
         print(text, file=sys.stderr)
+
+
+def quiet() -> bool:
+    """Whether nothing is printed but what goes wrong."""
+    return _manner.get().quiet
 
 
 def result(**values: Any) -> None:

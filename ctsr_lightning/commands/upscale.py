@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from ctsr_lightning.commands.jobs import Job, plan, summary
 from ctsr_lightning.commands.maps import check_map, map_of
 from ctsr_lightning.commands.options import load_restorer, model_identity, prompt_words
-from ctsr_lightning.commands.output import result, tell
+from ctsr_lightning.commands.output import quiet, result, tell
 from ctsr_lightning.commands.pages import page_controls, page_path, page_state, write_page
 from ctsr_lightning.commands.records import DONE, MISSING, Settings
 from ctsr_lightning.commands.tile_progress import tile_progress
@@ -129,6 +129,10 @@ def upscale(
         def say(text: str) -> None:
             bar.console.print(f"ctsr: {text}", markup=False, highlight=False, soft_wrap=True)
 
+        def remark(text: str) -> None:
+            if not quiet():
+                say(text)
+
         for text in (*planned.problems, *planned.notes):
             say(text)
         for job in bar.track(planned.jobs, description="restoring"):
@@ -143,7 +147,7 @@ def upscale(
                 )
                 check_controls(restorer, settings)
             start = time.perf_counter()
-            problems = run(job, states, restorer, settings, bar, say)
+            problems = run(job, states, restorer, settings, bar, say, remark)
             for problem in problems:
                 say(f"skipped: {problem}")
             counts["failed" if problems else "restored"] += 1
@@ -194,6 +198,7 @@ def run(
     settings: Settings,
     bar: "Progress",
     say: Callable[[str], None],
+    remark: Callable[[str], None],
 ) -> list[str]:
     """Restore one image and write what is missing.
 
@@ -203,7 +208,8 @@ def run(
         restorer: The model.
         settings: How results are made.
         bar: Where tiles of a large image are counted.
-        say: Takes notes about the image.
+        say: Takes notes about what a result does not hold.
+        remark: Takes the estimate of its time, and its page.
 
     Returns:
         What went wrong.
@@ -221,7 +227,7 @@ def run(
     if state not in {MISSING, DONE}:
         problems.append(f"'{page_path(job, settings)}' is there already, {state}. Use --overwrite.")
     try:
-        for note in write(job, missing, restorer, settings, bar, say, page=state == MISSING):
+        for note in write(job, missing, restorer, settings, bar, remark, page=state == MISSING):
             say(f"'{job.source}': {note}.")
     except (OSError, ValueError, OverflowError, struct.error) as error:
         problems.append(str(error) if str(job.source) in str(error) else f"'{job.source}': {error}")
@@ -238,7 +244,7 @@ def write(
     restorer: "Restorer",
     settings: Settings,
     bar: "Progress",
-    say: Callable[[str], None],
+    remark: Callable[[str], None],
     *,
     page: bool,
 ) -> Iterator[str]:
@@ -250,7 +256,7 @@ def write(
         restorer: The model.
         settings: How results are made.
         bar: Where tiles of a large image are counted.
-        say: Takes the estimate of its time.
+        remark: Takes the estimate of its time, and its page.
         page: Whether its page is missing, too.
 
     Yields:
@@ -275,7 +281,7 @@ def write(
     said = set[str]()
     tiled = 0 < restorer.tile < max(rows, columns)
     tiles = restorer.tiles(rows, columns, len(values)) if tiled else 0
-    with tile_progress(bar, say, str(job.source), size, tiles) as done:
+    with tile_progress(bar, remark, str(job.source), size, tiles) as done:
         wanted = [t for t, _ in missing]
         wanted += [t for t in shown if t not in wanted]
         eight_bit = not page and picture.depth == 8 and picture.alpha is None and not photo.colourless  # it is the file
@@ -302,7 +308,7 @@ def write(
         with written_aside(path := page_path(job, settings)) as aside:
             enlarged = resize_bicubic(photo.colours[None], size)[0]
             write_page(aside, job, settings, photo, enlarged, {t: images[t] for t in shown})
-        yield f"its page is '{path.name}', {path.stat().st_size / 1e6:.1f} MB"
+        remark(f"'{job.source}': its page is '{path.name}', {path.stat().st_size / 1e6:.1f} MB.")
 
 
 def _restored(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from ctsr_lightning.cli import CLOSED, COMMANDS, main
 from ctsr_lightning.commands.output import Manner, note, printing, result, tell
@@ -98,6 +99,16 @@ def test_quiet(option: str, stage2: str, capsys: Captured) -> None:
     assert out == ""
     assert err.startswith("ctsr: skipped: ")
     assert "broken.png" in err
+
+
+def test_the_estimate_and_the_page_of_a_large_photo_are_not_said_quietly(stage2: str, capsys: Captured) -> None:
+    Image.new("RGB", (64, 48), "grey").save("large.png")
+    words = ["upscale", "large.png", "out", "--checkpoint", stage2, "--device", "cpu", "--tile", "32", "--page"]
+    main([*words, "--overwrite"])
+    said = capsys.readouterr().err
+    assert all(part in said for part in ("for the first tile", "its page is"))
+    main([*words, "--overwrite", "-q"])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_printed_where(capsys: Captured) -> None:
