@@ -97,7 +97,10 @@ def lettered(photo: Tensor, seed: int) -> tuple[Tensor, list[tuple[Box, str]]]:
 
 def recogniser() -> Callable[[Tensor], str]:
     """What reads a word in a picture, RGB in [0, 1], shape (3, h, w); blanks and capitals are not told apart."""
-    from rapidocr_onnxruntime import RapidOCR
+    try:
+        from rapidocr_onnxruntime import RapidOCR
+    except ModuleNotFoundError as error:
+        raise SystemExit("Expected a reader of words, found none: pip install rapidocr-onnxruntime.") from error
 
     engine = RapidOCR(intra_op_num_threads=1)
 
