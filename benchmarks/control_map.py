@@ -22,6 +22,7 @@ import torch
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchmetrics.functional.text import edit_distance
 
 from ctsr_lightning.degradation import Degradation, light, realesrgan
 from ctsr_lightning.images import image_grid, list_images, read_image, resize_bicubic, to_uint8, write_image
@@ -29,7 +30,7 @@ from ctsr_lightning.inference.control_map import automatic_map, fit_map
 from ctsr_lightning.inference.restorer import Restorer
 from ctsr_lightning.inference.trajectory import Trajectory
 from ctsr_lightning.metrics.distortion import psnr_y
-from ctsr_lightning.metrics.perceptual import perceptual_distance
+from ctsr_lightning.metrics.perceptual import PerceptualDistance, perceptual_distance
 from ctsr_lightning.tables import markdown_table
 
 WORDS = (
@@ -117,16 +118,6 @@ def plain(text: str) -> str:
     return "".join(text.split()).lower()
 
 
-def edits(first: str, second: str) -> int:
-    """Characters to insert, drop or replace that turn one text into the other (Levenshtein)."""
-    row = list(range(len(second) + 1))
-    for number, one in enumerate(first, 1):
-        above, row = row, [number]
-        for column, other in enumerate(second, 1):
-            row.append(min(above[column] + 1, row[-1] + 1, above[column - 1] + (one != other)))
-    return row[-1]
-
-
 def prepared(
     restorer: Restorer, crop: Tensor, degrade: Degradation, seed: int
 ) -> tuple[Tensor, list[tuple[Box, str]], Tensor, Trajectory, Tensor]:
@@ -138,7 +129,10 @@ def prepared(
 
 
 def measure(
-    restorer: Restorer, crops: Sequence[Tensor], degrade: Degradation, seed: int = 0
+    restorer: Restorer,
+    crops: Sequence[Tensor],
+    degrade: Degradation,
+    distance: PerceptualDistance,
 ) -> tuple[dict[str, Figures], tuple[float, float]]:
     """Restore lettered crops at every t, by the automatic map and by one that knows the boxes.
 
@@ -146,16 +140,16 @@ def measure(
         restorer: A restorer of a model with a slider.
         crops: Photographs, RGB in [0, 1], square, shape (3, side, side).
         degrade: What makes the inputs.
-        seed: Seed of the first crop; the next ones follow.
+        distance: The perceptual distance.
 
     Returns:
         Figures by label, and the mean of the automatic map in the boxes and outside.
     """
-    distance, read = perceptual_distance("squeeze"), recogniser()
+    read = recogniser()
     sums: dict[str, list[list[float]]] = defaultdict(list)
     wrong: dict[str, int] = defaultdict(int)
     shares, characters = [], 0
-    for number, crop in enumerate(crops, seed):
+    for number, crop in enumerate(crops):
         gt, words, _, trajectory, control = prepared(restorer, crop, degrade, number)
         inside = torch.zeros_like(control)
         places = [(slice(top, bottom), slice(left, right)) for (top, left, bottom, right), _ in words]
@@ -172,7 +166,8 @@ def measure(
                 figures += [torch.stack([score(*p).squeeze() for p in parts]).mean() for score in (psnr_y, distance)]
             sums[label].append([float(figure) for figure in figures])
             for (part, _), (_, word) in zip(parts, words, strict=True):
-                wrong[label] += min(len(plain(word)), edits(read(part[0]), plain(word)))
+                truth = plain(word)
+                wrong[label] += min(len(truth), int(edit_distance([read(part[0])], [truth], reduction="sum")))
     means = {label: torch.tensor(rows).mean(0).tolist() for label, rows in sums.items()}
     inner, outer = torch.tensor(shares).mean(0).tolist()
     table = {label: Figures(a, b, c, d, wrong[label] / characters) for label, (a, b, c, d) in means.items()}
@@ -221,8 +216,9 @@ def main() -> None:
             shown = [gt, resize_bicubic(lq, trajectory.size)[0], control[0].expand(3, -1, -1)]
             shown += [restorer.decode(trajectory, t)[0] for t in (0.0, 1.0, control)]
             write_image(words.pictures / f"{number}.png", image_grid([shown]))
-    table, (inner, outer) = measure(restorer, crops, degrade)
-    name = perceptual_distance("squeeze").name
+    distance = perceptual_distance("squeeze")
+    table, (inner, outer) = measure(restorer, crops, degrade, distance)
+    name = distance.name
     heads = ("t", "PSNR-Y", name, "PSNR-Y in boxes", f"{name} in boxes", "characters read wrong")
     rows = [
         (label, f"{a:.2f}", f"{b:.4f}", f"{c:.2f}", f"{d:.4f}", f"{100.0 * wrong:.1f} %")
